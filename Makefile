@@ -1,0 +1,36 @@
+# make test: lint, types and tests.  make demo: the five algorithms side by side.  Both install what they need into .venv.
+PYTHON ?= python3
+PIP_ARGS ?=
+PYTEST_ARGS ?= -n auto --maxprocesses 4
+BIN := .venv/bin
+STAMP := .venv/.installed
+
+.PHONY: install test demo lint types clean
+.DEFAULT_GOAL := test
+
+install: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "rlzoo needs Python 3.11 or newer; name one: make install PYTHON=python3.12" >&2; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) -c constraints.txt -e '.[dev]'
+	@touch $@
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(STAMP)
+	$(BIN)/pyright --pythonpath $(BIN)/python
+
+# One thread per test process: the tensors are small, and threads of several processes only stand in each other's way.
+test: lint types
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PYTEST_ARGS)
+
+demo: $(STAMP)
+	HF_HUB_OFFLINE=1 $(BIN)/rlzoo compare --config benchmarks/recipes/demo.toml --out runs/demo --resume
+
+clean:
+	rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
