@@ -1,0 +1,86 @@
+"""Means over seeds and how far they can be trusted: mean +- t(n-1) * s / sqrt(n), with the unbiased s.
+
+Seeds are the sample: n is their number, never the number of prompts. Algorithms that ran with the same seeds saw the
+same prompts and the same noise, so they are compared by their differences per seed (`paired`), whose interval leaves
+out what the seeds share.
+
+All seeds giving the same number make an interval of width 0. That is what the t interval says and too sure when n is
+small: read it together with n.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from scipy import stats as scipy_stats
+
+CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean with its two-sided confidence interval; `low` and `high` are None for a single value, which has none."""
+
+    mean: float
+    low: float | None
+    high: float | None
+    n: int
+
+    @property
+    def half_width(self) -> float | None:
+        """Return the +- of the interval."""
+        return None if self.high is None else self.high - self.mean
+
+    @property
+    def sign(self) -> int:
+        """Return 1 where the whole interval is above zero, -1 where it is below, 0 where these seeds cannot tell."""
+        if self.low is None or self.high is None:
+            return 0
+        return int(self.low > 0) - int(self.high < 0)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the fields as JSON types."""
+        return asdict(self)
+
+
+def interval(values: Sequence[float], confidence: float = CONFIDENCE) -> Interval:
+    """Return the mean of independent values, one per seed, and its t interval.
+
+    Args:
+        values: n >= 1 finite numbers.
+        confidence: coverage, in (0, 1).
+
+    Raises:
+        ValueError: no value, or one that is not finite.
+    """
+    if len(values) == 0 or not all(math.isfinite(v) for v in values):
+        raise ValueError(f"an interval needs one or more finite values, got {list(values)}")
+    n = len(values)
+    mean = float(np.mean(values))
+    if n == 1:
+        return Interval(mean, None, None, 1)
+    half = float(scipy_stats.t.ppf((1 + confidence) / 2, n - 1) * np.std(values, ddof=1) / math.sqrt(n))
+    return Interval(mean, mean - half, mean + half, n)
+
+
+def paired(
+    after: Mapping[Hashable, float], before: Mapping[Hashable, float], confidence: float = CONFIDENCE
+) -> Interval:
+    """Return the interval of `after - before` over the seeds that both have.
+
+    Raises:
+        ValueError: they share no seed.
+    """
+    shared = [seed for seed in after if seed in before]
+    return interval([after[seed] - before[seed] for seed in shared], confidence)
+
+
+def verdict(difference: Interval) -> str:
+    """Say in words what an interval of a difference allows to be said."""
+    if difference.n == 1:
+        return "one seed: no verdict"
+    return {1: "higher", -1: "lower", 0: "not resolvable with these seeds"}[difference.sign]
