@@ -1,0 +1,145 @@
+"""Advantage estimators: rewards of a rollout in, credit of every token out. No gradient flows here.
+
+    reward_to_go    A_t = G_t - b,                 G_t = sum_k gamma^k r_{t+k}
+    group           A_i = (r_i - mean) / (std + eps),   over the responses to one prompt
+    gae             A_t = sum_k (gamma lambda)^k d_{t+k},   d_t = r_t + gamma V_{t+1} - V_t
+
+All of them take `(reward_NT, mask_NT, group_N, value_NT)`. Time runs over the tokens inside the mask only: tokens
+that the policy did not choose are stepped over, so inserting them changes no advantage.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from advantages.credit import Credit
+from advantages.part import Part
+from advantages.statistics import group_extreme, group_sum, whiten
+
+
+class Advantage(Part):
+    """Family of estimators."""
+
+    def __call__(self, reward_NT: Tensor, mask_NT: Tensor, group_N: Tensor, value_NT: Tensor | None = None) -> Credit:
+        """Estimate the credit of every token.
+
+        Args:
+            reward_NT: reward of every token; a response's reward stands on its last token.
+            mask_NT: bool, true at tokens the policy chose.
+            group_N: id of the prompt that each row answers.
+            value_NT: V(s_t) before token t, where the estimator needs it.
+        """
+        raise TypeError(f"{type(self).__name__} does not define __call__")
+
+
+def reward_to_go(reward_NT: Tensor, mask_NT: Tensor, gamma: float) -> Tensor:
+    """G_t = r_t + gamma G_{t+1} over the masked-in tokens, [N, T]; a masked-out token carries its successor's G."""
+    gain_N = torch.zeros_like(reward_NT[:, 0])
+    gains: list[Tensor] = []
+    for t in reversed(range(reward_NT.shape[1])):
+        gain_N = torch.where(mask_NT[:, t], reward_NT[:, t] + gamma * gain_N, gain_N)
+        gains.append(gain_N)
+    return torch.stack(gains[::-1], dim=1)
+
+
+class RewardToGo(Advantage, kind="reward_to_go"):
+    """REINFORCE's gain minus a baseline (Williams 1992, section 4; Sutton & Barto, section 13.4).
+
+    The baseline is one number per response, taken from returns G_0:
+    `none` 0; `batch_mean` the mean over the rollout, own response included, which scales the expected gradient by
+    (N-1)/N; `leave_one_out` the mean of the other responses to the same prompt (RLOO, 2402.14740, section 3), unbiased.
+    """
+
+    shown: ClassVar[tuple[str, ...]] = ("baseline",)
+
+    baseline: Literal["none", "batch_mean", "leave_one_out"] = "none"
+    gamma: float = Field(default=1.0, ge=0, le=1)
+
+    @property
+    def needs(self) -> frozenset[str]:
+        return frozenset({"group"}) if self.baseline == "leave_one_out" else frozenset()
+
+    def __call__(self, reward_NT: Tensor, mask_NT: Tensor, group_N: Tensor, value_NT: Tensor | None = None) -> Credit:
+        gain_NT = reward_to_go(reward_NT, mask_NT, self.gamma)
+        baseline_N = self._baseline(gain_NT[:, 0], mask_NT.any(dim=1), group_N)
+        return Credit(torch.where(mask_NT, gain_NT - baseline_N[:, None], 0))
+
+    def _baseline(self, return_N: Tensor, valid_N: Tensor, group_N: Tensor) -> Tensor:
+        return_N = torch.where(valid_N, return_N, 0)
+        if self.baseline == "none":
+            return torch.zeros_like(return_N)
+        if self.baseline == "batch_mean":
+            return (return_N.sum() / valid_N.sum().clamp(min=1)).expand_as(return_N)
+        others_N = group_sum(valid_N.to(return_N.dtype), group_N) - 1
+        alone_N = others_N < 1  # nothing to compare with: the response is its own baseline, credit 0
+        return torch.where(alone_N, return_N, (group_sum(return_N, group_N) - return_N) / others_N.clamp(min=1))
+
+
+class Group(Advantage, kind="group"):
+    """A_i = (r_i - mean) / (std + eps) over the responses to one prompt, the same at every token of response i.
+
+    Source: GRPO, DeepSeekMath 2402.03300, section 4.1.2. The paper fixes neither the kind of std nor eps. Our choice:
+    the unbiased std (n-1), as torch.std, verl, TRL and OpenRLHF; eps 1e-6 as verl (TRL 1e-4). A group without spread
+    gets exactly 0, whatever rounding leaves of r - mean; a group of one has no spread. `scale="none"` keeps r_i - mean.
+    """
+
+    shown: ClassVar[tuple[str, ...]] = ("scale",)
+
+    scale: Literal["std", "none"] = "std"
+    ddof: Literal[0, 1] = 1
+    """1: divide squares by n-1 (unbiased variance). 0: by n (population)."""
+    eps: float = Field(default=1e-6, ge=0)
+
+    @property
+    def needs(self) -> frozenset[str]:
+        return frozenset({"group"})
+
+    def __call__(self, reward_NT: Tensor, mask_NT: Tensor, group_N: Tensor, value_NT: Tensor | None = None) -> Credit:
+        valid_N = mask_NT.any(dim=1)
+        reward_N = torch.where(mask_NT, reward_NT, 0).sum(dim=1)
+        count_N = group_sum(valid_N.to(reward_N.dtype), group_N).clamp(min=1)
+        centred_N = torch.where(valid_N, reward_N - group_sum(reward_N, group_N) / count_N, 0)
+        spread_N = group_extreme(reward_N, valid_N, group_N) + group_extreme(-reward_N, valid_N, group_N)
+        advantage_N = torch.where(valid_N & (spread_N > 0), centred_N, 0)
+        if self.scale == "std":
+            square_N = group_sum(centred_N.square(), group_N)
+            std_N = (square_N / (count_N - self.ddof).clamp(min=1)).sqrt()
+            advantage_N = torch.where(spread_N > 0, advantage_N / (std_N + self.eps), 0)
+        return Credit(torch.where(mask_NT, advantage_N[:, None], 0))
+
+
+class GAE(Advantage, kind="gae"):
+    """Generalized advantage estimation (Schulman et al. 1506.02438, equations 11-16), computed backwards.
+
+    The value after the last token is 0 (the episode ends there). Returns are A + V, taken before whitening. lambda 0 is
+    the TD residual, lambda 1 is reward-to-go minus V. `whiten` shifts and scales A over the tokens of the rollout.
+    """
+
+    shown: ClassVar[tuple[str, ...]] = ("gamma", "lam")
+
+    gamma: float = Field(default=1.0, ge=0, le=1)
+    lam: float = Field(default=0.95, ge=0, le=1)
+    whiten: bool = True
+
+    @property
+    def needs(self) -> frozenset[str]:
+        return frozenset({"value"})
+
+    def __call__(self, reward_NT: Tensor, mask_NT: Tensor, group_N: Tensor, value_NT: Tensor | None = None) -> Credit:
+        if value_NT is None:
+            raise ValueError("gae needs value_NT, the critic's value before each token")
+        next_value_N = torch.zeros_like(value_NT[:, 0])
+        running_N = torch.zeros_like(value_NT[:, 0])
+        advantages: list[Tensor] = []
+        for t in reversed(range(reward_NT.shape[1])):
+            delta_N = reward_NT[:, t] + self.gamma * next_value_N - value_NT[:, t]
+            running_N = torch.where(mask_NT[:, t], delta_N + self.gamma * self.lam * running_N, running_N)
+            next_value_N = torch.where(mask_NT[:, t], value_NT[:, t], next_value_N)
+            advantages.append(running_N)
+        advantage_NT = torch.where(mask_NT, torch.stack(advantages[::-1], dim=1), 0)
+        return_NT = torch.where(mask_NT, advantage_NT + value_NT, 0)
+        return Credit(whiten(advantage_NT, mask_NT) if self.whiten else advantage_NT, return_NT)

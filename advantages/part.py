@@ -1,0 +1,102 @@
+"""A part is a frozen value: its settings are fields, its mathematics is `__call__`.
+
+A family is a direct subclass of `Part` and fixes the call (`class Ratio(Part)`); a member subclasses the family and
+names its kind (`class Token(Ratio, kind="token")`). A member defined anywhere is at once usable by name wherever the
+family is expected: `"token"`, `{"kind": "clip", "high": 0.28}`, or the value `Clip(high=0.28)`.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Self, cast
+
+from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler
+from pydantic_core import CoreSchema, core_schema
+
+from advantages.names import nearest
+
+
+class Part(BaseModel):
+    """Base of all parts. Frozen, hashable, closed: a misspelt field is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: ClassVar[str] = ""
+    members: ClassVar[dict[str, type[Part]]] = {}
+    shown: ClassVar[tuple[str, ...]] = ()
+    """Fields that stand in the one-line form, in this order: `clip(0.2, 0.28)`."""
+
+    def __init_subclass__(cls, kind: str = "", **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if Part in cls.__bases__:
+            cls.members = {}
+        elif kind:
+            cls.kind = kind
+            rival = cls.members.get(kind)
+            if rival is not None and (rival.__module__, rival.__qualname__) != (cls.__module__, cls.__qualname__):
+                raise ValueError(f"{cls.family()} {kind!r} exists already: {rival.__module__}.{rival.__qualname__}")
+            cls.members[kind] = cls
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """What the trainer must supply beyond log-probs: a subset of group, value, ref_logp, entropy."""
+        return frozenset()
+
+    @classmethod
+    def family(cls) -> str:
+        """Name of the family, in lower case, as errors print it."""
+        return next(base.__name__ for base in cls.__mro__ if Part in base.__bases__).lower()
+
+    @classmethod
+    def parse(cls, value: object) -> Self:
+        """Make a member of this family from a value, a kind, or a table with a kind and fields.
+
+        Raises:
+            ValueError: unknown kind (names the nearest), misspelt field, or something that is none of the three.
+        """
+        if isinstance(value, cls):
+            return value
+        table: dict[str, Any] = {"kind": value} if isinstance(value, str) else {}
+        if isinstance(value, dict):
+            table = dict(cast("dict[str, Any]", value))
+        kind = table.pop("kind", None)
+        if not isinstance(kind, str):
+            raise ValueError(f"{cls.family()}: expected a kind or a table with a kind, got {value!r}; {cls._known()}")
+        if kind not in cls.members:
+            raise ValueError(f"unknown {cls.family()} {kind!r}; {nearest(kind, cls.members)}")
+        member = cls.members[kind]
+        for field in table:
+            if field not in member.model_fields:
+                raise ValueError(
+                    f"{cls.family()} {kind!r} has no field {field!r}; {nearest(field, member.model_fields)}"
+                )
+        return cast("Self", member(**table))
+
+    @classmethod
+    def _known(cls) -> str:
+        return f"known: {', '.join(sorted(cls.members))}"
+
+    def spec(self) -> dict[str, Any]:
+        """The table that `parse` reads back: kind and every field."""
+        return {"kind": self.kind, **{name: getattr(self, name) for name in type(self).model_fields}}
+
+    def __str__(self) -> str:
+        fields = type(self).model_fields
+        shown = [_short(getattr(self, name)) for name in self.shown if getattr(self, name) is not None]
+        others = [
+            f"{name}={_short(getattr(self, name))}"
+            for name, field in fields.items()
+            if name not in self.shown and getattr(self, name) != field.default
+        ]
+        inside = ", ".join(shown + others)
+        return f"{self.kind}({inside})" if inside else self.kind
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        if BaseModel in cls.__bases__ or Part not in cls.__bases__:
+            return handler(source)
+        spec = core_schema.plain_serializer_function_ser_schema(lambda part: cast("Part", part).spec())
+        return core_schema.no_info_plain_validator_function(cls.parse, serialization=spec)
+
+
+def _short(value: object) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)

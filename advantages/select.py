@@ -1,0 +1,55 @@
+"""Which prompts of a rollout are trained on, decided on the task's own accuracy, before any shaping.
+
+all      every prompt
+mixed    0 < number right < G     (dynamic sampling, DAPO 2503.14476, section 3.2, equation 11)
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from pydantic import Field
+from torch import Tensor
+
+from advantages.part import Part
+
+
+class Select(Part):
+    """Family: accuracy_PG -> keep_P (bool). `max_rounds` rollouts at most are sampled to fill one training step."""
+
+    max_rounds: int = 1
+
+    def __call__(self, accuracy_PG: Tensor) -> Tensor:
+        raise TypeError(f"{type(self).__name__} does not define __call__")
+
+
+class All(Select, kind="all"):
+    """Keep every prompt; one round fills the step."""
+
+    max_rounds: int = Field(default=1, ge=1, le=1)
+
+    def __call__(self, accuracy_PG: Tensor) -> Tensor:
+        return accuracy_PG.isfinite().any(dim=1)
+
+
+class Mixed(Select, kind="mixed"):
+    """Keep prompts with right and wrong responses; ask for replacements until the step is full.
+
+    Each round samples as many new prompts as are missing; after `max_rounds` the step trains on what there is (verl's
+    max_num_gen_batches is 10 and raises instead). What was discarded is counted and paid for. A response without a
+    verdict (nan) is left out of the decision.
+    """
+
+    shown: ClassVar[tuple[str, ...]] = ()
+
+    max_rounds: int = Field(default=10, ge=1)
+
+    @property
+    def needs(self) -> frozenset[str]:
+        return frozenset({"group"})
+
+    def __call__(self, accuracy_PG: Tensor) -> Tensor:
+        known_PG = accuracy_PG.isfinite()
+        low_P = accuracy_PG.where(known_PG, float("inf")).amin(dim=1)
+        high_P = accuracy_PG.where(known_PG, -float("inf")).amax(dim=1)
+        return low_P < high_P

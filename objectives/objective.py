@@ -1,0 +1,176 @@
+"""An algorithm is a row of parts; an ablation is one changed cell.
+
+    loss = sum_t weight_t * ( -surrogate(log_ratio_t, A_t) + kl_t + value_t + entropy_t )
+
+The columns stand in the order of execution: everything before `ratio` runs without gradient (package `advantages`).
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Self, cast
+
+import torch
+from pydantic import BaseModel, ConfigDict, field_validator, model_validator
+from torch import Tensor
+
+from advantages import Advantage, All, Part, Select, Shape
+from advantages.names import nearest
+from objectives.parts import KL, Aggregate, Entropy, NoRatio, Ratio, Surrogate, ValueLoss
+from objectives.types import PolicyOutput, TokenBatch
+
+
+class Objective(BaseModel):
+    """One algorithm: a frozen value with one field per column of the zoo's table.
+
+    Raises:
+        ValueError: at construction, if parts do not fit together; the message names the way out.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    columns: ClassVar[tuple[str, ...]] = (
+        *("select", "shape", "advantage", "ratio", "surrogate", "aggregate", "kl", "value", "entropy"),
+    )
+
+    name: str
+    select: Select = All()
+    shape: tuple[Shape, ...] = ()
+    advantage: Advantage
+    ratio: Ratio
+    surrogate: Surrogate
+    aggregate: Aggregate
+    kl: KL | None = None
+    value: ValueLoss | None = None
+    entropy: Entropy | None = None
+
+    @field_validator("shape", mode="before")
+    @classmethod
+    def _one_or_many(cls, value: object) -> object:
+        if value is None or value == "none":
+            return ()
+        return value if isinstance(value, (list, tuple)) else (value,)
+
+    @field_validator("kl", "value", "entropy", mode="before")
+    @classmethod
+    def _none_by_name(cls, value: object) -> object:
+        return None if value == "none" else value
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if "value" in self.advantage.needs and self.value is None:
+            raise ValueError(
+                f"{self.name}: advantage {self.advantage.kind!r} needs a trained critic: set value='clipped' or "
+                "value='plain', or choose an advantage without one"
+            )
+        if self.value is not None and "value" not in self.advantage.needs:
+            raise ValueError(
+                f"{self.name}: value {self.value.kind!r} trains a critic that advantage {self.advantage.kind!r} never "
+                "uses: set advantage='gae', or value='none'"
+            )
+        if isinstance(self.ratio, NoRatio) and self.surrogate.clips:
+            raise ValueError(
+                f"{self.name}: with ratio 'none' every ratio is 1 and surrogate {self.surrogate.kind!r} is inert: "
+                "set surrogate='linear', or ratio='token'"
+            )
+        return self
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """All parts of the row, in order of execution."""
+        cells = [getattr(self, column) for column in self.columns]
+        return tuple(part for cell in cells for part in (cell if isinstance(cell, tuple) else (cell,)) if part)
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """What the trainer must supply: the union of the parts' needs (group, value, ref_logp, entropy)."""
+        return frozenset[str]().union(*(part.needs for part in self.parts))
+
+    def row(self) -> dict[str, str]:
+        """The row of the table: column -> one-line form, empty where the column is empty."""
+        cells = {column: getattr(self, column) for column in self.columns}
+        return {
+            column: " + ".join(map(str, cell)) if isinstance(cell, tuple) else str(cell or "")
+            for column, cell in cells.items()
+        }
+
+    def but(self, **changes: Any) -> Objective:
+        """A validated copy with some cells changed, which says so in its name: `gspo[ratio=token]`.
+
+        A key is a column (`ratio="token"`) or, through `**{...}`, a field of its part (`"surrogate.high": 0.28`).
+        `name` renames the copy instead.
+
+        Raises:
+            ValueError: unknown column or field (names the nearest), or parts that do not fit together.
+        """
+        rename = changes.pop("name", None)
+        table = self.model_dump()
+        for key, value in changes.items():
+            _change(table, key, value)
+        label = ",".join(f"{key}={_label(value)}" for key, value in changes.items())
+        joined = f"{self.name[:-1]},{label}]" if self.name.endswith("]") else f"{self.name}[{label}]"
+        table["name"] = rename or (joined if label else self.name)
+        return type(self)(**table)
+
+    def terms(self, policy: PolicyOutput, batch: TokenBatch) -> dict[str, Tensor]:
+        """The weighted sums that make up the loss: `surrogate` (negated) and the costs that the row has.
+
+        Raises:
+            ValueError: the batch or the policy output lacks something this objective needs.
+        """
+        old_logp_BT, advantage_BT = (
+            self._inside(batch, "old_logp_BT", batch),
+            self._inside(batch, "advantage_BT", batch),
+        )
+        logp_BT = self._inside(policy, "logp_BT", batch)
+        log_ratio_BT = self.ratio(logp_BT, old_logp_BT, batch.mask_BT)
+        terms_BT = {"surrogate": -self.surrogate(log_ratio_BT, advantage_BT)}
+        if self.kl is not None:
+            terms_BT["kl"] = self.kl(logp_BT, self._inside(batch, "ref_logp_BT", batch))
+        if self.value is not None:
+            old_value_BT, return_BT = (
+                self._inside(batch, "old_value_BT", batch),
+                self._inside(batch, "return_BT", batch),
+            )
+            terms_BT["value"] = self.value(self._inside(policy, "value_BT", batch), old_value_BT, return_BT)
+        if self.entropy is not None:
+            terms_BT["entropy"] = self.entropy(self._inside(policy, "entropy_BT", batch))
+        return {name: torch.where(batch.mask_BT, x * batch.weight_BT, 0).sum() for name, x in terms_BT.items()}
+
+    def loss(self, policy: PolicyOutput, batch: TokenBatch) -> Tensor:
+        """The scalar to minimize: a plain sum over tokens, so losses of parts of a step add up to the step's."""
+        return torch.stack(list(self.terms(policy, batch).values())).sum()
+
+    def _inside(self, record: PolicyOutput | TokenBatch, field: str, batch: TokenBatch) -> Tensor:
+        """A field with 0 outside the mask: whatever stands there, nan included, reaches neither loss nor gradient."""
+        x = cast("Tensor | None", getattr(record, field))
+        if x is None:
+            raise ValueError(f"{self.name} needs {type(record).__name__}.{field}, which is None")
+        return torch.where(batch.mask_BT, x, 0)
+
+
+def _change(table: dict[str, Any], key: str, value: object) -> None:
+    """Set one cell, or one field of the part in a cell, of an objective's dump."""
+    column, _, field = key.partition(".")
+    if column not in Objective.columns:
+        raise ValueError(f"an objective has no column {column!r}; {nearest(column, Objective.columns)}")
+    if not field:
+        table[column] = value
+        return
+    cells = list(cast("tuple[Any, ...]", table[column])) if column == "shape" else [table[column]]
+    if len(cells) > 1:  # several shapers: shape.kl.coef
+        kind, _, field = field.partition(".")
+        cells = [cell for cell in cells if cell["kind"] == kind]
+    if not cells or cells[0] is None:
+        raise ValueError(f"{key}: column {column!r} is empty; give it a part first, {column}=KIND")
+    if field not in cells[0]:
+        raise ValueError(f"{column} {cells[0]['kind']!r} has no field {field!r}; {nearest(field, cells[0])}")
+    cells[0][field] = value
+
+
+def _label(value: object) -> str:
+    if isinstance(value, (list, tuple)):
+        return "+".join(_label(one) for one in cast("tuple[object, ...]", value)) or "none"
+    if isinstance(value, dict):
+        kind, *fields = [f"{k}={v}" if k != "kind" else str(v) for k, v in cast("dict[str, object]", value).items()]
+        return f"{kind}({' '.join(fields)})" if fields else kind
+    return "none" if value is None else str(value)

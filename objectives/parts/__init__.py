@@ -1,0 +1,41 @@
+"""The parts an objective's gradient is made of, one family per file."""
+
+from objectives.parts.aggregate import Aggregate, Constant, SequenceMean, SequenceSum, TokenMean
+from objectives.parts.ratio import NoRatio, Ratio, Sequence, Token
+from objectives.parts.regularize import (
+    K1,
+    K2,
+    K3,
+    KL,
+    ClippedValueLoss,
+    Entropy,
+    EntropyBonus,
+    PlainValueLoss,
+    ValueLoss,
+)
+from objectives.parts.surrogate import Clip, ClippedWeight, Linear, Surrogate
+
+__all__ = [
+    "K1",
+    "K2",
+    "K3",
+    "KL",
+    "Aggregate",
+    "Clip",
+    "ClippedValueLoss",
+    "ClippedWeight",
+    "Constant",
+    "Entropy",
+    "EntropyBonus",
+    "Linear",
+    "NoRatio",
+    "PlainValueLoss",
+    "Ratio",
+    "Sequence",
+    "SequenceMean",
+    "SequenceSum",
+    "Surrogate",
+    "Token",
+    "TokenMean",
+    "ValueLoss",
+]

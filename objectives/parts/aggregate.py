@@ -1,0 +1,72 @@
+"""Aggregation is data: the mask of a whole optimizer step in, each token's share of the loss out.
+
+n_i tokens in response i, B responses, N = sum n_i tokens:
+
+    token_mean       1 / N              DAPO 2503.14476, section 3.3
+    sequence_mean    1 / (B n_i)        GRPO 2402.03300, equation 3
+    sequence_sum     1 / B              REINFORCE
+    constant         1 / (B budget)     Dr. GRPO 2503.20783, section 3.2
+
+The weights are made once and then sliced, so a loss is always a plain sum: micro-batches, runs that share a batch, and
+ranks add up exactly. A fully masked row is no response: it has weight 0 and does not count in B. A step without any
+token has weights 0, hence loss 0.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from advantages import Part
+
+
+class Aggregate(Part):
+    """Family: mask_BT (bool) -> weight_BT, 0 outside the mask."""
+
+    def __call__(self, mask_BT: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+        """Weigh the tokens of one whole optimizer step."""
+        raise TypeError(f"{type(self).__name__} does not define __call__")
+
+
+def responses(mask_BT: Tensor) -> Tensor:
+    """Number of rows with at least one token, at least 1."""
+    return mask_BT.any(dim=1).sum().clamp(min=1)
+
+
+class TokenMean(Aggregate, kind="token_mean"):
+    """Every token weighs the same: long responses weigh more."""
+
+    def __call__(self, mask_BT: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+        return mask_BT.to(dtype) / mask_BT.sum().clamp(min=1)
+
+
+class SequenceMean(Aggregate, kind="sequence_mean"):
+    """Every response weighs the same: tokens of long responses weigh less."""
+
+    def __call__(self, mask_BT: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+        length_B1 = mask_BT.sum(dim=1, keepdim=True).clamp(min=1)
+        return mask_BT.to(dtype) / length_B1 / responses(mask_BT)
+
+
+class SequenceSum(Aggregate, kind="sequence_sum"):
+    """Tokens of a response add up: the unbiased policy gradient."""
+
+    def __call__(self, mask_BT: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+        return mask_BT.to(dtype) / responses(mask_BT)
+
+
+class Constant(Aggregate, kind="constant"):
+    """`sequence_sum` over a fixed number of tokens, the longest response allowed (Dr. GRPO's MAX_TOKENS).
+
+    The budget is a number, never the padded width of a tensor, which would make the loss depend on its company.
+    """
+
+    shown: ClassVar[tuple[str, ...]] = ("budget",)
+
+    budget: int = Field(ge=1)
+
+    def __call__(self, mask_BT: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+        return mask_BT.to(dtype) / (responses(mask_BT) * self.budget)

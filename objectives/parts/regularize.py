@@ -1,0 +1,143 @@
+"""Per-token costs beside the surrogate: KL to the reference, the critic's loss, the entropy bonus.
+
+With D = log pi - log ref at the sampled token (Schulman 2020, "Approximating KL divergence"):
+
+    k1 = D        k2 = D^2 / 2        k3 = exp(-D) - 1 + D
+
+As losses their gradients are not those of the same divergence: k1's is 0 in expectation, k2's is that of KL(pi || ref)
+with the visited states frozen, k3's is that of KL(ref || pi). `straight_through` keeps a value and takes k2's gradient.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from advantages import Part
+
+LOG_RATIO_BOUND = 20.0
+"""D is held within +-20 so that exp(-D) stays finite (verl bounds it so too); beyond it the gradient is 0."""
+
+
+class KL(Part):
+    """Family: (logp_BT, ref_logp_BT) -> cost_BT, to be minimized; `coef` included."""
+
+    shown: ClassVar[tuple[str, ...]] = ("coef",)
+
+    coef: float = Field(default=0.04, ge=0)
+
+    @property
+    def needs(self) -> frozenset[str]:
+        return frozenset({"ref_logp"})
+
+    def __call__(self, logp_BT: Tensor, ref_logp_BT: Tensor) -> Tensor:
+        raise TypeError(f"{type(self).__name__} does not define __call__")
+
+
+def _log_ratio(logp_BT: Tensor, ref_logp_BT: Tensor) -> Tensor:
+    return (logp_BT - ref_logp_BT).clamp(-LOG_RATIO_BOUND, LOG_RATIO_BOUND)
+
+
+def k3(logp_BT: Tensor, ref_logp_BT: Tensor) -> Tensor:
+    """exp(-D) - 1 + D, never negative."""
+    log_ratio_BT = _log_ratio(logp_BT, ref_logp_BT)
+    return torch.expm1(-log_ratio_BT) + log_ratio_BT
+
+
+def _k2(logp_BT: Tensor, ref_logp_BT: Tensor) -> Tensor:
+    return _log_ratio(logp_BT, ref_logp_BT).square() / 2
+
+
+def _with_gradient_of(value_BT: Tensor, other_BT: Tensor) -> Tensor:
+    return value_BT.detach() + other_BT - other_BT.detach()
+
+
+class K1(KL, kind="k1"):
+    """D. Unbiased in value, but its gradient is 0 in expectation: as a loss it adds noise unless `straight_through`."""
+
+    straight_through: bool = False
+
+    def __call__(self, logp_BT: Tensor, ref_logp_BT: Tensor) -> Tensor:
+        cost_BT = _log_ratio(logp_BT, ref_logp_BT)
+        if self.straight_through:
+            cost_BT = _with_gradient_of(cost_BT, _k2(logp_BT, ref_logp_BT))
+        return self.coef * cost_BT
+
+
+class K2(KL, kind="k2"):
+    """D^2 / 2. Biased in value; its gradient is that of KL(pi || ref) at each visited state."""
+
+    def __call__(self, logp_BT: Tensor, ref_logp_BT: Tensor) -> Tensor:
+        return self.coef * _k2(logp_BT, ref_logp_BT)
+
+
+class K3(KL, kind="k3"):
+    """exp(-D) - 1 + D (GRPO, 2402.03300, equation 4). Unbiased in value; its gradient is that of KL(ref || pi)."""
+
+    straight_through: bool = False
+
+    def __call__(self, logp_BT: Tensor, ref_logp_BT: Tensor) -> Tensor:
+        cost_BT = k3(logp_BT, ref_logp_BT)
+        if self.straight_through:
+            cost_BT = _with_gradient_of(cost_BT, _k2(logp_BT, ref_logp_BT))
+        return self.coef * cost_BT
+
+
+class ValueLoss(Part):
+    """Family: (value_BT, old_value_BT, return_BT) -> cost_BT, to be minimized; `coef` included."""
+
+    shown: ClassVar[tuple[str, ...]] = ("coef",)
+
+    coef: float = Field(default=0.5, gt=0)
+
+    @property
+    def needs(self) -> frozenset[str]:
+        return frozenset({"value"})
+
+    def __call__(self, value_BT: Tensor, old_value_BT: Tensor, return_BT: Tensor) -> Tensor:
+        raise TypeError(f"{type(self).__name__} does not define __call__")
+
+
+class PlainValueLoss(ValueLoss, kind="plain"):
+    """coef * (V - R)^2 / 2 (1707.06347, section 3, without the 1/2)."""
+
+    def __call__(self, value_BT: Tensor, old_value_BT: Tensor, return_BT: Tensor) -> Tensor:
+        return self.coef * (value_BT - return_BT).square() / 2
+
+
+class ClippedValueLoss(ValueLoss, kind="clipped"):
+    """coef * max((V - R)^2, (clip(V, old +- range) - R)^2) / 2. From code (OpenAI baselines), in no paper."""
+
+    shown: ClassVar[tuple[str, ...]] = ("coef", "range")
+
+    range: float = Field(default=0.2, gt=0)
+
+    def __call__(self, value_BT: Tensor, old_value_BT: Tensor, return_BT: Tensor) -> Tensor:
+        clipped_BT = old_value_BT + (value_BT - old_value_BT).clamp(-self.range, self.range)
+        worse_BT = torch.maximum((value_BT - return_BT).square(), (clipped_BT - return_BT).square())
+        return self.coef * worse_BT / 2
+
+
+class Entropy(Part):
+    """Family: entropy_BT -> cost_BT, to be minimized."""
+
+    @property
+    def needs(self) -> frozenset[str]:
+        return frozenset({"entropy"})
+
+    def __call__(self, entropy_BT: Tensor) -> Tensor:
+        raise TypeError(f"{type(self).__name__} does not define __call__")
+
+
+class EntropyBonus(Entropy, kind="bonus"):
+    """-coef * H (1707.06347, equation 9; 0.01 there, on Atari)."""
+
+    shown: ClassVar[tuple[str, ...]] = ("coef",)
+
+    coef: float = Field(default=0.01, gt=0)
+
+    def __call__(self, entropy_BT: Tensor) -> Tensor:
+        return -self.coef * entropy_BT

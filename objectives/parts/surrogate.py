@@ -1,0 +1,89 @@
+"""Surrogates: the quantity that each token asks to be maximized, from its log-ratio and its advantage.
+
+linear            r A
+clip              min(r A, clip(r, 1 - low, 1 + high) A)          PPO, 1707.06347, equation 7
+clipped_weight    sg(clip(r, floor, cap)) A log pi                CISPO, MiniMax-M1 2506.13585, equations 4-5
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor
+
+from advantages import Part
+
+LOG_RATIO_MAX = 20.0
+"""A ratio above e^20 is a broken run; the bound keeps inf * 0 from turning it into NaN (verl bounds at +-20 too)."""
+
+
+class Surrogate(Part):
+    """Family: (log_ratio_BT, advantage_BT) -> objective_BT, to be maximized."""
+
+    clips: ClassVar[bool] = False
+    """True if the surrogate does something to ratios other than 1, so that a ratio fixed at 1 makes it inert."""
+
+    def __call__(self, log_ratio_BT: Tensor, advantage_BT: Tensor) -> Tensor:
+        raise TypeError(f"{type(self).__name__} does not define __call__")
+
+
+def ratio(log_ratio_BT: Tensor) -> Tensor:
+    """exp of the log-ratio, bounded above by e^20."""
+    return log_ratio_BT.clamp(max=LOG_RATIO_MAX).exp()
+
+
+class Linear(Surrogate, kind="linear"):
+    """r A: importance sampling, nothing else. With ratio `none` it is REINFORCE."""
+
+    def __call__(self, log_ratio_BT: Tensor, advantage_BT: Tensor) -> Tensor:
+        return ratio(log_ratio_BT) * advantage_BT
+
+
+class Clip(Surrogate, kind="clip"):
+    """min(r A, clip(r, 1-low, 1+high) A): a pessimistic bound, one-sided.
+
+    The gradient is r A grad log pi except in two cells, where it is 0: A > 0 with r > 1+high (a good token grown likely
+    enough) and A < 0 with r < 1-low (a bad one grown unlikely enough). `high` above `low` is DAPO's clip-higher.
+    `dual` (c > 1) bounds the other side of A < 0: max(min(..), c A) (dual clip, 1912.09729, section 3.3); None is off.
+    """
+
+    shown: ClassVar[tuple[str, ...]] = ("low", "high")
+    clips: ClassVar[bool] = True
+
+    low: float = Field(default=0.2, ge=0, lt=1)
+    high: float = Field(default=0.2, ge=0)
+    dual: float | None = Field(default=None, gt=1)
+
+    def __call__(self, log_ratio_BT: Tensor, advantage_BT: Tensor) -> Tensor:
+        ratio_BT = ratio(log_ratio_BT)
+        clipped_BT = ratio_BT.clamp(1 - self.low, 1 + self.high)
+        bound_BT = torch.minimum(ratio_BT * advantage_BT, clipped_BT * advantage_BT)
+        if self.dual is None:
+            return bound_BT
+        return torch.where(advantage_BT < 0, torch.maximum(bound_BT, self.dual * advantage_BT), bound_BT)
+
+
+class ClippedWeight(Surrogate, kind="clipped_weight"):
+    """sg(w) A log pi with w = clip(r, floor, cap): every token keeps a gradient, its weight is bounded.
+
+    Both bounds are absolute (TRL's meaning; verl writes 1 - low and 1 + high). MiniMax-M1 uses no floor and does not
+    say its cap; 5 is ScaleRL's (2510.13786). The value shown is w A, which has this gradient.
+    """
+
+    shown: ClassVar[tuple[str, ...]] = ("floor", "cap")
+    clips: ClassVar[bool] = True
+
+    floor: float = Field(default=0.0, ge=0)
+    cap: float = Field(default=5.0, gt=0)
+
+    @model_validator(mode="after")
+    def _ordered(self) -> ClippedWeight:
+        if self.floor >= self.cap:
+            raise ValueError(f"clipped_weight: floor {self.floor:g} must be below cap {self.cap:g}")
+        return self
+
+    def __call__(self, log_ratio_BT: Tensor, advantage_BT: Tensor) -> Tensor:
+        weight_BT = ratio(log_ratio_BT.detach()).clamp(self.floor, self.cap)
+        return weight_BT * advantage_BT * (log_ratio_BT - log_ratio_BT.detach()).exp()

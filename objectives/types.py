@@ -1,0 +1,74 @@
+"""The two values an objective sees. The gradient is visible in the types: `PolicyOutput` has it, `TokenBatch` has not.
+
+Shape letters: B rows, T response tokens.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class PolicyOutput:
+    """What the current policy says of the batch's tokens; has the gradient.
+
+    Attributes:
+        logp_BT: log-prob of each response token, float32, exactly 0 at masked positions.
+        value_BT: V(s_t) before each token; None unless the objective needs "value".
+        entropy_BT: entropy of the distribution each token was drawn from, in nats; None unless it needs "entropy".
+    """
+
+    logp_BT: Tensor
+    value_BT: Tensor | None = None
+    entropy_BT: Tensor | None = None
+
+    def detach(self) -> PolicyOutput:
+        return PolicyOutput(*(None if x is None else x.detach() for x in _values(self)))
+
+
+@dataclass(frozen=True)
+class TokenBatch:
+    """Everything else an objective may know; no gradient. Checked once, here.
+
+    Attributes:
+        mask_BT: bool, true at tokens the policy chose (the end token included).
+        weight_BT: each token's share of the loss, made by `Objective.aggregate` for the WHOLE optimizer step and then
+            sliced, so that the losses of micro-batches simply add up.
+        advantage_BT: credit of each token.
+        old_logp_BT: log-probs under the policy that sampled the tokens.
+        ref_logp_BT, old_value_BT, return_BT: reference log-probs, the critic's values at sampling time, its targets.
+
+    Raises:
+        ValueError: shapes differ, the mask is not bool, or something carries a gradient.
+    """
+
+    mask_BT: Tensor
+    weight_BT: Tensor
+    advantage_BT: Tensor
+    old_logp_BT: Tensor
+    ref_logp_BT: Tensor | None = None
+    old_value_BT: Tensor | None = None
+    return_BT: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        if self.mask_BT.dtype != torch.bool:
+            raise ValueError(f"mask_BT must be bool, got {self.mask_BT.dtype}")
+        for field in fields(self):
+            x = getattr(self, field.name)
+            if x is None:
+                continue
+            if x.shape != self.mask_BT.shape:
+                raise ValueError(f"{field.name} has shape {tuple(x.shape)}, mask_BT has {tuple(self.mask_BT.shape)}")
+            if x.requires_grad:
+                raise ValueError(f"{field.name} carries a gradient; only PolicyOutput may. Call .detach() on it")
+
+    def rows(self, index: Tensor | slice) -> TokenBatch:
+        """The batch of some of the rows; weights stay those of the whole optimizer step."""
+        return TokenBatch(*(None if x is None else x[index] for x in _values(self)))
+
+
+def _values(record: PolicyOutput | TokenBatch) -> list[Tensor | None]:
+    return [getattr(record, field.name) for field in fields(record)]
