@@ -1,0 +1,252 @@
+"""Learning curves: one figure of small multiples, one colour per algorithm, the mean over seeds and its 95% interval.
+
+Training metrics are noisy from step to step, so each run is averaged over a few neighbouring steps first; the caption
+says over how many. Held-out accuracy is drawn as measured.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import EngFormatter, FuncFormatter, MaxNLocator
+from numpy.typing import NDArray
+
+from rlzoo.stats import interval
+
+Horizontal = Literal["step", "sampled_tokens"]
+Array = NDArray[np.float64]
+
+HORIZONTAL_LABEL: dict[Horizontal, str] = {"step": "update steps", "sampled_tokens": "sampled tokens"}
+
+# Okabe and Ito's palette, told apart by readers with any colour vision, less the yellow that white paper swallows.
+# Past its end the colours come again with other dashes.
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+DASHES: tuple[Any, ...] = ("-", (0, (4, 1.5)), (0, (1, 1)), (0, (6, 1, 1, 1)))
+
+GRID_POINTS = 200  # of a curve over tokens, where each run has positions of its own
+STEPS_PER_WINDOW = 25  # the smoothing window is the run's length divided by this
+
+STYLE = {
+    "font.size": 9,
+    "axes.titlesize": 10,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": "#888888",
+    "axes.grid": True,
+    "grid.color": "#e6e6e6",
+    "grid.linewidth": 0.8,
+    "axes.axisbelow": True,
+    "xtick.color": "#444444",
+    "ytick.color": "#444444",
+    "svg.hashsalt": "rlzoo",  # the same curves make the same file
+}
+
+
+@dataclass(frozen=True)
+class Curves:
+    """The metrics of one run: records as in metrics.jsonl, in order of their step."""
+
+    algorithm: str
+    seed: int
+    records: Sequence[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One of the small multiples: what it shows and from which records."""
+
+    title: str
+    unit: str
+    kind: Literal["train", "eval"]
+    key: str
+    percent: bool = False
+    full_range: bool = False  # the axis spans 0 to 100%, whatever the data
+
+
+PANELS = (
+    Panel("Held-out accuracy", "problems solved", "eval", "accuracy", percent=True, full_range=True),
+    Panel("Training reward", "mean per response", "train", "reward"),
+    Panel("Response length", "tokens", "train", "length"),
+    Panel("Entropy", "nats per token", "train", "entropy"),
+    Panel("Clip fraction", "tokens without gradient", "train", "clip_fraction", percent=True),
+    Panel("KL to the old policy", "nats per token", "train", "kl_old"),
+    Panel("Silent groups", "groups of equal reward", "train", "silent_groups", percent=True),
+    Panel("Gradient norm", "before clipping", "train", "grad_norm"),
+)
+
+
+def draw(
+    runs: Sequence[Curves],
+    paths: Iterable[Path],
+    x: Horizontal = "step",
+    title: str = "",
+    panels: Sequence[Panel] = PANELS,
+) -> None:
+    """Draw the runs' curves into files; each path's suffix says the format (.png, .svg, .pdf).
+
+    Args:
+        runs: one or more; algorithms get their colours in the order in which they first occur.
+        x: `step`, or `sampled_tokens` (everything that was sampled, also what was discarded).
+        panels: those for which no run has a number are left out.
+
+    Raises:
+        ValueError: no run has a number for any panel.
+    """
+    with matplotlib.rc_context(STYLE):
+        figure = plot(runs, x, title, panels)
+        for path in paths:
+            figure.savefig(path, dpi=150, metadata={"Date": None} if path.suffix == ".svg" else None)
+
+
+@matplotlib.rc_context(STYLE)
+def plot(runs: Sequence[Curves], x: Horizontal = "step", title: str = "", panels: Sequence[Panel] = PANELS) -> Figure:
+    """Return the figure that `draw` saves; arguments and errors are the same."""
+    shown = [panel for panel in panels if any(_points(run, panel, x)[1].size for run in runs)]
+    if not shown:
+        raise ValueError("there is nothing to draw: no run has a record with any of the metrics")
+    algorithms = list(dict.fromkeys(run.algorithm for run in runs))
+    window = smoothing_window(runs)
+    alpha = min(0.15, 0.6 / len(algorithms))  # many shades on top of each other would hide the lines
+    columns = min(4, len(shown)) if len(shown) != 6 else 3
+    rows = -(-len(shown) // columns)
+    figure = Figure(figsize=(3.3 * columns, 2.55 * rows + 0.85), layout="constrained")
+    axes = [figure.add_subplot(rows, columns, i + 1) for i in range(len(shown))]
+    for panel, ax in zip(shown, axes, strict=True):
+        for position, algorithm in enumerate(algorithms):
+            same = [run for run in runs if run.algorithm == algorithm]
+            _draw_algorithm(ax, same, panel, x, window, alpha, *_look(position))
+        _dress(ax, panel, x)
+    _legend(figure, algorithms, title)
+    figure.supxlabel(_caption(runs, window), fontsize=8, color="#666666", x=0.995, ha="right")
+    return figure
+
+
+def smoothing_window(runs: Sequence[Curves]) -> int:
+    """Return over how many neighbouring steps training metrics are averaged: odd, 1 for short runs."""
+    longest = max(sum(record.get("kind") == "train" for record in run.records) for run in runs)
+    return 2 * (longest // (2 * STEPS_PER_WINDOW)) + 1
+
+
+def smooth(y: Array, window: int) -> Array:
+    """Return the mean of each value's `window` neighbours, itself in the middle; shorter at the ends.
+
+    Args:
+        y: [n], with nan for steps without a number, which count for nothing.
+        window: odd.
+    """
+    known = np.isfinite(y)
+    ones = np.ones(window)
+    total = np.convolve(np.where(known, y, 0.0), ones, mode="full")[window // 2 :][: len(y)]
+    count = np.convolve(known, ones, mode="full")[window // 2 :][: len(y)]
+    return np.where(known, total / np.maximum(count, 1), np.nan)
+
+
+def band(curves: Sequence[tuple[Array, Array]], grid: Array) -> tuple[Array, Array, Array]:
+    """Return mean, low and high of several curves at the points of a grid (nan where no curve is; low and high: < 2).
+
+    Args:
+        curves: (x, y) of each run, x increasing, y finite; between its points a curve is a straight line.
+        grid: [m].
+    """
+    at = np.stack([np.interp(grid, x, y, left=np.nan, right=np.nan) for x, y in curves])
+    result = np.full((3, len(grid)), np.nan)
+    for i, values in enumerate(at.T):
+        values = values[np.isfinite(values)]
+        if len(values):
+            one = interval(list(values))
+            result[:, i] = [one.mean, *(np.nan if side is None else side for side in (one.low, one.high))]
+    return result[0], result[1], result[2]
+
+
+def common_grid(xs: Sequence[Array], x: Horizontal) -> Array:
+    """Return the positions at which runs are averaged: as far as more than half of them got."""
+    ends = sorted(one[-1] for one in xs)
+    end = ends[(len(ends) - 1) // 2]
+    if x == "step":
+        every = np.unique(np.concatenate(xs))
+        return every[every <= end]
+    return np.linspace(min(one[0] for one in xs), end, GRID_POINTS)
+
+
+def _points(run: Curves, panel: Panel, x: Horizontal) -> tuple[Array, Array]:
+    rows = [(r[x], r[panel.key]) for r in run.records if r.get("kind") == panel.kind and r.get(panel.key) is not None]
+    array = np.asarray(rows, dtype=np.float64).reshape(-1, 2)
+    return array[:, 0], array[:, 1]
+
+
+def _look(position: int) -> tuple[str, Any]:
+    return PALETTE[position % len(PALETTE)], DASHES[position // len(PALETTE) % len(DASHES)]
+
+
+def _draw_algorithm(
+    ax: Axes, runs: Sequence[Curves], panel: Panel, x: Horizontal, window: int, alpha: float, colour: str, dash: Any
+) -> None:
+    points = [(px, py) for px, py in (_points(run, panel, x) for run in runs) if px.size]
+    if not points:
+        return
+    smoothed = [(px, smooth(py, window) if panel.kind == "train" else py) for px, py in points]
+    grid = common_grid([px for px, _ in points], x)
+    mean, low, high = band(smoothed, grid)
+    if len(points) == 1 and panel.kind == "train" and window > 1:
+        ax.plot(*points[0], color=colour, linewidth=0.7, alpha=0.3)
+    before = ax.dataLim.frozen()
+    ax.fill_between(grid, low, high, color=colour, alpha=alpha, linewidth=0)
+    # The axis spans what the runs did, not their intervals: with two seeds those can be twelve times as wide.
+    ax.dataLim.set(before)
+    ax.update_datalim(np.concatenate([np.stack(curve, axis=1) for curve in smoothed]))
+    measured = {"marker": "o", "markersize": 2.5} if panel.kind == "eval" and x == "step" else {}
+    ax.plot(grid, mean, color=colour, linestyle=dash, linewidth=1.6, **measured)
+
+
+def _dress(ax: Axes, panel: Panel, x: Horizontal) -> None:
+    ax.set_title(panel.title)
+    ax.set_ylabel(panel.unit)
+    ax.set_xlabel(HORIZONTAL_LABEL[x])
+    ax.margins(x=0.02)
+    if x == "step":
+        ax.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+    else:
+        ax.xaxis.set_major_formatter(EngFormatter(sep=""))
+    ax.yaxis.set_major_locator(MaxNLocator(5))
+    if panel.percent:
+        ax.yaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{100 * share:.6g}%"))
+    if panel.full_range:
+        ax.set_ylim(0, 1)
+    elif panel.percent:
+        ax.set_ylim(bottom=0)
+
+
+def _legend(figure: Figure, algorithms: Sequence[str], title: str) -> None:
+    handles = []
+    for position, algorithm in enumerate(algorithms):
+        colour, dash = _look(position)
+        handles.append(Line2D([], [], color=colour, linestyle=dash, linewidth=2.2, label=algorithm))
+    letters_per_inch, room_for_line = 11, 7
+    columns = int(figure.get_figwidth() * letters_per_inch / (max(map(len, algorithms)) + room_for_line))
+    legend = figure.legend(
+        handles=handles,
+        loc="outside upper left",
+        ncols=max(1, min(columns, len(handles))),
+        frameon=False,
+        fontsize=10,
+        title=title or None,
+        title_fontsize=12,
+        alignment="left",
+    )
+    legend.get_title().set_fontweight("bold")
+
+
+def _caption(runs: Sequence[Curves], window: int) -> str:
+    seeds = len({run.seed for run in runs})
+    lines = "one seed" if seeds == 1 else f"mean over {seeds} seeds, shaded: 95% t interval"
+    return lines + (f"; training metrics averaged over {window} steps" if window > 1 else "")
