@@ -1,0 +1,338 @@
+"""One frozen base model for many runs: loaded once, quantized on request, with per-row adapters on its linear layers.
+
+    logits = model(tokens; W frozen, theta of each row's run)
+
+The reference policy is the backbone with adapters off; there is no second model anywhere. The model is always in eval
+mode, so dropout is off while training too. The output head is never quantized.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import logging
+import os
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from torch import Tensor, nn
+
+# Importing bitsandbytes tells every user about an optional CPU kernel, which this project never calls.
+logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
+
+from bitsandbytes.nn import Linear4bit  # noqa: E402
+from peft import LoraConfig, get_peft_model  # noqa: E402
+from peft.tuners.lora import LoraLayer  # noqa: E402
+from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig  # noqa: E402
+from transformers.utils import logging as transformers_logging  # noqa: E402
+
+from rlzoo import lora  # noqa: E402
+from rlzoo.errors import UserError  # noqa: E402
+from rlzoo.fleet_linear import AdapterSwitch, FleetLinear, RowPlan  # noqa: E402
+from rlzoo.lora import AdaptedLayer, AdapterLayout, AdapterStack, LoraSettings  # noqa: E402
+
+SHIPPED = Path(__file__).parent / "assets" / "base"
+
+
+class BackboneConfig(BaseModel):
+    """Which base model, in which number formats, on which device, with which adapters."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model: str = "shipped"
+    """"shipped" (the small model that comes with the package), a local folder, or a name on the Hub."""
+    precision: Literal["nf4", "bf16", "fp32"] = "nf4"
+    """How the weights of the linear layers are held; nf4 is with double quantization. The head is held as `compute`."""
+    compute: Literal["auto", "fp32", "bf16"] = "auto"
+    """Format of activations, embeddings, norms and head; auto: fp32 on a CPU or with fp32 weights, else bf16."""
+    device: str = "auto"
+    """auto: the GPU when there is one."""
+    pad_token: str | None = None
+    """Padding token, for a tokenizer that has none. Padding is masked by position: any token will do, the end one too."""
+    lora: LoraSettings = Field(default_factory=LoraSettings)
+
+    @model_validator(mode="after")
+    def _no_lost_precision(self) -> BackboneConfig:
+        if self.precision == "fp32" and self.compute == "bf16":
+            raise ValueError("precision fp32 with compute bf16 rounds every weight anyway: choose precision bf16")
+        return self
+
+    def resolve_device(self) -> torch.device:
+        """Return the device to use; raises `UserError` for a name torch does not know or a GPU that is not there."""
+        if self.device == "auto":
+            return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        try:
+            torch.empty(0, device=self.device)
+        except (RuntimeError, AssertionError, NotImplementedError) as error:
+            reason = str(error).splitlines()[0]
+            raise UserError(
+                f"backbone.device {self.device!r} cannot be used here ({reason}): try auto or cpu"
+            ) from error
+        return torch.device(self.device)
+
+    def resolve_compute(self, device: torch.device) -> torch.dtype:
+        """Return the dtype of activations."""
+        full = self.compute == "fp32" or (self.compute == "auto" and (device.type == "cpu" or self.precision == "fp32"))
+        return torch.float32 if full else torch.bfloat16
+
+
+class Backbone:
+    """A frozen causal language model with its tokenizer, whose linear layers can carry many runs' adapters at once.
+
+    Make one with `Backbone.load`. Attributes: config, model, tokenizer, layout (of theta), peft_config, device, dtype
+    (of activations), pad_id, end_ids, context_length (None: unlimited), hidden_size, vocab_size.
+    """
+
+    def __init__(self, config: BackboneConfig, model: nn.Module, tokenizer: Any, device: torch.device) -> None:
+        self.config, self.model, self.tokenizer, self.device = config, model, tokenizer, device
+        self.dtype = config.resolve_compute(device)
+        self.pad_id = _pad_id(tokenizer, config)
+        self.end_ids = _end_ids(model, tokenizer, config)
+        text = model.config.get_text_config()
+        self.hidden_size: int = text.hidden_size
+        self.vocab_size: int = text.vocab_size
+        self.context_length: int | None = getattr(text, "max_position_embeddings", None)
+        self._switch = AdapterSwitch()
+        self.layout, self.peft_config, self._linears = _attach(model, config, self._switch)
+        self._takes = inspect.signature(model.forward).parameters.keys()
+        model.requires_grad_(False).eval()
+
+    @classmethod
+    def load(cls, config: BackboneConfig) -> Backbone:
+        """Load the model and its tokenizer; whatever is wrong with them, or cannot be found, is a `UserError`."""
+        name, device = _locate(config.model), config.resolve_device()
+        dtype = config.resolve_compute(device)
+        quantization = BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=dtype,
+        )
+        with _quiet_loading():
+            try:
+                tokenizer = AutoTokenizer.from_pretrained(name)
+                model = AutoModelForCausalLM.from_pretrained(
+                    name,
+                    dtype=dtype,
+                    device_map={"": device},
+                    quantization_config=quantization if config.precision == "nf4" else None,
+                )
+            except (OSError, ValueError, KeyError) as error:
+                raise UserError(_why_not_loaded(config.model, error)) from error
+        return cls(config, model, tokenizer, device)
+
+    def encode(self, prompt: str | list[dict[str, Any]]) -> list[int]:
+        """Return the tokens of a text, or of a list of chat messages followed by the opening of the model's turn."""
+        if isinstance(prompt, str):
+            return self.tokenizer(prompt)["input_ids"]
+        if not self.tokenizer.chat_template:
+            raise UserError(
+                f"the prompt is a list of chat messages, but the tokenizer of {self.config.model!r} has no chat template: "
+                "use a chat model, or give the prompt as one text"
+            )
+        return self.tokenizer.apply_chat_template(prompt, add_generation_prompt=True, return_dict=True)["input_ids"]
+
+    def decode(self, ids: list[int] | Tensor) -> str:
+        """Return the text of the tokens, special tokens left out."""
+        return self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+
+    def new_adapter(self, seed: int) -> Tensor:
+        """Return a fresh theta [n] on the backbone's device; see `lora.init_adapter`."""
+        return lora.init_adapter(self.layout, seed).to(self.device)
+
+    def save_adapter(self, theta: Tensor, folder: str | Path) -> None:
+        """Write theta [n] in PEFT's format, with the value head beside it; see `lora.save_adapter`."""
+        lora.save_adapter(self.layout, self.peft_config, theta, folder)
+
+    def load_adapter(self, folder: str | Path) -> Tensor:
+        """Read theta [n] onto the backbone's device; see `lora.load_adapter`."""
+        return lora.load_adapter(self.layout, folder).to(self.device)
+
+    def stack(self, thetas: list[Tensor], requires_grad: bool = False) -> AdapterStack:
+        """Stack K vectors [n] side by side on the backbone's device; see `lora.AdapterStack`."""
+        return AdapterStack.of(self.layout, [theta.to(self.device) for theta in thetas], requires_grad)
+
+    @contextlib.contextmanager
+    def adapters(self, stack: AdapterStack | None, slot_B: Tensor | None) -> Iterator[None]:
+        """Within: row b of a batch goes through adapter slot_B[b] of the stack (sorted; -1: none). Stack None: all bare."""
+        before = self._switch.plan
+        self._switch.plan = None if stack is None else RowPlan(stack, slot_B)
+        try:
+            yield
+        finally:
+            self._switch.plan = before
+
+    @contextlib.contextmanager
+    def held_weights(self, limit_bytes: int = 1 << 28) -> Iterator[None]:
+        """Within: NF4 weights are held dequantized, if that takes no more than `limit_bytes` (256 MiB).
+
+        Decoding needs them for every token: for a small model, rebuilding them takes longer than multiplying by them.
+        """
+        quantized = [linear for linear in self._linears if isinstance(linear.base, Linear4bit)]
+        size = sum(linear.base.weight.quant_state.shape.numel() for linear in quantized) * self.dtype.itemsize
+        held = quantized if size <= limit_bytes else []
+        try:
+            for linear in held:
+                linear.hold_dequantized(True)
+            yield
+        finally:
+            for linear in held:
+                linear.hold_dequantized(False)
+
+    def __call__(self, input_ids: Tensor, attention_mask: Tensor, keep: int, **kwargs: Any) -> Any:
+        """Run the model on left-padded [B, S] tokens; the output's logits [B, keep, V] are those of the last positions.
+
+        `attention_mask` [B, past + S]. Positions are counted from each row's first real token.
+        """
+        width = input_ids.shape[1]
+        if "position_ids" in self._takes:
+            kwargs["position_ids"] = (attention_mask.long().cumsum(1) - 1).clamp(min=0)[:, -width:]
+        if "logits_to_keep" in self._takes:
+            kwargs["logits_to_keep"] = keep
+        output = self.model(input_ids=input_ids, attention_mask=attention_mask, **kwargs)
+        if output.logits.shape[1] != keep:
+            output.logits = output.logits[:, -keep:]
+        return output
+
+    def describe(self) -> dict[str, Any]:
+        """Return what a run folder records about the backbone."""
+        tensors = {id(t): t for t in [*self.model.parameters(), *self.model.buffers()]}.values()
+        packed = [linear.base.weight for linear in self._linears if isinstance(linear.base, Linear4bit)]
+        plain = sum(t.numel() for t in self.model.parameters()) - sum(weight.numel() for weight in packed)
+        return {
+            "model": self.config.model,
+            "revision": getattr(self.model.config, "_commit_hash", None),
+            "architecture": type(self.model).__name__,
+            "precision": self.config.precision,
+            "compute": str(self.dtype).removeprefix("torch."),
+            "device": str(self.device),
+            "parameters": plain + sum(weight.quant_state.shape.numel() for weight in packed),
+            "weight_bytes": sum(t.nbytes for t in tensors) + sum(_scale_bytes(weight.quant_state) for weight in packed),
+            "adapter_parameters": self.layout.size,
+            "adapted_layers": len(self.layout.layers),
+            "hidden_size": self.hidden_size,
+            "vocab_size": self.vocab_size,
+            "context_length": self.context_length,
+            "end_ids": self.end_ids,
+        }
+
+
+def _attach(
+    model: nn.Module, config: BackboneConfig, switch: AdapterSwitch
+) -> tuple[AdapterLayout, LoraConfig, list[FleetLinear]]:
+    """Let PEFT choose the layers to adapt, then put a `FleetLinear` in the place of every linear layer but the head.
+
+    Layers without an adapter are replaced too: a bare `Linear4bit` would repack its weight (see `FleetLinear`).
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # PEFT asks transformers by a name that is on its way out
+            wrapped = get_peft_model(model, config.lora.to_peft(config.model), low_cpu_mem_usage=True)
+    except ValueError as error:
+        linear = sorted({name.rsplit(".", 1)[-1] for name, module in model.named_modules() if _is_linear(module)})
+        raise UserError(
+            f"no adapter can be put on {config.model!r} with target_modules={config.lora.target_modules!r}: "
+            f"{str(error).splitlines()[0]} Linear layers here: {', '.join(linear) or 'none'}"
+        ) from error
+    peft_config = wrapped.peft_config["default"]
+    adapted = [(name, module) for name, module in model.named_modules() if isinstance(module, LoraLayer)]
+    layers, linears = [], []
+    for name, module in adapted:
+        base = module.get_base_layer()
+        if not _is_linear(base):
+            raise UserError(
+                f"target_modules selects {name!r}, a {type(base).__name__}; only linear layers can be adapted"
+            )
+        model.set_submodule(name, base)
+        layers.append(AdaptedLayer(name, module.in_features, module.out_features))
+    scaling = adapted[0][1].scaling["default"]
+    del model.peft_config  # PEFT's mark on the model it wraps: the adapters are ours from here on
+    index_of = {layer.name: index for index, layer in enumerate(layers)}
+    head = model.get_output_embeddings()
+    for name, module in list(model.named_modules()):
+        if name in index_of or (_is_linear(module) and module is not head):
+            if config.precision == "bf16" and isinstance(module, nn.Linear):
+                module.weight.data = module.weight.data.to(torch.bfloat16)
+            linears.append(FleetLinear(module, name, index_of.get(name), switch))
+            model.set_submodule(name, linears[-1])
+    layout = AdapterLayout(tuple(layers), config.lora.r, scaling, model.config.get_text_config().hidden_size)
+    return layout, peft_config, linears
+
+
+def _is_linear(module: nn.Module) -> bool:
+    return isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D"  # Conv1D: what GPT-2 calls a linear layer
+
+
+def _scale_bytes(state: Any) -> int:
+    """Bytes of the block scales that go with a double-quantized weight."""
+    return state.absmax.nbytes + state.state2.absmax.nbytes
+
+
+def _locate(model: str) -> str:
+    """Return what `from_pretrained` should be given; a local folder that is not there is a `UserError`."""
+    if model == "shipped":
+        if not (SHIPPED / "config.json").is_file():
+            raise UserError(
+                f"the shipped model is missing from {SHIPPED}: reinstall the package or run `rlzoo warmstart`"
+            )
+        return str(SHIPPED)
+    path = Path(model).expanduser()
+    if path.is_dir():
+        return str(path)
+    if path.exists() or model.startswith((".", "~", os.sep)) or model.count("/") > 1:
+        raise UserError(
+            f"backbone.model {model!r} is not a folder: give an existing one, a name on the Hub, or 'shipped'"
+        )
+    return model
+
+
+def _why_not_loaded(model: str, error: Exception) -> str:
+    reason = " ".join(str(error).split())[:300]
+    if Path(model).expanduser().is_dir() or model == "shipped":
+        return f"the folder {model!r} holds no model that can be loaded: {type(error).__name__}: {reason}"
+    return (
+        f"backbone.model {model!r} is neither a folder here nor a model that can be loaded from the Hub (wrong name, no "
+        f"access, or no connection): {type(error).__name__}: {reason}"
+    )
+
+
+def _pad_id(tokenizer: Any, config: BackboneConfig) -> int:
+    if config.pad_token is not None:
+        pad = tokenizer.convert_tokens_to_ids(config.pad_token)
+        if pad is None or tokenizer.convert_ids_to_tokens(pad) != config.pad_token:
+            raise UserError(f"backbone.pad_token {config.pad_token!r} is not in the vocabulary of {config.model!r}")
+        return pad
+    if tokenizer.pad_token_id is None:
+        raise UserError(
+            f"the tokenizer of {config.model!r} has no pad token: set backbone.pad_token to any token of its vocabulary "
+            f"(the end token {tokenizer.eos_token!r} is safe: padding is masked by position, not by token)"
+        )
+    return tokenizer.pad_token_id
+
+
+def _end_ids(model: Any, tokenizer: Any, config: BackboneConfig) -> list[int]:
+    """Return the tokens that end a response: the tokenizer's, and those of the model's generation settings."""
+    generation = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
+    ids = {tokenizer.eos_token_id, *(generation if isinstance(generation, list) else [generation])} - {None}
+    if not ids:
+        raise UserError(
+            f"{config.model!r} has no end token, so a response could never end: set eos_token in its "
+            "tokenizer_config.json or eos_token_id in its generation_config.json"
+        )
+    return sorted(ids)
+
+
+@contextlib.contextmanager
+def _quiet_loading() -> Iterator[None]:
+    """Within: transformers shows no progress bar."""
+    shown = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            transformers_logging.enable_progress_bar()

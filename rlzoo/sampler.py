@@ -1,0 +1,233 @@
+"""Sampling many runs' responses in one shared batch, with the exact log-prob of every token that was sampled.
+
+    y_t = argmax_v  log pi(v | s_t) / temperature + g_v,    g = Gumbel noise of (seed, step, prompt, sample, t, v)
+
+which draws y_t from softmax(logits / temperature) (the Gumbel-max trick). The noise is a pure function of its counters,
+so a request gives the same samples alone or beside others, whole or in parts. There is no top-p and no top-k: the
+policy that samples must be the policy whose log-probs the trainer computes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from rlzoo import noise
+from rlzoo.backbone import Backbone
+from rlzoo.errors import UserError
+from rlzoo.forward import pad_left
+from rlzoo.kv_cache import decoding_cache
+from rlzoo.lora import AdapterStack
+
+COMPACT_BELOW = 0.85
+"""Finished rows leave the batch once fewer than this share of its rows is alive (leaving costs a copy of the cache)."""
+
+RESERVE = 128
+"""Room made in the cache at first, in tokens; more is made when it is needed."""
+
+
+@dataclass(frozen=True)
+class SampleRequest:
+    """What one run wants sampled: `group_size` responses to each of its prompts, under its own adapter."""
+
+    theta: Tensor | None
+    """Adapter vector [n]; None is the base policy."""
+    prompts: Sequence[Sequence[int]]
+    """P lists of tokens."""
+    group_size: int
+    max_new_tokens: int
+    seed: int
+    step: int
+    prompt_keys: Sequence[int]
+    """One counter per prompt, which names it in the noise."""
+    temperature: float = 1.0
+    greedy: bool = False
+    """Take the likeliest token; the log-probs are still those of softmax(logits / temperature)."""
+
+
+@dataclass(frozen=True)
+class Samples:
+    """The responses to one request: N = P * G rows, row i answers prompt i // G; T is the longest response's length."""
+
+    response_NT: Tensor
+    """int64, 0 outside the mask. The end token, when there is one, is a chosen token inside the mask."""
+    mask_NT: Tensor
+    """bool."""
+    logp_NT: Tensor
+    """float32 log-prob of each token at the sampling temperature; 0 outside the mask."""
+    finished_N: Tensor
+    """bool: ended with an end token, rather than cut at `max_new_tokens`."""
+
+
+@torch.no_grad()
+def sample(backbone: Backbone, requests: Sequence[SampleRequest], max_rows: int = 4096) -> list[Samples]:
+    """Answer all requests, decoding them together in batches of at most `max_rows` rows (a group is never divided).
+
+    The tensors returned are on the backbone's device. Raises `UserError` for an empty prompt, a prompt that with
+    `max_new_tokens` exceeds the context, and settings without meaning.
+    """
+    for request in requests:
+        _check(backbone, request)
+    # Rows of one adapter stand together, bare rows in front; requests that share a vector (as an object) share a slot.
+    thetas = {id(request.theta): request.theta for request in requests if request.theta is not None}
+    slot_of = {id(None): -1} | {key: slot for slot, key in enumerate(thetas)}
+    stack = backbone.stack(list(thetas.values())) if thetas else None
+    order = sorted(range(len(requests)), key=lambda i: slot_of[id(requests[i].theta)])
+    prompts = _Prompts.of([requests[i] for i in order], [slot_of[id(requests[i].theta)] for i in order])
+    answers: list[Samples] = []
+    with backbone.held_weights():
+        for first, last in _batches(prompts.group_size, max_rows):
+            answers.append(_decode(backbone, stack, prompts.between(first, last).to(backbone.device)))
+    longest = max(answer.mask_NT.shape[1] for answer in answers)
+    whole = [torch.cat([_widen(x, longest) for x in column]) for column in zip(*map(_tensors, answers), strict=True)]
+    sizes = [len(requests[i].prompts) * requests[i].group_size for i in order]
+    pieces = dict(zip(order, zip(*(column.split(sizes) for column in whole), strict=True), strict=True))
+    return [_trim(Samples(*pieces[i])) for i in range(len(requests))]
+
+
+def _check(backbone: Backbone, request: SampleRequest) -> None:
+    if not request.temperature > 0:
+        raise UserError(f"temperature must be above 0, got {request.temperature}; for the likeliest token set greedy")
+    if request.group_size < 1 or request.max_new_tokens < 1 or not request.prompts:
+        raise UserError(
+            f"nothing to sample: {len(request.prompts)} prompts, group_size {request.group_size}, max_new_tokens "
+            f"{request.max_new_tokens}; each must be at least 1"
+        )
+    if len(request.prompt_keys) != len(request.prompts):
+        raise ValueError(f"{len(request.prompts)} prompts but {len(request.prompt_keys)} prompt_keys")
+    for prompt in request.prompts:
+        if not prompt:
+            raise UserError("a prompt is empty: it has no token to continue from")
+        if backbone.context_length is not None and len(prompt) + request.max_new_tokens > backbone.context_length:
+            raise UserError(
+                f"a prompt of {len(prompt)} tokens with max_new_tokens {request.max_new_tokens} exceeds the model's "
+                f"context of {backbone.context_length}: lower max_new_tokens, or drop prompts this long "
+                f"(this one begins {backbone.decode(list(prompt[:20]))!r})"
+            )
+
+
+@dataclass(frozen=True)
+class _Prompts:
+    """The prompts of all requests in one line, each with its request's settings, as tensors over prompts [P]."""
+
+    tokens: list[Sequence[int]]
+    slot: Tensor
+    group_size: Tensor
+    limit: Tensor
+    temperature: Tensor
+    greedy: Tensor
+    stream: Tensor
+    """Hash of (seed, step, prompt key): where the noise of this prompt begins."""
+
+    @classmethod
+    def of(cls, requests: Sequence[SampleRequest], slots: Sequence[int]) -> _Prompts:
+        count = torch.tensor([len(request.prompts) for request in requests])
+        columns = [
+            torch.tensor(column).repeat_interleave(count)
+            for column in zip(
+                *((r.group_size, r.max_new_tokens, r.temperature, r.greedy) for r in requests), strict=True
+            )
+        ]
+        group_size, limit, temperature, greedy = columns
+        return cls(
+            tokens=[prompt for request in requests for prompt in request.prompts],
+            slot=torch.tensor(slots).repeat_interleave(count),
+            group_size=group_size,
+            limit=limit,
+            temperature=temperature.float(),
+            greedy=greedy,
+            stream=torch.cat([noise.bits(r.seed, r.step, torch.tensor(r.prompt_keys)) for r in requests]),
+        )
+
+    def between(self, first: int, last: int) -> _Prompts:
+        return _Prompts(**{name: value[first:last] for name, value in vars(self).items()})
+
+    def to(self, device: torch.device) -> _Prompts:
+        return _Prompts(**{k: v.to(device) if isinstance(v, Tensor) else v for k, v in vars(self).items()})
+
+
+def _batches(group_size: Tensor, max_rows: int) -> list[tuple[int, int]]:
+    """Cut the line of prompts into (first, last) stretches of at most `max_rows` rows, or of one prompt."""
+    cuts, rows = [0], 0
+    for index, group in enumerate(group_size.tolist()):
+        if rows and rows + group > max_rows:
+            cuts.append(index)
+            rows = 0
+        rows += group
+    return list(pairwise([*cuts, len(group_size)]))
+
+
+def _decode(backbone: Backbone, stack: AdapterStack | None, prompts: _Prompts) -> Samples:
+    """Sample one batch: prefill each prompt once, give each of its samples a copy of the cache, decode all together."""
+    device = backbone.device
+    prompt_N = torch.arange(len(prompts.tokens), device=device).repeat_interleave(prompts.group_size)
+    start_P = prompts.group_size.cumsum(0) - prompts.group_size
+    rows, longest = len(prompt_N), int(prompts.limit.max())
+    stream_N1 = noise.bits(prompts.stream[prompt_N], torch.arange(rows, device=device) - start_P[prompt_N])[:, None]
+    slot_N, limit_N = prompts.slot[prompt_N], prompts.limit[prompt_N]
+    temperature_N1 = prompts.temperature[prompt_N][:, None]
+    spread_N1 = (~prompts.greedy[prompt_N])[:, None].float()  # 0: no noise, the likeliest token
+    all_greedy = bool(prompts.greedy.all())
+    ends = torch.tensor(backbone.end_ids, device=device)
+
+    response_NT = torch.zeros((rows, longest), dtype=torch.int64, device=device)
+    mask_NT = torch.zeros((rows, longest), dtype=torch.bool, device=device)
+    logp_NT = torch.zeros((rows, longest), device=device)
+    finished_N = torch.zeros(rows, dtype=torch.bool, device=device)
+
+    tokens, seen = pad_left(prompts.tokens, backbone.pad_id, device)
+    width = tokens.shape[1]
+    cache = decoding_cache(backbone.model.config, capacity=width + min(longest, RESERVE))
+    with backbone.adapters(stack, prompts.slot):
+        logits = backbone(tokens, seen, keep=1, past_key_values=cache, use_cache=True).logits[:, 0]
+    cache.batch_select_indices(prompt_N)
+    logits, seen = logits[prompt_N], torch.nn.functional.pad(seen[prompt_N], (0, longest), value=True)
+    live, alive = torch.arange(rows, device=device), torch.ones(rows, dtype=torch.bool, device=device)
+    vocabulary = torch.arange(logits.shape[1], device=device)
+
+    with ExitStack() as active:
+        active.enter_context(backbone.adapters(stack, slot_N))
+        for t in range(longest):
+            logp = (logits.float() / temperature_N1[live]).log_softmax(dim=1)
+            score = logp
+            if not all_greedy:
+                score = logp + noise.gumbel(stream_N1[live], t, vocabulary) * spread_N1[live]
+            token = score.argmax(dim=1)
+            response_NT[live, t], mask_NT[live, t] = token, alive
+            logp_NT[live, t] = logp.gather(1, token[:, None]).squeeze(1)
+            ended = torch.isin(token, ends)
+            finished_N[live[alive & ended]] = True
+            alive = alive & ~ended & (t + 1 < limit_N[live])
+            remaining = int(alive.sum())
+            if remaining == 0:
+                break
+            if remaining < COMPACT_BELOW * len(live):
+                kept = alive.nonzero().squeeze(1)
+                live, token, seen, alive = live[kept], token[kept], seen[kept], alive[kept]
+                cache.batch_select_indices(kept)
+                active.close()
+                active.enter_context(backbone.adapters(stack, slot_N[live]))
+            past = seen[:, : width + t + 1]
+            logits = backbone(token[:, None], past, keep=1, past_key_values=cache, use_cache=True).logits[:, 0]
+    return Samples(response_NT * mask_NT, mask_NT, torch.where(mask_NT, logp_NT, 0), finished_N)
+
+
+def _tensors(samples: Samples) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    return samples.response_NT, samples.mask_NT, samples.logp_NT, samples.finished_N
+
+
+def _widen(x: Tensor, width: int) -> Tensor:
+    """Pad [N, T] on the right with zeros to [N, width]; leave [N] as it is."""
+    return x if x.dim() == 1 else torch.nn.functional.pad(x, (0, width - x.shape[1]))
+
+
+def _trim(samples: Samples) -> Samples:
+    """Cut the columns beyond the longest response."""
+    longest = int(samples.mask_NT.sum(dim=1).max())
+    response, mask, logp, finished = _tensors(samples)
+    return Samples(response[:, :longest], mask[:, :longest], logp[:, :longest], finished)
