@@ -111,6 +111,21 @@ class Objective(BaseModel):
         table["name"] = rename or (joined if label else self.name)
         return type(self)(**table)
 
+    def at_ratio_one(self) -> Objective:
+        """The row that this one is when every ratio is 1 (one update per rollout), under the name "at ratio one".
+
+        There the ratio's level is inert, and so is a surrogate whose slope is the advantage, and a value clip.
+        Two rows that are equal here are one algorithm under such a schedule.
+        """
+        at_one, advantage = torch.zeros(2, 1, requires_grad=True), torch.tensor([[1.0], [-1.0]])
+        (slope,) = torch.autograd.grad(self.surrogate(at_one, advantage).sum(), at_one)
+        changes: dict[str, Any] = {"name": "at ratio one"}
+        if torch.equal(slope, advantage):
+            changes |= {"ratio": "none", "surrogate": "linear"}
+        if self.value is not None and "range" in type(self.value).model_fields:
+            changes["value"] = {"kind": "plain", "coef": self.value.coef}
+        return self.but(**changes)
+
     def terms(self, policy: PolicyOutput, batch: TokenBatch) -> dict[str, Tensor]:
         """The weighted sums that make up the loss: `surrogate` (negated) and the costs that the row has.
 
