@@ -18,7 +18,7 @@ from torch import Tensor
 
 from advantages.credit import Credit
 from advantages.part import Part
-from advantages.statistics import group_extreme, group_sum, whiten
+from advantages.statistics import group_spread, group_sum, whiten
 
 
 class Advantage(Part):
@@ -103,7 +103,7 @@ class Group(Advantage, kind="group"):
         reward_N = torch.where(mask_NT, reward_NT, 0).sum(dim=1)
         count_N = group_sum(valid_N.to(reward_N.dtype), group_N).clamp(min=1)
         centred_N = torch.where(valid_N, reward_N - group_sum(reward_N, group_N) / count_N, 0)
-        spread_N = group_extreme(reward_N, valid_N, group_N) + group_extreme(-reward_N, valid_N, group_N)
+        spread_N = group_spread(reward_N, valid_N, group_N)
         advantage_N = torch.where(valid_N & (spread_N > 0), centred_N, 0)
         if self.scale == "std":
             square_N = group_sum(centred_N.square(), group_N)

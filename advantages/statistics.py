@@ -6,6 +6,8 @@ advantage is 0. (A response whose reward is unknown is masked this way.)
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import Tensor
 
@@ -27,14 +29,21 @@ def whiten(x_NT: Tensor, mask_NT: Tensor) -> Tensor:
 
 def group_sum(x_N: Tensor, group_N: Tensor) -> Tensor:
     """Sum over the rows that share a group id, returned at every row: [N] -> [N]."""
-    _, index_N = torch.unique(group_N, return_inverse=True)
-    total = x_N.new_zeros(int(index_N.max()) + 1 if index_N.numel() else 0)
-    return total.index_add(0, index_N, x_N)[index_N]
+    index_N = _index(group_N)
+    return torch.zeros_like(x_N).index_add(0, index_N, x_N)[index_N]
 
 
-def group_extreme(x_N: Tensor, valid_N: Tensor, group_N: Tensor) -> Tensor:
-    """Largest valid value of each row's group, returned at every row; -inf where the group has none."""
-    _, index_N = torch.unique(group_N, return_inverse=True)
-    top = x_N.new_full((int(index_N.max()) + 1 if index_N.numel() else 0,), -torch.inf)
-    filled_N = torch.where(valid_N, x_N, -torch.inf)
-    return top.scatter_reduce(0, index_N, filled_N, "amax")[index_N]
+def group_spread(x_N: Tensor, valid_N: Tensor, group_N: Tensor) -> Tensor:
+    """Largest minus smallest valid value of each row's group, returned at every row; -inf where the group has none."""
+    index_N = _index(group_N)
+    bottom_N = torch.full_like(x_N, -torch.inf)
+    top_N, floor_N = (
+        bottom_N.scatter_reduce(0, index_N, torch.where(valid_N, signed_N, -torch.inf), "amax")[index_N]
+        for signed_N in (x_N, -x_N)
+    )
+    return top_N + floor_N
+
+
+def _index(group_N: Tensor) -> Tensor:
+    """Group ids, which may be any integers in any order, as 0, 1, 2, ..."""
+    return cast("Tensor", torch.unique(group_N, return_inverse=True)[1])

@@ -13,12 +13,13 @@ the surrogate itself, so it is right for any surrogate, also one that is not our
 from __future__ import annotations
 
 import math
+from typing import cast
 
 import torch
 from torch import Tensor
 
 from advantages import Credit
-from advantages.statistics import group_extreme
+from advantages.statistics import group_spread, group_sum
 from objectives.objective import Objective
 from objectives.parts.regularize import k3
 from objectives.parts.surrogate import ratio
@@ -31,25 +32,22 @@ def update_metrics(objective: Objective, policy: PolicyOutput, batch: TokenBatch
     mask = batch.mask_BT
     if not bool(mask.any()):
         return dict.fromkeys(UPDATE_KEYS, math.nan)
-    log_ratio = objective.ratio(policy.logp_BT, batch.old_logp_BT, mask)[mask]
-    advantage = batch.advantage_BT[mask]
-    low, high = _clipped(objective, log_ratio, advantage)
+    log_ratio = objective.log_ratio(policy, batch)[mask]
+    low, high = _clipped(objective, log_ratio, batch.advantage_BT[mask])
     token_log_ratio = (policy.logp_BT - batch.old_logp_BT)[mask]
     r = ratio(log_ratio)
     nan = torch.full((), math.nan, device=r.device, dtype=r.dtype)
-    reference, value = nan, nan
+    kl_ref, explained = nan, nan
     if batch.ref_logp_BT is not None:
-        reference = k3(policy.logp_BT, batch.ref_logp_BT)[mask].mean()
+        kl_ref = k3(policy.logp_BT, batch.ref_logp_BT)[mask].mean()
     if policy.value_BT is not None and batch.return_BT is not None:
-        target = batch.return_BT[mask]
-        residual = target - policy.value_BT[mask]
-        value = 1 - residual.var(correction=0) / target.var(correction=0) if target.var(correction=0) > 0 else nan
+        explained = _explained_variance(policy.value_BT[mask], batch.return_BT[mask])
     values = [
         *(objective.loss(policy, batch), low, high, low + high, r.mean(), r.amin(), r.amax(), r.std(correction=0)),
         *(r.sum().square() / (r.numel() * r.square().sum()), (torch.expm1(token_log_ratio) - token_log_ratio).mean()),
-        *(reference, -batch.old_logp_BT[mask].mean(), value),
+        *(kl_ref, -batch.old_logp_BT[mask].mean(), explained),
     ]
-    return dict(zip(UPDATE_KEYS, torch.stack([x.to(r.dtype) for x in values]).tolist(), strict=True))
+    return _named(UPDATE_KEYS, [x.to(r.dtype) for x in values])
 
 
 UPDATE_KEYS = (
@@ -67,8 +65,22 @@ def _clipped(objective: Objective, log_ratio: Tensor, advantage: Tensor) -> tupl
     return (dead & (log_ratio < 0)).to(log_ratio.dtype).mean(), (dead & (log_ratio > 0)).to(log_ratio.dtype).mean()
 
 
+def _explained_variance(value: Tensor, target: Tensor) -> Tensor:
+    """1 - Var(R - V) / Var(R); nan where all targets are equal."""
+    total = target.var(correction=0)
+    return torch.where(total > 0, 1 - (target - value).var(correction=0) / total, math.nan)
+
+
+def _named(keys: tuple[str, ...], values: list[Tensor]) -> dict[str, float]:
+    numbers = cast("list[float]", torch.stack(values).tolist())  # one transfer from the device for all of them
+    return dict(zip(keys, numbers, strict=True))
+
+
 def rollout_metrics(reward_N: Tensor, mask_NT: Tensor, group_N: Tensor, credit: Credit) -> dict[str, float]:
-    """Describe one rollout: silent groups (all responses got the same unshaped reward) and the advantages.
+    """Describe one rollout: the share of silent groups, and the advantages of its tokens.
+
+    A group is silent if all its responses got the same reward, also if it has one response only. Rows without a token
+    are in no group.
 
     Args:
         reward_N: the task's reward of each response, before shaping.
@@ -76,13 +88,14 @@ def rollout_metrics(reward_N: Tensor, mask_NT: Tensor, group_N: Tensor, credit: 
     valid_N = mask_NT.any(dim=1)
     if not bool(valid_N.any()):
         return dict.fromkeys(ROLLOUT_KEYS, math.nan)
-    spread_N = group_extreme(reward_N, valid_N, group_N) + group_extreme(-reward_N, valid_N, group_N)
-    sizes = torch.unique(group_N[valid_N], return_counts=True, return_inverse=True)
-    per_row = 1.0 / sizes[2][sizes[1]]
-    silent = ((spread_N[valid_N] == 0) * per_row).sum() / sizes[0].numel()
+    share_N = torch.where(valid_N, 1 / group_sum(valid_N.double(), group_N), 0)  # of its group; groups have sum 1
+    silent_N = group_spread(reward_N, valid_N, group_N) == 0
     advantage = credit.advantage_NT[mask_NT].double()
-    values = [silent.double(), advantage.mean(), advantage.std(correction=0), advantage.amin(), advantage.amax()]
-    return dict(zip(ROLLOUT_KEYS, torch.stack(values).tolist(), strict=True))
+    values = [
+        torch.where(silent_N, share_N, 0).sum() / share_N.sum(),
+        *(advantage.mean(), advantage.std(correction=0), advantage.amin(), advantage.amax()),
+    ]
+    return _named(ROLLOUT_KEYS, values)
 
 
 ROLLOUT_KEYS = ("silent_groups", "advantage_mean", "advantage_std", "advantage_min", "advantage_max")

@@ -48,7 +48,7 @@ class Objective(BaseModel):
     def _one_or_many(cls, value: object) -> object:
         if value is None or value == "none":
             return ()
-        return value if isinstance(value, (list, tuple)) else (value,)
+        return cast("object", value) if isinstance(value, list | tuple) else (value,)
 
     @field_validator("kl", "value", "entropy", mode="before")
     @classmethod
@@ -77,8 +77,7 @@ class Objective(BaseModel):
     @property
     def parts(self) -> tuple[Part, ...]:
         """All parts of the row, in order of execution."""
-        cells = [getattr(self, column) for column in self.columns]
-        return tuple(part for cell in cells for part in (cell if isinstance(cell, tuple) else (cell,)) if part)
+        return tuple(part for column in self.columns for part in self._cell(column))
 
     @property
     def needs(self) -> frozenset[str]:
@@ -87,11 +86,14 @@ class Objective(BaseModel):
 
     def row(self) -> dict[str, str]:
         """The row of the table: column -> one-line form, empty where the column is empty."""
-        cells = {column: getattr(self, column) for column in self.columns}
-        return {
-            column: " + ".join(map(str, cell)) if isinstance(cell, tuple) else str(cell or "")
-            for column, cell in cells.items()
-        }
+        return {column: " + ".join(map(str, self._cell(column))) for column in self.columns}
+
+    def _cell(self, column: str) -> tuple[Part, ...]:
+        """The parts in one column: none, one, or several shapers."""
+        cell = cast("Part | tuple[Part, ...] | None", getattr(self, column))
+        if cell is None:
+            return ()
+        return cell if isinstance(cell, tuple) else (cell,)
 
     def but(self, **changes: Any) -> Objective:
         """A validated copy with some cells changed, which says so in its name: `gspo[ratio=token]`.
@@ -126,30 +128,30 @@ class Objective(BaseModel):
             changes["value"] = {"kind": "plain", "coef": self.value.coef}
         return self.but(**changes)
 
+    def log_ratio(self, policy: PolicyOutput, batch: TokenBatch) -> Tensor:
+        """The log-ratio that the surrogate sees, [B, T]; 0 outside the mask."""
+        logp_BT, old_logp_BT = self._inside(policy, "logp_BT", batch), self._inside(batch, "old_logp_BT", batch)
+        return self.ratio(logp_BT, old_logp_BT, batch.mask_BT)
+
     def terms(self, policy: PolicyOutput, batch: TokenBatch) -> dict[str, Tensor]:
         """The weighted sums that make up the loss: `surrogate` (negated) and the costs that the row has.
 
         Raises:
             ValueError: the batch or the policy output lacks something this objective needs.
         """
-        old_logp_BT, advantage_BT = (
-            self._inside(batch, "old_logp_BT", batch),
-            self._inside(batch, "advantage_BT", batch),
-        )
+        log_ratio_BT = self.log_ratio(policy, batch)
         logp_BT = self._inside(policy, "logp_BT", batch)
-        log_ratio_BT = self.ratio(logp_BT, old_logp_BT, batch.mask_BT)
-        terms_BT = {"surrogate": -self.surrogate(log_ratio_BT, advantage_BT)}
+        terms_BT = {"surrogate": -self.surrogate(log_ratio_BT, self._inside(batch, "advantage_BT", batch))}
         if self.kl is not None:
             terms_BT["kl"] = self.kl(logp_BT, self._inside(batch, "ref_logp_BT", batch))
         if self.value is not None:
-            old_value_BT, return_BT = (
-                self._inside(batch, "old_value_BT", batch),
-                self._inside(batch, "return_BT", batch),
-            )
+            old_value_BT = self._inside(batch, "old_value_BT", batch)
+            return_BT = self._inside(batch, "return_BT", batch)
             terms_BT["value"] = self.value(self._inside(policy, "value_BT", batch), old_value_BT, return_BT)
         if self.entropy is not None:
             terms_BT["entropy"] = self.entropy(self._inside(policy, "entropy_BT", batch))
-        return {name: torch.where(batch.mask_BT, x * batch.weight_BT, 0).sum() for name, x in terms_BT.items()}
+        weight_BT = self._inside(batch, "weight_BT", batch)
+        return {name: torch.where(batch.mask_BT, x_BT * weight_BT, 0).sum() for name, x_BT in terms_BT.items()}
 
     def loss(self, policy: PolicyOutput, batch: TokenBatch) -> Tensor:
         """The scalar to minimize: a plain sum over tokens, so losses of parts of a step add up to the step's."""

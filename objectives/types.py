@@ -5,7 +5,8 @@ Shape letters: B rows, T response tokens.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -26,7 +27,7 @@ class PolicyOutput:
     entropy_BT: Tensor | None = None
 
     def detach(self) -> PolicyOutput:
-        return PolicyOutput(*(None if x is None else x.detach() for x in _values(self)))
+        return replace(self, **{name: x.detach() for name, x in _tensors(self).items()})
 
 
 @dataclass(frozen=True)
@@ -56,19 +57,17 @@ class TokenBatch:
     def __post_init__(self) -> None:
         if self.mask_BT.dtype != torch.bool:
             raise ValueError(f"mask_BT must be bool, got {self.mask_BT.dtype}")
-        for field in fields(self):
-            x = getattr(self, field.name)
-            if x is None:
-                continue
+        for name, x in _tensors(self).items():
             if x.shape != self.mask_BT.shape:
-                raise ValueError(f"{field.name} has shape {tuple(x.shape)}, mask_BT has {tuple(self.mask_BT.shape)}")
+                raise ValueError(f"{name} has shape {tuple(x.shape)}, mask_BT has {tuple(self.mask_BT.shape)}")
             if x.requires_grad:
-                raise ValueError(f"{field.name} carries a gradient; only PolicyOutput may. Call .detach() on it")
+                raise ValueError(f"{name} carries a gradient; only PolicyOutput may. Call .detach() on it")
 
     def rows(self, index: Tensor | slice) -> TokenBatch:
         """The batch of some of the rows; weights stay those of the whole optimizer step."""
-        return TokenBatch(*(None if x is None else x[index] for x in _values(self)))
+        return replace(self, **{name: x[index] for name, x in _tensors(self).items()})
 
 
-def _values(record: PolicyOutput | TokenBatch) -> list[Tensor | None]:
-    return [getattr(record, field.name) for field in fields(record)]
+def _tensors(record: PolicyOutput | TokenBatch) -> dict[str, Tensor]:
+    values = {field.name: cast("Tensor | None", getattr(record, field.name)) for field in fields(record)}
+    return {name: x for name, x in values.items() if x is not None}
