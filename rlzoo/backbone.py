@@ -52,7 +52,7 @@ class BackboneConfig(BaseModel):
     device: str = "auto"
     """auto: the GPU when there is one."""
     pad_token: str | None = None
-    """Padding token, for a tokenizer that has none. Padding is masked by position: any token will do, the end one too."""
+    """For a tokenizer without a padding token. Padding is masked by position, so any token will do, the end one too."""
     lora: LoraSettings = Field(default_factory=LoraSettings)
 
     @model_validator(mode="after")
@@ -131,8 +131,8 @@ class Backbone:
             return self.tokenizer(prompt)["input_ids"]
         if not self.tokenizer.chat_template:
             raise UserError(
-                f"the prompt is a list of chat messages, but the tokenizer of {self.config.model!r} has no chat template: "
-                "use a chat model, or give the prompt as one text"
+                f"the prompt is a list of chat messages, but the tokenizer of {self.config.model!r} has no chat "
+                "template: use a chat model, or give the prompt as one text"
             )
         return self.tokenizer.apply_chat_template(prompt, add_generation_prompt=True, return_dict=True)["input_ids"]
 
@@ -158,7 +158,7 @@ class Backbone:
 
     @contextlib.contextmanager
     def adapters(self, stack: AdapterStack | None, slot_B: Tensor | None) -> Iterator[None]:
-        """Within: row b of a batch goes through adapter slot_B[b] of the stack (sorted; -1: none). Stack None: all bare."""
+        """Within: row b goes through adapter slot_B[b] of the stack (sorted; -1: none). Stack None: no row has any."""
         before = self._switch.plan
         self._switch.plan = None if stack is None else RowPlan(stack, slot_B)
         try:
@@ -295,8 +295,8 @@ def _why_not_loaded(model: str, error: Exception) -> str:
     if Path(model).expanduser().is_dir() or model == "shipped":
         return f"the folder {model!r} holds no model that can be loaded: {type(error).__name__}: {reason}"
     return (
-        f"backbone.model {model!r} is neither a folder here nor a model that can be loaded from the Hub (wrong name, no "
-        f"access, or no connection): {type(error).__name__}: {reason}"
+        f"backbone.model {model!r} is neither a folder here nor a model that can be loaded from the Hub (wrong name, "
+        f"no access, or no connection): {type(error).__name__}: {reason}"
     )
 
 
@@ -308,8 +308,8 @@ def _pad_id(tokenizer: Any, config: BackboneConfig) -> int:
         return pad
     if tokenizer.pad_token_id is None:
         raise UserError(
-            f"the tokenizer of {config.model!r} has no pad token: set backbone.pad_token to any token of its vocabulary "
-            f"(the end token {tokenizer.eos_token!r} is safe: padding is masked by position, not by token)"
+            f"the tokenizer of {config.model!r} has no pad token: set backbone.pad_token to any token of its "
+            f"vocabulary (the end token {tokenizer.eos_token!r} is safe: padding is masked by position, not by token)"
         )
     return tokenizer.pad_token_id
 

@@ -41,13 +41,13 @@ def policy_forward(
 ) -> ForwardOutput:
     """Score B responses, each after its own prompt and through its own run's adapter.
 
-    slot_B: adapter of each row in the stack, sorted; stack None is the reference policy. mask_BT: bool, the real tokens,
-    from the left; what stands outside it in response_BT is ignored. temperature: one number or one per row [B].
+    slot_B: adapter of each row in the stack, sorted; stack None is the reference policy. mask_BT: bool, the real
+    tokens, from the left; what stands outside it in response_BT is ignored. temperature: one number or one per row [B].
     `value` and `entropy` (of the tempered distribution) are computed on request only.
     """
     if value and stack is None:
         raise ValueError("the reference policy has no value head")
-    device, (rows, length) = backbone.device, response_BT.shape
+    device, length = backbone.device, response_BT.shape[1]
     response_BT, mask_BT = response_BT.to(device), mask_BT.to(device)
     prompt_BP, prompt_mask_BP = pad_left(prompt_tokens, backbone.pad_id, device)
     safe_BT = torch.where(mask_BT, response_BT, backbone.pad_id)

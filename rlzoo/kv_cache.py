@@ -21,7 +21,7 @@ class ReservedLayer(DynamicLayer):
     def update(
         self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object
     ) -> tuple[Tensor, Tensor]:
-        """Write the new positions [B, H, S, D]; return all keys and values [B, H, past + S, D], views of the storage."""
+        """Write the new positions [B, H, S, D]; return views of all keys and values [B, H, past + S, D]."""
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
             self.keys, self.values = key_states[:, :, :0], value_states[:, :, :0]
@@ -55,7 +55,7 @@ class ReservedLayer(DynamicLayer):
 
 
 def decoding_cache(config: PretrainedConfig, capacity: int) -> DynamicCache:
-    """Return an empty cache for the model; layers that are not plain attention (sliding windows, say) stay as they are."""
+    """Return an empty cache for the model; layers that are not plain attention stay as they are."""
     cache = DynamicCache(config=config)
     cache.layers = [ReservedLayer(capacity) if type(layer) is DynamicLayer else layer for layer in cache.layers]
     return cache

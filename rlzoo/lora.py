@@ -95,8 +95,8 @@ class AdapterLayout:
 def init_adapter(layout: AdapterLayout, seed: int) -> Tensor:
     """Return a fresh theta [n], float32 on the CPU: a pure function of the layout and the seed.
 
-    A is uniform in (-1/sqrt(in), 1/sqrt(in)), which is PEFT's Kaiming-uniform with a = sqrt(5); B and the value head are
-    zero, so a fresh adapter is the base model and a fresh value is 0.
+    A is uniform in (-1/sqrt(in), 1/sqrt(in)), which is PEFT's Kaiming-uniform with a = sqrt(5); B and the value head
+    are zero, so a fresh adapter is the base model and a fresh value is 0.
     """
     theta = torch.zeros(layout.size)
     pieces = layout.split(theta.unsqueeze(0))

@@ -61,7 +61,7 @@ def bits(*words: Word) -> Tensor:
 
 
 def uniform(*words: Word) -> Tensor:
-    """Return float64 uniforms in the open interval (0, 1): (k + 1/2) / 2^52 with k of 52 bits, so neither end occurs."""
+    """Return float64 uniforms in the open interval (0, 1): (k + 1/2) / 2^52 with k of 52 bits, so never 0 or 1."""
     return (_shift_right(bits(*words), 12).double() + 0.5) * 2.0**-52
 
 

@@ -71,6 +71,8 @@ def sample(backbone: Backbone, requests: Sequence[SampleRequest], max_rows: int 
     The tensors returned are on the backbone's device. Raises `UserError` for an empty prompt, a prompt that with
     `max_new_tokens` exceeds the context, and settings without meaning.
     """
+    if not requests:
+        return []
     for request in requests:
         _check(backbone, request)
     # Rows of one adapter stand together, bare rows in front; requests that share a vector (as an object) share a slot.
