@@ -1,0 +1,125 @@
+"""Objectives side by side: every objective with every seed, trained together, and one table at the end.
+
+Same prompts, same noise, same schedule per seed, so the seeds are pairs. A folder of a comparison:
+
+    comparison.json   its configuration            curves.png, curves.svg   learning curves against steps
+    summary.json      the table, as data           OBJECTIVE/seedN/         the run folders
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rlzoo import curves
+from rlzoo.backbone import Backbone
+from rlzoo.config import CompareConfig
+from rlzoo.record import RunFolder
+from rlzoo.stats import Interval, interval, paired
+from rlzoo.train import OnRecord, train_fleet
+
+COMPARISON = "comparison.json"
+SUMMARY = "summary.json"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One objective's outcome over its seeds. Accuracies are held-out; tokens and seconds are means per run.
+
+    Attributes:
+        before, after, gain: None when no seed finished. `gain` pairs each seed's after with its own before.
+        tokens_sampled: everything that was sampled, also what selection discarded.
+        engine_s: this algorithm's share of the time in which its runs shared batches with others.
+    """
+
+    objective: str
+    seeds: int
+    failed: int
+    before: Interval | None
+    after: Interval | None
+    gain: Interval | None
+    length_before: float | None
+    length_after: float | None
+    updates: float
+    tokens_sampled: float
+    tokens_discarded: float
+    engine_s: float
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON types."""
+        return {k: v.as_dict() if isinstance(v, Interval) else v for k, v in self.__dict__.items()}
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What a comparison ended with."""
+
+    folder: Path
+    rows: list[Row]
+    summaries: list[dict[str, Any]]
+    elapsed_s: float
+
+
+def compare(
+    config: CompareConfig,
+    folder: str | Path,
+    *,
+    resume: bool = False,
+    on_record: OnRecord | None = None,
+    backbone: Backbone | None = None,
+) -> Comparison:
+    """Train all runs of a comparison together and summarize them.
+
+    With `resume`, runs that are done are left alone, so objectives and seeds can be added to a folder.
+
+    Raises:
+        UserError: the folder is in use, holds other settings, or cannot be written; see `rlzoo.record`.
+    """
+    folder = Path(folder)
+    runs = {run.name: (run, folder / run.name) for run in config.runs()}
+    summaries = list(train_fleet(runs, resume=resume, on_record=on_record, backbone=backbone).values())
+    return summarize(config, folder, summaries)
+
+
+def summarize(config: CompareConfig, folder: Path, summaries: list[dict[str, Any]]) -> Comparison:
+    """Write table and curves of runs that have ended."""
+    names = [objective.name for objective in config.objectives]
+    rows = [summary_row(name, [s for s in summaries if s["objective"] == name]) for name in names]
+    elapsed = max(summary["elapsed_s"] for summary in summaries)
+    RunFolder(folder).write_json(COMPARISON, config.model_dump(mode="json"))
+    RunFolder(folder).write_json(
+        SUMMARY, {"elapsed_s": elapsed, "rows": [row.as_dict() for row in rows], "runs": summaries}
+    )
+    drawn = [
+        curves.Curves(run.objective.name, run.seed, RunFolder.open(folder / run.name).read_metrics())
+        for run in config.runs()
+    ]
+    paths = [folder / "curves.png", folder / "curves.svg"]
+    curves.draw(drawn, paths, title=f"{config.task.name}: {len(config.seeds)} seeds each")
+    return Comparison(folder, rows, summaries, elapsed)
+
+
+def summary_row(objective: str, summaries: list[dict[str, Any]]) -> Row:
+    """Summarize one objective's runs: intervals over the seeds that finished, costs over all."""
+    done = [s for s in summaries if s["state"] == "done"]
+    before = {s["seed"]: s["before"]["accuracy"] for s in done}
+    after = {s["seed"]: s["after"]["accuracy"] for s in done}
+
+    def mean(values: list[float]) -> float | None:
+        return sum(values) / len(values) if values else None
+
+    return Row(
+        objective=objective,
+        seeds=len(summaries),
+        failed=len(summaries) - len(done),
+        before=interval(list(before.values())) if done else None,
+        after=interval(list(after.values())) if done else None,
+        gain=paired(after, before) if done else None,
+        length_before=mean([s["before"]["length"] for s in done]),
+        length_after=mean([s["after"]["length"] for s in done]),
+        **{
+            key: mean([s[key] for s in summaries]) or 0.0
+            for key in ("updates", "tokens_sampled", "tokens_discarded", "engine_s")
+        },
+    )

@@ -1,0 +1,210 @@
+"""Settings of a run and of a comparison. Closed: a misspelt key is an error, and so is a setting that would do nothing.
+
+A run is (objective, seed) plus what all runs of a comparison share. A step is one rollout: `prompts_per_step` prompts
+with `group_size` responses each, trained on in `epochs` passes of `minibatches` optimizer updates.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+
+from objectives import Objective, get
+from rlzoo.backbone import BackboneConfig
+from rlzoo.tasks import TaskConfig
+
+
+class Settings(BaseModel):
+    """Base of all settings: frozen and closed."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class TrainSettings(Settings):
+    """The loop."""
+
+    steps: int = Field(default=60, ge=1)
+    """Rollouts."""
+    prompts_per_step: int = Field(default=8, ge=1)
+    group_size: int = Field(default=8, ge=1)
+    """Responses per prompt, G."""
+    minibatches: int = Field(default=4, ge=1)
+    """Optimizer updates per pass over a rollout, each over whole groups. With one update every ratio is 1."""
+    epochs: int = Field(default=1, ge=1)
+    """Passes over a rollout."""
+    max_new_tokens: int = Field(default=32, ge=1)
+    temperature: float = Field(default=1.0, gt=0)
+    """Of the sampler, and of the trainer's log-probs alike."""
+    critic: Literal["head", "adapter"] | None = None
+    """Where values come from, for objectives that need them: a head on the policy (None means that too), or an adapter
+    and head of the critic's own, on the same base."""
+    old_logp: Literal["sampler", "recompute"] = "sampler"
+    """Log-probs the ratios start from: those the sampler took on the way, or a forward pass of the trainer's own
+    (which hides the difference of the two where activations are bfloat16)."""
+    save_every: int = Field(default=10, ge=1)
+    """Steps between checkpoints."""
+    samples: int = Field(default=4, ge=0)
+    """Responses per step that are kept in samples.jsonl."""
+
+    @model_validator(mode="after")
+    def _minibatches_have_prompts(self) -> Self:
+        if self.minibatches > self.prompts_per_step:
+            raise ValueError(
+                f"minibatches {self.minibatches} > prompts_per_step {self.prompts_per_step}: a minibatch holds whole "
+                "groups, so there can be at most one per prompt"
+            )
+        return self
+
+    @property
+    def updates_per_rollout(self) -> int:
+        return self.minibatches * self.epochs
+
+
+class OptimizerSettings(Settings):
+    """AdamW of each run, in float32."""
+
+    lr: float = Field(default=2e-3, gt=0)
+    critic_lr: float | None = Field(default=None, gt=0)
+    """Of a critic adapter; None: the same."""
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = Field(default=1e-8, gt=0)
+    weight_decay: float = Field(default=0.0, ge=0)
+    max_grad_norm: float = Field(default=1.0, gt=0)
+    """Clip of the gradient's 2-norm over all trained parameters of the run."""
+    warmup_steps: int = Field(default=0, ge=0)
+    """Steps over which the rate rises linearly."""
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    """What the rate does after warm-up; linear and cosine end at 0."""
+
+
+class EvaluationSettings(Settings):
+    """Held-out evaluation: the same prompts and the same noise every time, for every run."""
+
+    every: int = Field(default=10, ge=1)
+    """Steps between evaluations; before the first and after the last step there always is one."""
+    prompts: int = Field(default=128, ge=1)
+    samples: int = Field(default=1, ge=1)
+    """Responses per prompt, at the training temperature; accuracy is their mean (pass@1)."""
+    greedy: bool = False
+    """One most likely response per prompt instead of samples."""
+
+    @model_validator(mode="after")
+    def _greedy_is_one(self) -> Self:
+        if self.greedy and self.samples > 1:
+            raise ValueError("greedy evaluation gives one response per prompt: leave samples at 1")
+        return self
+
+
+class EngineSettings(Settings):
+    """How work is batched. Changes speed and memory, never results."""
+
+    micro_batch_tokens: int = Field(default=8192, ge=1)
+    """Prompt and response tokens in one forward and backward pass, over all runs together."""
+    sample_rows: int = Field(default=2048, ge=1)
+    """Responses that are decoded at once."""
+
+
+class SharedConfig(Settings):
+    """What all runs of a comparison have in common."""
+
+    task: TaskConfig = Field(default_factory=lambda: TaskConfig(name="sort"))
+    backbone: BackboneConfig = Field(default_factory=BackboneConfig)
+    train: TrainSettings = Field(default_factory=TrainSettings)
+    optimizer: OptimizerSettings = Field(default_factory=OptimizerSettings)
+    evaluation: EvaluationSettings = Field(default_factory=EvaluationSettings)
+    engine: EngineSettings = Field(default_factory=EngineSettings)
+
+
+def parse_objective(value: object) -> object:
+    """Read an objective from a name (`"gspo"`, `"gspo[ratio=token]"`), a table, or the value itself.
+
+    A table with a registered `name` and nothing that contradicts it is completed from the registry.
+    """
+    return get(value) if isinstance(value, str) else value
+
+
+AnyObjective = Annotated[Objective, BeforeValidator(parse_objective)]
+
+
+class RunConfig(SharedConfig):
+    """One run."""
+
+    objective: AnyObjective
+    seed: int = Field(default=0, ge=0)
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        needs, train = self.objective.needs, self.train
+        if "group" in needs and train.group_size < 2:
+            raise ValueError(
+                f"{self.objective.name} compares the responses to one prompt with each other: "
+                f"train.group_size must be 2 or more, got {train.group_size}"
+            )
+        if train.critic is not None and "value" not in needs:
+            raise ValueError(f"train.critic = {train.critic!r}, but {self.objective.name} has no critic: leave it out")
+        if self.optimizer.critic_lr is not None and train.critic != "adapter":
+            raise ValueError("optimizer.critic_lr is the rate of a critic adapter: set train.critic = 'adapter' too")
+        return self
+
+    @property
+    def name(self) -> str:
+        """Name of the run: objective/seed."""
+        return f"{self.objective.name}/seed{self.seed}"
+
+    def stored(self) -> dict[str, Any]:
+        """The resolved configuration as it stands in config.json; `engine` changes no result and is left out."""
+        return self.model_dump(mode="json", exclude={"engine"})
+
+
+class CompareConfig(SharedConfig):
+    """Objectives side by side: every objective with every seed."""
+
+    objectives: tuple[AnyObjective, ...] = Field(min_length=1)
+    seeds: tuple[int, ...] = (0, 1, 2, 3)
+    """Seeds; a single number n means 0 .. n-1."""
+
+    @field_validator("seeds", mode="before")
+    @classmethod
+    def _count(cls, value: object) -> object:
+        return tuple(range(value)) if isinstance(value, int) else value
+
+    @model_validator(mode="after")
+    def _comparable(self) -> Self:
+        names = [objective.name for objective in self.objectives]
+        if len(set(names)) < len(names) or len(set(self.seeds)) < len(self.seeds) or not self.seeds:
+            raise ValueError(f"objectives and seeds must each be named once: {names}, seeds {list(self.seeds)}")
+        if self.train.critic is not None and not any("value" in o.needs for o in self.objectives):
+            raise ValueError(f"train.critic = {self.train.critic!r}, but none of {names} has a critic: leave it out")
+        if self.train.updates_per_rollout == 1:
+            _refuse_identical(self.objectives)
+        self.runs()
+        return self
+
+    def runs(self) -> list[RunConfig]:
+        """The runs, objective by objective. The critic's settings go to the objectives that have one."""
+        shared = {name: getattr(self, name) for name in SharedConfig.model_fields}
+        return [
+            RunConfig(objective=objective, seed=seed, **(shared if "value" in objective.needs else _no_critic(shared)))
+            for objective in self.objectives
+            for seed in self.seeds
+        ]
+
+
+def _no_critic(shared: dict[str, Any]) -> dict[str, Any]:
+    return shared | {
+        "train": shared["train"].model_copy(update={"critic": None}),
+        "optimizer": shared["optimizer"].model_copy(update={"critic_lr": None}),
+    }
+
+
+def _refuse_identical(objectives: tuple[Objective, ...]) -> None:
+    """At one update per rollout, refuse rows that only differ in what acts on ratios other than 1."""
+    seen: dict[Objective, str] = {}
+    for objective in objectives:
+        twin = seen.setdefault(objective.at_ratio_one(), objective.name)
+        if twin != objective.name:
+            raise ValueError(
+                f"{twin} and {objective.name} are one algorithm under this schedule: with one update per rollout every "
+                "ratio is 1, and ratio, clip and value clip do nothing. Set train.minibatches or train.epochs above 1"
+            )

@@ -1,0 +1,101 @@
+"""From a rollout to what an optimizer step needs: shaped rewards, credit, and the minibatches with their weights.
+
+    reward --shape--> reward per token --advantage--> Credit --split by prompts--> (tokens, TokenBatch) per update
+
+The trainer asks the objective what it needs (`objective.needs`) and computes exactly that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from advantages import Credit, ShapeContext, at_last_token, shape_reward
+from objectives import Objective, TokenBatch, rollout_metrics
+from rlzoo import noise
+from rlzoo.engine import Engine, ScoreRequest, Tokens
+from rlzoo.learner import Learner
+from rlzoo.rollout import Rollout
+
+
+@dataclass(frozen=True)
+class Assigned:
+    """A rollout with its credit. No gradient.
+
+    Attributes:
+        states: what adaptive shapers carry to the next step.
+        metrics: silent groups and advantage statistics.
+    """
+
+    rollout: Rollout
+    credit: Credit
+    old_logp_NT: Tensor
+    ref_logp_NT: Tensor | None
+    old_value_NT: Tensor | None
+    states: tuple[float | None, ...]
+    metrics: dict[str, float]
+
+
+async def assign_credit(
+    engine: Engine,
+    objective: Objective,
+    learner: Learner,
+    rollout: Rollout,
+    states: Sequence[float | None],
+    *,
+    max_length: int,
+    temperature: float,
+    recompute: bool,
+) -> Assigned:
+    """Compute what the objective needs of the rollout, shape its rewards, and estimate the advantages."""
+    needs, mask_NT = objective.needs, rollout.mask_NT
+    old_logp_NT, value_NT, ref_logp_NT = rollout.logp_NT, None, None
+    if recompute:
+        old_logp_NT = (await engine.score(ScoreRequest(learner.theta, rollout.tokens, temperature))).logp_NT
+    if "value" in needs:
+        value_NT = (await engine.score(ScoreRequest(learner.critic, rollout.tokens, temperature, value=True))).value_NT
+    if "ref_logp" in needs:
+        ref_logp_NT = (await engine.score(ScoreRequest(None, rollout.tokens, temperature))).logp_NT
+    reward_N = rollout.reward_N.nan_to_num(0.0)
+    reward_NT, following = shape_reward(
+        objective.shape,
+        at_last_token(reward_N, mask_NT),
+        ShapeContext(mask_NT, old_logp_NT, ref_logp_NT, max_length),
+        states,
+    )
+    credit = objective.advantage(reward_NT, mask_NT, rollout.group_N, value_NT)
+    metrics = rollout_metrics(reward_N, mask_NT, rollout.group_N, credit)
+    return Assigned(rollout, credit, old_logp_NT, ref_logp_NT, value_NT, following, metrics)
+
+
+def minibatches(
+    objective: Objective, assigned: Assigned, *, seed: int, step: int, epochs: int, count: int
+) -> Iterator[tuple[Tokens, TokenBatch]]:
+    """Split a rollout into `count` updates per epoch, each over whole groups; the weights are made per update.
+
+    Every epoch shuffles the prompts anew. When prompts are fewer than `count`, so are the updates. An update without a
+    token to learn from is left out.
+    """
+    rollout, credit = assigned.rollout, assigned.credit
+    prompts = len(rollout.problems)
+    for epoch in range(epochs if prompts else 0):
+        order = noise.permutation(prompts, seed, "minibatch", step, epoch)
+        for chosen in order.tensor_split(min(count, prompts)):
+            rows = (chosen[:, None] * rollout.group_size + torch.arange(rollout.group_size)).flatten()
+            rows = rows.to(rollout.reward_N.device)
+            mask_BT = rollout.mask_NT[rows]
+            if not mask_BT.any():
+                continue
+            batch = TokenBatch(
+                mask_BT,
+                objective.aggregate(mask_BT),
+                credit.advantage_NT[rows],
+                assigned.old_logp_NT[rows],
+                None if assigned.ref_logp_NT is None else assigned.ref_logp_NT[rows],
+                None if assigned.old_value_NT is None else assigned.old_value_NT[rows],
+                None if credit.return_NT is None else credit.return_NT[rows],
+            )
+            yield rollout.tokens.rows(rows, trim=False), batch

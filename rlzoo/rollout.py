@@ -1,0 +1,181 @@
+"""Rollouts: prompts drawn, responses sampled and scored, prompts selected.
+
+    prompts --G samples each--> Rollout --task.score--> reward, accuracy --select--> keep, and refill what is missing
+
+Prompts and noise are pure functions of (seed, step, round, place), so two algorithms with one seed start from the same
+prompts and the same noise, whatever else they do.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from advantages import Select
+from rlzoo import noise
+from rlzoo.backbone import Backbone
+from rlzoo.engine import Engine, Tokens, cat_padded
+from rlzoo.sampler import SampleRequest, Samples
+from rlzoo.tasks import Problem, Task
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """Responses to P prompts, G each; row i answers prompt i // G.
+
+    Attributes:
+        problems: the P problems.
+        tokens: prompt and response tokens of the N = P * G rows, with the mask of the response.
+        logp_NT: log-probs under the sampling policy.
+        finished_N: bool, true where the response ended with an end token.
+        reward_N: the task's reward, nan where it could not be scored.
+        accuracy_N: 0 or 1, before any shaping; nan where it could not be scored.
+        completions: the N responses as text.
+    """
+
+    problems: list[Problem]
+    group_size: int
+    tokens: Tokens
+    logp_NT: Tensor
+    finished_N: Tensor
+    reward_N: Tensor
+    accuracy_N: Tensor
+    completions: list[str]
+
+    @property
+    def group_N(self) -> Tensor:
+        """Id of each row's prompt: 0 .. P-1, G times each."""
+        return torch.arange(len(self.problems), device=self.reward_N.device).repeat_interleave(self.group_size)
+
+    @property
+    def mask_NT(self) -> Tensor:
+        """Tokens that may be learned from: a response without a reward is no response."""
+        return self.tokens.mask_NT & self.reward_N.isfinite()[:, None]
+
+    def keep(self, keep_P: Tensor) -> Rollout:
+        """The rollout of the prompts that are true in keep_P."""
+        prompts = keep_P.nonzero().flatten().tolist()
+        rows = keep_P.repeat_interleave(self.group_size).nonzero().flatten()
+        return Rollout(
+            [self.problems[p] for p in prompts],
+            self.group_size,
+            self.tokens.rows(rows, trim=False),
+            *(x[rows] for x in (self.logp_NT, self.finished_N, self.reward_N, self.accuracy_N)),
+            [self.completions[i] for i in rows.tolist()],
+        )
+
+    @classmethod
+    def cat(cls, parts: Sequence[Rollout]) -> Rollout:
+        """Put rollouts one after the other."""
+        return cls(
+            [problem for part in parts for problem in part.problems],
+            parts[0].group_size,
+            Tokens.cat([part.tokens for part in parts]),
+            cat_padded([part.logp_NT for part in parts]),
+            *(torch.cat([getattr(part, name) for part in parts]) for name in ("finished_N", "reward_N", "accuracy_N")),
+            [text for part in parts for text in part.completions],
+        )
+
+
+@dataclass(frozen=True)
+class Account:
+    """What a rollout cost. Discarded prompts are part of what was sampled: dynamic sampling pays for them."""
+
+    rounds: int = 0
+    prompts_sampled: int = 0
+    prompts_discarded: int = 0
+    tokens_sampled: int = 0
+    tokens_discarded: int = 0
+
+    def add(self, sampled: Rollout, kept: Rollout) -> Account:
+        prompts = len(sampled.problems), len(sampled.problems) - len(kept.problems)
+        total, used = int(sampled.tokens.mask_NT.sum()), int(kept.tokens.mask_NT.sum())
+        return Account(
+            self.rounds + 1,
+            self.prompts_sampled + prompts[0],
+            self.prompts_discarded + prompts[1],
+            self.tokens_sampled + total,
+            self.tokens_discarded + total - used,
+        )
+
+
+async def roll_out(
+    engine: Engine,
+    backbone: Backbone,
+    task: Task,
+    select: Select,
+    request: SampleRequest,
+) -> tuple[Rollout, Rollout, Account]:
+    """Sample until `len(request.prompt_keys)` prompts are kept, or the selection's rounds are used up.
+
+    Args:
+        request: the first round's request with its prompts still empty; prompt_keys are the places of the step.
+
+    Returns:
+        The rollout to train on, the first round as sampled (the same prompts for every algorithm), and the account.
+    """
+    wanted = len(request.prompt_keys)
+    kept: list[Rollout] = []
+    account = Account()
+    first: Rollout | None = None
+    for round_ in range(select.max_rounds):
+        missing = wanted - sum(len(part.problems) for part in kept)
+        if missing == 0:
+            break
+        problems = draw(task, request.seed, request.step, round_, missing)
+        keys = [round_ * wanted + place for place in range(missing)]
+        prompts = [backbone.encode(problem.prompt) for problem in problems]
+        samples = await engine.sample(replace(request, prompts=prompts, prompt_keys=keys))
+        sampled = score_samples(backbone, task, problems, prompts, samples)
+        first = first or sampled
+        kept.append(sampled.keep(select(sampled.accuracy_N.view(missing, -1))))
+        account = account.add(sampled, kept[-1])
+    assert first is not None
+    return Rollout.cat(kept), first, account
+
+
+def draw(task: Task, seed: int, step: int, round_: int, count: int) -> list[Problem]:
+    """Draw training problems: the first round walks through a shuffled epoch, later rounds draw at random."""
+    size = task.size("train")
+    if size is None:
+        indices = [noise.derive(seed, "problem", step, round_, place) for place in range(count)]
+    elif round_ == 0:
+        indices = [
+            _epoch_order(size, seed, (step * count + i) // size)[(step * count + i) % size] for i in range(count)
+        ]
+    else:
+        indices = noise.integers(size, seed, "refill", step, round_, torch.arange(count)).tolist()
+    return [task.problem("train", index) for index in indices]
+
+
+@lru_cache(maxsize=64)
+def _epoch_order(size: int, seed: int, epoch: int) -> list[int]:
+    return noise.permutation(size, seed, "epoch", epoch).tolist()
+
+
+def score_samples(
+    backbone: Backbone, task: Task, problems: Sequence[Problem], prompts: list[list[int]], samples: Samples
+) -> Rollout:
+    """Decode and score sampled responses."""
+    group_size = samples.response_NT.shape[0] // len(problems)
+    lengths = samples.mask_NT.sum(dim=1).tolist()
+    completions = [backbone.decode(ids[:n]) for ids, n in zip(samples.response_NT.tolist(), lengths, strict=True)]
+    scores = task.score([problem for problem in problems for _ in range(group_size)], completions)
+    device = samples.logp_NT.device
+    reward_N = torch.tensor([math.nan if r is None else r for r in scores.reward], device=device, dtype=torch.float32)
+    accuracy_N = torch.tensor(scores.accuracy, device=device, dtype=torch.float32)
+    return Rollout(
+        list(problems),
+        group_size,
+        Tokens([prompt for prompt in prompts for _ in range(group_size)], samples.response_NT, samples.mask_NT),
+        samples.logp_NT,
+        samples.finished_N,
+        reward_N,
+        torch.where(reward_N.isnan(), torch.nan, accuracy_N),
+        completions,
+    )

@@ -1,0 +1,164 @@
+"""The loop of one run, top to bottom: sequential code that awaits its engine.
+
+for each step:  (evaluate)  roll out  ->  assign credit  ->  one update per minibatch  ->  record  (checkpoint)
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from objectives import UPDATE_KEYS, update_metrics
+from rlzoo.backbone import Backbone
+from rlzoo.config import RunConfig
+from rlzoo.credit import assign_credit, minibatches
+from rlzoo.engine import Engine, Updated, UpdateRequest
+from rlzoo.evaluate import evaluate, response_metrics
+from rlzoo.fleet import Fleet
+from rlzoo.learner import NotFinite
+from rlzoo.rollout import roll_out
+from rlzoo.run import Run
+from rlzoo.sampler import SampleRequest
+from rlzoo.tasks import Task, load_task
+
+OnRecord = Callable[[str, dict[str, Any]], None]
+
+
+def train(
+    config: RunConfig,
+    folder: str | Path,
+    *,
+    resume: bool = False,
+    on_record: OnRecord | None = None,
+    backbone: Backbone | None = None,
+) -> dict[str, Any]:
+    """Train one run into `folder` and return its summary. A single run is a fleet of one."""
+    return train_fleet({config.name: (config, folder)}, resume=resume, on_record=on_record, backbone=backbone)[
+        config.name
+    ]
+
+
+def train_fleet(
+    runs: dict[str, tuple[RunConfig, str | Path]],
+    *,
+    resume: bool = False,
+    on_record: OnRecord | None = None,
+    backbone: Backbone | None = None,
+) -> dict[str, dict[str, Any]]:
+    """Train runs that share task and backbone together; returns name -> summary.
+
+    A run whose loss or gradient is not finite stops, its state kept, with `state: "failed"` in its summary.
+    """
+    first = next(iter(runs.values()))[0]
+    task = load_task(first.task)
+    made = {name: Run.create(config, folder, resume, name, on_record) for name, (config, folder) in runs.items()}
+    backbone = backbone or Backbone.load(first.backbone)
+    for run in made.values():
+        run.load(backbone)
+    jobs = {name: _job(run, backbone, task) for name, run in made.items()}
+    return Fleet(backbone, first.engine).run(jobs)
+
+
+def _job(run: Run, backbone: Backbone, task: Task) -> Callable[[Engine], Any]:
+    return lambda engine: run_to_end(run, backbone, task, engine)
+
+
+async def run_to_end(run: Run, backbone: Backbone, task: Task, engine: Engine) -> dict[str, Any]:
+    """Train a run from where it stands to its last step, and return its summary."""
+    if run.summary is not None:
+        return run.summary
+    engine.seconds = run.seconds
+    run.started = time.monotonic() - run.elapsed
+    try:
+        while run.step < run.config.train.steps:
+            if run.step % run.config.evaluation.every == 0:
+                await evaluate_run(run, backbone, task, engine)
+            await train_step(run, backbone, task, engine)
+            if run.step % run.config.train.save_every == 0:
+                run.save(engine.seconds)
+        await evaluate_run(run, backbone, task, engine)
+    except NotFinite as error:
+        return run.finish(backbone, engine.seconds, failure=f"step {run.step}: {error}")
+    return run.finish(backbone, engine.seconds)
+
+
+async def train_step(run: Run, backbone: Backbone, task: Task, engine: Engine) -> None:
+    """One rollout and its updates; the run's step counter moves on."""
+    config, train, objective, learner = run.config, run.config.train, run.config.objective, run.learner
+    rate = learner.start_step(run.step)
+    request = SampleRequest(
+        theta=learner.theta,
+        prompts=(),
+        group_size=train.group_size,
+        max_new_tokens=train.max_new_tokens,
+        seed=config.seed,
+        step=run.step,
+        prompt_keys=range(train.prompts_per_step),
+        temperature=train.temperature,
+    )
+    rollout, first, account = await roll_out(engine, backbone, task, objective.select, request)
+    assigned = await assign_credit(
+        engine,
+        objective,
+        learner,
+        rollout,
+        run.shape_states,
+        max_length=train.max_new_tokens,
+        temperature=train.temperature,
+        recompute=train.old_logp == "recompute",
+    )
+    made: list[Updated] = []
+    metrics: list[dict[str, float]] = []
+    gap = 0.0
+    for tokens, batch in minibatches(
+        objective, assigned, seed=config.seed, step=run.step, epochs=train.epochs, count=train.minibatches
+    ):
+        updated = await engine.update(UpdateRequest(learner, objective, tokens, batch, train.temperature))
+        if not made:  # before the first update the policy is the sampler: any difference is arithmetic
+            gap = float(torch.where(batch.mask_BT, updated.policy.logp_BT - batch.old_logp_BT, 0).abs().max())
+        made.append(updated)
+        metrics.append(update_metrics(objective, updated.policy, batch))
+    run.count(account, assigned, updates=len(made), trained=train.epochs * int(rollout.mask_NT.sum()))
+    run.record_step(
+        {
+            **assigned.metrics,
+            **over_updates(metrics),
+            **response_metrics(first),  # of the prompts every algorithm saw, before any selection
+            "gradient_norm": sum(updated.gradient_norm for updated in made) / max(len(made), 1),
+            "sampler_gap": gap,
+            "learning_rate": rate,
+            "rounds": account.rounds,
+        },
+        first,
+        engine.seconds,
+    )
+
+
+async def evaluate_run(run: Run, backbone: Backbone, task: Task, engine: Engine) -> None:
+    """Evaluate a run on the held-out problems and record it."""
+    train, settings = run.config.train, run.config.evaluation
+    evaluation = await evaluate(
+        engine,
+        backbone,
+        task,
+        run.learner.theta,
+        settings,
+        max_new_tokens=train.max_new_tokens,
+        temperature=train.temperature,
+    )
+    run.record_evaluation(evaluation, engine.seconds)
+
+
+def over_updates(metrics: list[dict[str, float]]) -> dict[str, float]:
+    """Metrics of a step's updates as one: their mean, and the extremes of the ratio."""
+    if not metrics:
+        return dict.fromkeys(UPDATE_KEYS, float("nan"))
+    merged = {key: sum(m[key] for m in metrics) / len(metrics) for key in UPDATE_KEYS}
+    return merged | {
+        "ratio_min": min(m["ratio_min"] for m in metrics),
+        "ratio_max": max(m["ratio_max"] for m in metrics),
+    }
