@@ -19,17 +19,13 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter, FuncFormatter, MaxNLocator
 from numpy.typing import NDArray
 
+from rlzoo.palette import colour, dash
 from rlzoo.stats import interval
 
-Horizontal = Literal["step", "sampled_tokens"]
+Horizontal = Literal["step", "tokens_sampled"]
 Array = NDArray[np.float64]
 
-HORIZONTAL_LABEL: dict[Horizontal, str] = {"step": "update steps", "sampled_tokens": "sampled tokens"}
-
-# Okabe and Ito's palette, told apart by readers with any colour vision, less the yellow that white paper swallows.
-# Past its end the colours come again with other dashes.
-PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-DASHES: tuple[Any, ...] = ("-", (0, (4, 1.5)), (0, (1, 1)), (0, (6, 1, 1, 1)))
+HORIZONTAL_LABEL: dict[Horizontal, str] = {"step": "update steps", "tokens_sampled": "sampled tokens"}
 
 GRID_POINTS = 200  # of a curve over tokens, where each run has positions of its own
 STEPS_PER_WINDOW = 25  # the smoothing window is the run's length divided by this
@@ -81,7 +77,7 @@ PANELS = (
     Panel("Clip fraction", "tokens without gradient", "train", "clip_fraction", percent=True),
     Panel("KL to the old policy", "nats per token", "train", "kl_old"),
     Panel("Silent groups", "groups of equal reward", "train", "silent_groups", percent=True),
-    Panel("Gradient norm", "before clipping", "train", "grad_norm"),
+    Panel("Gradient norm", "before clipping", "train", "gradient_norm"),
 )
 
 
@@ -96,7 +92,7 @@ def draw(
 
     Args:
         runs: one or more; algorithms get their colours in the order in which they first occur.
-        x: `step`, or `sampled_tokens` (everything that was sampled, also what was discarded).
+        x: `step`, or `tokens_sampled` (everything that was sampled, also what was discarded).
         panels: those for which no run has a number are left out.
 
     Raises:
@@ -124,7 +120,7 @@ def plot(runs: Sequence[Curves], x: Horizontal = "step", title: str = "", panels
     for panel, ax in zip(shown, axes, strict=True):
         for position, algorithm in enumerate(algorithms):
             same = [run for run in runs if run.algorithm == algorithm]
-            _draw_algorithm(ax, same, panel, x, window, alpha, *_look(position))
+            _draw_algorithm(ax, same, panel, x, window, alpha, colour(position), dash(position))
         _dress(ax, panel, x)
     _legend(figure, algorithms, title)
     figure.supxlabel(_caption(runs, window), fontsize=8, color="#666666", x=0.995, ha="right")
@@ -184,12 +180,8 @@ def _points(run: Curves, panel: Panel, x: Horizontal) -> tuple[Array, Array]:
     return array[:, 0], array[:, 1]
 
 
-def _look(position: int) -> tuple[str, Any]:
-    return PALETTE[position % len(PALETTE)], DASHES[position // len(PALETTE) % len(DASHES)]
-
-
 def _draw_algorithm(
-    ax: Axes, runs: Sequence[Curves], panel: Panel, x: Horizontal, window: int, alpha: float, colour: str, dash: Any
+    ax: Axes, runs: Sequence[Curves], panel: Panel, x: Horizontal, window: int, alpha: float, ink: str, dashes: Any
 ) -> None:
     points = [(px, py) for px, py in (_points(run, panel, x) for run in runs) if px.size]
     if not points:
@@ -198,14 +190,14 @@ def _draw_algorithm(
     grid = common_grid([px for px, _ in points], x)
     mean, low, high = band(smoothed, grid)
     if len(points) == 1 and panel.kind == "train" and window > 1:
-        ax.plot(*points[0], color=colour, linewidth=0.7, alpha=0.3)
+        ax.plot(*points[0], color=ink, linewidth=0.7, alpha=0.3)
     before = ax.dataLim.frozen()
-    ax.fill_between(grid, low, high, color=colour, alpha=alpha, linewidth=0)
+    ax.fill_between(grid, low, high, color=ink, alpha=alpha, linewidth=0)
     # The axis spans what the runs did, not their intervals: with two seeds those can be twelve times as wide.
     ax.dataLim.set(before)
     ax.update_datalim(np.concatenate([np.stack(curve, axis=1) for curve in smoothed]))
     measured = {"marker": "o", "markersize": 2.5} if panel.kind == "eval" and x == "step" else {}
-    ax.plot(grid, mean, color=colour, linestyle=dash, linewidth=1.6, **measured)
+    ax.plot(grid, mean, color=ink, linestyle=dashes, linewidth=1.6, **measured)
 
 
 def _dress(ax: Axes, panel: Panel, x: Horizontal) -> None:
@@ -229,8 +221,8 @@ def _dress(ax: Axes, panel: Panel, x: Horizontal) -> None:
 def _legend(figure: Figure, algorithms: Sequence[str], title: str) -> None:
     handles = []
     for position, algorithm in enumerate(algorithms):
-        colour, dash = _look(position)
-        handles.append(Line2D([], [], color=colour, linestyle=dash, linewidth=2.2, label=algorithm))
+        look = {"color": colour(position), "linestyle": dash(position)}
+        handles.append(Line2D([], [], linewidth=2.2, label=algorithm, **look))
     letters_per_inch, room_for_line = 11, 7
     columns = int(figure.get_figwidth() * letters_per_inch / (max(map(len, algorithms)) + room_for_line))
     legend = figure.legend(

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 from rlzoo.curves import (
-    PALETTE,
     Curves,
     band,
     common_grid,
@@ -20,6 +19,7 @@ from rlzoo.curves import (
     smooth,
     smoothing_window,
 )
+from rlzoo.palette import PALETTE
 from rlzoo.stats import interval
 
 
@@ -30,10 +30,10 @@ def run(algorithm: str, seed: int, steps: int = 12, **fixed: Any) -> Curves:
         tokens = step * (100 + seed)
         if step % 4 == 0:
             records.append(
-                {"kind": "eval", "step": step, "sampled_tokens": tokens, "accuracy": (step + seed) / 100, **fixed}
+                {"kind": "eval", "step": step, "tokens_sampled": tokens, "accuracy": (step + seed) / 100, **fixed}
             )
         records.append(
-            {"kind": "train", "step": step, "sampled_tokens": tokens, "reward": step / steps, "entropy": None, **fixed}
+            {"kind": "train", "step": step, "tokens_sampled": tokens, "reward": step / steps, "entropy": None, **fixed}
         )
     return Curves(algorithm, seed, records)
 
@@ -69,7 +69,7 @@ def test_one_curve_has_no_band() -> None:
 def test_grid_ends_where_more_than_half_of_the_runs_are() -> None:
     xs = [np.arange(0.0, end + 1) for end in (3, 8, 9, 10)]
     assert common_grid(xs, "step").tolist() == list(range(9))
-    tokens = common_grid(xs, "sampled_tokens")
+    tokens = common_grid(xs, "tokens_sampled")
     assert (tokens[0], tokens[-1]) == (0, 8)
 
 
@@ -90,7 +90,7 @@ def test_panels_without_a_number_are_left_out() -> None:
     assert titles == ["Held-out accuracy", "Training reward"]  # entropy is null throughout, the others are not there
 
 
-@pytest.mark.parametrize("x", ["step", "sampled_tokens"])
+@pytest.mark.parametrize("x", ["step", "tokens_sampled"])
 def test_files_of_a_single_run_and_of_many(tmp_path: Path, x: Any) -> None:
     draw([run("a", 0)], [tmp_path / "one.png"], x=x)
     many = [run(f"algorithm-{i}", seed, length=float(i), clip_fraction=0.1) for i in range(9) for seed in range(2)]
