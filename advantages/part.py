@@ -7,9 +7,10 @@ family is expected: `"token"`, `{"kind": "clip", "high": 0.28}`, or the value `C
 
 from __future__ import annotations
 
+import re
 from typing import Any, ClassVar, Self, cast
 
-from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler
+from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, model_validator
 from pydantic_core import CoreSchema, core_schema
 
 from advantages.names import nearest
@@ -29,12 +30,24 @@ class Part(BaseModel):
         super().__init_subclass__(**kwargs)
         if Part in cls.__bases__:
             cls.members = {}
-        elif kind:
-            cls.kind = kind
-            rival = cls.members.get(kind)
-            if rival is not None and (rival.__module__, rival.__qualname__) != (cls.__module__, cls.__qualname__):
-                raise ValueError(f"{cls.family()} {kind!r} exists already: {rival.__module__}.{rival.__qualname__}")
-            cls.members[kind] = cls
+            return
+        if not re.fullmatch(r"[A-Za-z]\w*", kind):
+            raise ValueError(f'{cls.family()} {cls.__name__} needs a kind, a word to name it by: kind="..."')
+        rival = cls.members.get(kind)
+        if rival is not None and (rival.__module__, rival.__qualname__) != (cls.__module__, cls.__qualname__):
+            raise ValueError(f"{cls.family()} {kind!r} exists already: {rival.__module__}.{rival.__qualname__}")
+        cls.kind = kind
+        cls.members[kind] = cls
+
+    @model_validator(mode="before")
+    @classmethod
+    def _none_by_name(cls, fields: Any) -> Any:
+        """Read "none" as None in fields whose default is None, so that text can switch them off."""
+        if not isinstance(fields, dict):
+            return fields
+        switchable = {name for name, field in cls.model_fields.items() if field.default is None}
+        given = cast("dict[str, Any]", fields)
+        return {name: None if value == "none" and name in switchable else value for name, value in given.items()}
 
     @property
     def needs(self) -> frozenset[str]:
@@ -53,7 +66,7 @@ class Part(BaseModel):
         Raises:
             ValueError: unknown kind (names the nearest), misspelt field, or something that is none of the three.
         """
-        if isinstance(value, cls):
+        if isinstance(value, cls) and value.kind:
             return value
         table: dict[str, Any] = {"kind": value} if isinstance(value, str) else {}
         if isinstance(value, dict):
@@ -61,15 +74,24 @@ class Part(BaseModel):
         kind = table.pop("kind", None)
         if not isinstance(kind, str):
             raise ValueError(f"{cls.family()}: expected a kind or a table with a kind, got {value!r}; {cls._known()}")
-        if kind not in cls.members:
-            raise ValueError(f"unknown {cls.family()} {kind!r}; {nearest(kind, cls.members)}")
-        member = cls.members[kind]
+        member = cls.member(kind)
         for field in table:
             if field not in member.model_fields:
                 raise ValueError(
                     f"{cls.family()} {kind!r} has no field {field!r}; {nearest(field, member.model_fields)}"
                 )
         return cast("Self", member(**table))
+
+    @classmethod
+    def member(cls, kind: str) -> type[Part]:
+        """The member of this family with that kind.
+
+        Raises:
+            ValueError: there is none; names the nearest.
+        """
+        if kind not in cls.members:
+            raise ValueError(f"unknown {cls.family()} {kind!r}; {nearest(kind, cls.members)}")
+        return cls.members[kind]
 
     @classmethod
     def _known(cls) -> str:

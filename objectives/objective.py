@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, field_validator, model_validator
 from torch import Tensor
 
 from advantages import Advantage, All, Part, Select, Shape
-from advantages.names import nearest
+from objectives.ablate import FAMILIES, apply, join, spell_out
 from objectives.parts import KL, Aggregate, Entropy, NoRatio, Ratio, Surrogate, ValueLoss
 from objectives.types import PolicyOutput, TokenBatch
 
@@ -28,9 +28,7 @@ class Objective(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    columns: ClassVar[tuple[str, ...]] = (
-        *("select", "shape", "advantage", "ratio", "surrogate", "aggregate", "kl", "value", "entropy"),
-    )
+    columns: ClassVar[tuple[str, ...]] = tuple(FAMILIES)
 
     name: str
     select: Select = All()
@@ -46,7 +44,9 @@ class Objective(BaseModel):
     @field_validator("shape", mode="before")
     @classmethod
     def _one_or_many(cls, value: object) -> object:
-        if value is None or value == "none":
+        if isinstance(value, str):
+            return () if value == "none" else tuple(kind.strip() for kind in value.split("+"))
+        if value is None:
             return ()
         return cast("object", value) if isinstance(value, list | tuple) else (value,)
 
@@ -72,6 +72,9 @@ class Objective(BaseModel):
                 f"{self.name}: with ratio 'none' every ratio is 1 and surrogate {self.surrogate.kind!r} is inert: "
                 "set surrogate='linear', or ratio='token'"
             )
+        kinds = [part.kind for part in self.shape]
+        if len(set(kinds)) < len(kinds):
+            raise ValueError(f"{self.name}: shape has a part twice ({' + '.join(kinds)}): keep one of each kind")
         return self
 
     @property
@@ -99,19 +102,18 @@ class Objective(BaseModel):
         """A validated copy with some cells changed, which says so in its name: `gspo[ratio=token]`.
 
         A key is a column (`ratio="token"`) or, through `**{...}`, a field of its part (`"surrogate.high": 0.28`).
-        `name` renames the copy instead.
+        `get` reads the name back. `name` renames the copy instead.
 
         Raises:
             ValueError: unknown column or field (names the nearest), or parts that do not fit together.
         """
         rename = changes.pop("name", None)
+        plain = spell_out(changes)
         table = self.model_dump()
-        for key, value in changes.items():
-            _change(table, key, value)
-        label = ",".join(f"{key}={_label(value)}" for key, value in changes.items())
-        joined = f"{self.name[:-1]},{label}]" if self.name.endswith("]") else f"{self.name}[{label}]"
-        table["name"] = rename or (joined if label else self.name)
-        return type(self)(**table)
+        for key, value in plain.items():
+            apply(table, key, value)
+        changed = type(self)(**table)
+        return changed.model_copy(update={"name": rename or join(self.name, plain, changed.model_dump())})
 
     def at_ratio_one(self) -> Objective:
         """The row that this one is when every ratio is 1 (one update per rollout), under the name "at ratio one".
@@ -162,32 +164,6 @@ class Objective(BaseModel):
         x = cast("Tensor | None", getattr(record, field))
         if x is None:
             raise ValueError(f"{self.name} needs {type(record).__name__}.{field}, which is None")
+        if x.shape != batch.mask_BT.shape:
+            raise ValueError(f"{field} has shape {tuple(x.shape)}, mask_BT has {tuple(batch.mask_BT.shape)}")
         return torch.where(batch.mask_BT, x, 0)
-
-
-def _change(table: dict[str, Any], key: str, value: object) -> None:
-    """Set one cell, or one field of the part in a cell, of an objective's dump."""
-    column, _, field = key.partition(".")
-    if column not in Objective.columns:
-        raise ValueError(f"an objective has no column {column!r}; {nearest(column, Objective.columns)}")
-    if not field:
-        table[column] = value
-        return
-    cells = list(cast("tuple[Any, ...]", table[column])) if column == "shape" else [table[column]]
-    if len(cells) > 1:  # several shapers: shape.kl.coef
-        kind, _, field = field.partition(".")
-        cells = [cell for cell in cells if cell["kind"] == kind]
-    if not cells or cells[0] is None:
-        raise ValueError(f"{key}: column {column!r} is empty; give it a part first, {column}=KIND")
-    if field not in cells[0]:
-        raise ValueError(f"{column} {cells[0]['kind']!r} has no field {field!r}; {nearest(field, cells[0])}")
-    cells[0][field] = value
-
-
-def _label(value: object) -> str:
-    if isinstance(value, (list, tuple)):
-        return "+".join(_label(one) for one in cast("tuple[object, ...]", value)) or "none"
-    if isinstance(value, dict):
-        kind, *fields = [f"{k}={v}" if k != "kind" else str(v) for k, v in cast("dict[str, object]", value).items()]
-        return f"{kind}({' '.join(fields)})" if fields else kind
-    return "none" if value is None else str(value)

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import re
 from functools import cache
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
+from types import ModuleType
 
 from advantages.names import nearest
+from objectives.ablate import split
 from objectives.objective import Objective
 
 ENTRY_POINT_GROUP = "rlzoo.objectives"
@@ -29,7 +31,7 @@ def register(objective: Objective, page: str | None = None) -> Objective:
     if objective.name in _registry and _registry[objective.name] != objective:
         raise ValueError(f"objective {objective.name!r} exists already; give yours another name")
     _registry[objective.name] = objective
-    _pages[objective.name] = (page or "").strip()
+    _pages[objective.name] = (page or _pages.get(objective.name, "")).strip()
     return objective
 
 
@@ -40,16 +42,9 @@ def get(name: str) -> Objective:
         ValueError: unknown name, column or field; the message names the nearest.
     """
     _load_entry_points()
-    match = re.fullmatch(r"(\w+)\[(.*)\]", name)
-    base, cells = (match[1], match[2]) if match else (name, "")
+    base, changes = split(name)
     if base not in _registry:
         raise ValueError(f"unknown objective {base!r}; {nearest(base, _registry)}")
-    changes: dict[str, str] = {}
-    for cell in filter(None, cells.split(",")):
-        column, equals, value = (text.strip() for text in cell.partition("="))
-        if not equals:
-            raise ValueError(f"{name!r}: {cell!r} is not column=value")
-        changes[column] = value
     return _registry[base].but(**changes) if changes else _registry[base]
 
 
@@ -60,14 +55,33 @@ def names() -> list[str]:
 
 
 def page(name: str) -> str:
-    """The objective's page: equation, paper, constants with their sources."""
-    return _pages[get(name).name]
+    """The objective's page: equation, paper, constants with their sources. An ablation has its base's page."""
+    return _pages[split(get(name).name)[0]]
+
+
+def _load_entry_points() -> None:
+    """Load each third party once; an entry point is an `Objective`, or a module that registers.
+
+    Raises:
+        TypeError: an entry point is something else.
+    """
+    waiting = _entry_points()
+    while waiting:
+        entry = waiting.pop(0)  # before it is loaded, because its module may call `get` itself
+        where = f"entry point {entry.name!r} = {entry.value!r} of group {ENTRY_POINT_GROUP!r}"
+        try:
+            loaded = entry.load()
+        except Exception as error:
+            waiting.insert(0, entry)
+            error.add_note(f"while loading {where}")
+            raise
+        if isinstance(loaded, Objective):
+            register(loaded)
+        elif not isinstance(loaded, ModuleType):
+            raise TypeError(f"{where} is a {type(loaded).__name__}: expected an Objective or a module that registers")
 
 
 @cache
-def _load_entry_points() -> None:
-    """Load each third party once; an entry point is an `Objective`, or a module that registers."""
-    for entry in entry_points(group=ENTRY_POINT_GROUP):
-        loaded = entry.load()
-        if isinstance(loaded, Objective):
-            register(loaded)
+def _entry_points() -> list[EntryPoint]:
+    """Entry points that are not loaded yet."""
+    return list(entry_points(group=ENTRY_POINT_GROUP))
