@@ -10,10 +10,10 @@ that the policy did not choose are stepped over, so inserting them changes no ad
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Self
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from advantages.credit import Credit
@@ -93,6 +93,13 @@ class Group(Advantage, kind="group"):
     ddof: Literal[0, 1] = 1
     """1: divide squares by n-1 (unbiased variance). 0: by n (population)."""
     eps: float = Field(default=1e-6, ge=0)
+
+    @model_validator(mode="after")
+    def _divides(self) -> Self:
+        unused = [name for name in ("ddof", "eps") if getattr(self, name) != type(self).model_fields[name].default]
+        if self.scale == "none" and unused:
+            raise ValueError(f"advantage 'group': {' and '.join(unused)} does nothing with scale='none': leave it out")
+        return self
 
     @property
     def needs(self) -> frozenset[str]:

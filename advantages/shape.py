@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from advantages.part import Part
@@ -106,6 +106,14 @@ class KLInReward(Shape, kind="kl"):
     target: float | None = Field(default=None, gt=0)
     rate: float = Field(default=0.1, gt=0)
 
+    @model_validator(mode="after")
+    def _adapts(self) -> Self:
+        if self.target is None and self.rate != type(self).model_fields["rate"].default:
+            raise ValueError("shape 'kl': rate does nothing without a target: set target (nats per response) too")
+        if self.target is not None and self.coef == 0:
+            raise ValueError("shape 'kl': a coef of 0 stays 0 however it adapts: start above 0, or leave target out")
+        return self
+
     @property
     def needs(self) -> frozenset[str]:
         return frozenset({"ref_logp"})
@@ -119,10 +127,10 @@ class KLInReward(Shape, kind="kl"):
 
     def next_state(self, context: ShapeContext) -> float | None:
         beta = self.coef if context.state is None else context.state
-        if self.target is None:
-            return beta
         rows = int(context.mask_NT.any(dim=1).sum())
-        kl = float(self._k1(context).sum()) / max(rows, 1)
+        if self.target is None or rows == 0:
+            return beta
+        kl = float(self._k1(context).sum()) / rows
         return beta * (1 + self.rate * min(max(kl / self.target - 1, -0.2), 0.2))
 
     def _k1(self, context: ShapeContext) -> Tensor:

@@ -52,7 +52,7 @@ def _k2(logp_BT: Tensor, ref_logp_BT: Tensor) -> Tensor:
 
 
 def _with_gradient_of(value_BT: Tensor, other_BT: Tensor) -> Tensor:
-    return value_BT.detach() + other_BT - other_BT.detach()
+    return value_BT.detach() + (other_BT - other_BT.detach())
 
 
 class K1(KL, kind="k1"):
