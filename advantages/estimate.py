@@ -47,11 +47,12 @@ def reward_to_go(reward_NT: Tensor, mask_NT: Tensor, gamma: float) -> Tensor:
 
 
 class RewardToGo(Advantage, kind="reward_to_go"):
-    """REINFORCE's gain minus a baseline (Williams 1992, section 4; Sutton & Barto, section 13.4).
+    """REINFORCE's gain minus a baseline (Williams 1992; Sutton & Barto, 2nd ed., section 13.4).
 
     The baseline is one number per response, taken from returns G_0:
-    `none` 0; `batch_mean` the mean over the rollout, own response included, which scales the expected gradient by
-    (N-1)/N; `leave_one_out` the mean of the other responses to the same prompt (RLOO, 2402.14740, section 3), unbiased.
+    `none` 0; `batch_mean` the mean over the N responses of the rollout, the own one included, which at gamma 1 scales
+    the expected gradient by (N-1)/N; `leave_one_out` the mean of the other responses to the same prompt (RLOO,
+    2402.14740), unbiased. A response without others is its own baseline.
     """
 
     shown: ClassVar[tuple[str, ...]] = ("baseline",)
@@ -75,7 +76,7 @@ class RewardToGo(Advantage, kind="reward_to_go"):
         if self.baseline == "batch_mean":
             return (return_N.sum() / valid_N.sum().clamp(min=1)).expand_as(return_N)
         others_N = group_sum(valid_N.to(return_N.dtype), group_N) - 1
-        alone_N = others_N < 1  # nothing to compare with: the response is its own baseline, credit 0
+        alone_N = others_N < 1  # nothing to compare with: the response is its own baseline
         return torch.where(alone_N, return_N, (group_sum(return_N, group_N) - return_N) / others_N.clamp(min=1))
 
 
@@ -120,7 +121,7 @@ class Group(Advantage, kind="group"):
 
 
 class GAE(Advantage, kind="gae"):
-    """Generalized advantage estimation (Schulman et al. 1506.02438, equations 11-16), computed backwards.
+    """Generalized advantage estimation (Schulman et al. 1506.02438), computed backwards.
 
     The value after the last token is 0 (the episode ends there). Returns are A + V, taken before whitening. lambda 0 is
     the TD residual, lambda 1 is reward-to-go minus V. `whiten` shifts and scales A over the tokens of the rollout.

@@ -1,7 +1,9 @@
 """Which prompts of a rollout are trained on, decided on the task's own accuracy, before any shaping.
 
-all      every prompt
-mixed    0 < number right < G     (dynamic sampling, DAPO 2503.14476, section 3.2, equation 11)
+all      every prompt with a verdict
+mixed    0 < number right < G     (dynamic sampling, DAPO 2503.14476, section 3.2)
+
+Accuracy is 0 or 1, or between where a task gives partial marks; nan is no verdict.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ class Select(Part):
 
 
 class All(Select, kind="all"):
-    """Keep every prompt; one round fills the step."""
+    """Keep every prompt that has a verdict on at least one response; one round fills the step."""
 
     max_rounds: int = Field(default=1, ge=1, le=1)
 
@@ -33,7 +35,7 @@ class All(Select, kind="all"):
 
 
 class Mixed(Select, kind="mixed"):
-    """Keep prompts with right and wrong responses; ask for replacements until the step is full.
+    """Keep prompts whose responses differ in accuracy; ask for replacements until the step is full.
 
     Each round samples as many new prompts as are missing; after `max_rounds` the step trains on what there is (verl's
     max_num_gen_batches is 10 and raises instead). What was discarded is counted and paid for. A response without a

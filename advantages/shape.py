@@ -1,7 +1,7 @@
 """Reward shaping: the task's reward in, the reward of every token out. Accuracy is never touched.
 
-soft_overlong   r_T + R_len(|y|)              (DAPO 2503.14476, section 3.4, equation 13)
-kl              r_t - beta (log pi - log ref)  (PPO for language models, Ziegler et al. 1909.08593, section 2.2)
+soft_overlong   r_T + R_len(|y|)              (DAPO 2503.14476, section 3.4)
+kl              r_t - beta (log pi - log ref)  (PPO for language models, Ziegler et al. 1909.08593)
 """
 
 from __future__ import annotations
@@ -96,8 +96,8 @@ class SoftOverlong(Shape, kind="soft_overlong"):
 class KLInReward(Shape, kind="kl"):
     """Charge every token beta * k1, k1 = log pi - log ref, so that the return carries KL(pi || ref) without bias.
 
-    With `target` (nats per response) beta adapts: beta <- beta (1 + rate * clip(KL / target - 1, -0.2, 0.2)), Ziegler
-    et al. 1909.08593, section 2.2 with K_beta = `rate` = 0.1. Without it beta stays `coef`.
+    With `target` (nats per response) beta adapts once per rollout: beta <- beta (1 + rate * clip(KL / target - 1, -0.2,
+    0.2)), Ziegler et al. 1909.08593 with K_beta = `rate` = 0.1. Without it beta stays `coef`, and `rate` is refused.
     """
 
     shown: ClassVar[tuple[str, ...]] = ("coef",)

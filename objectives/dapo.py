@@ -3,14 +3,15 @@
     L = -1/sum_i |y_i| sum_i sum_t min(r_it A_i, clip(r_it, 1-e_low, 1+e_high) A_i),   A_i = (r_i - mean) / std
     over prompts with 0 < number right < G, and r_i = reward + R_len(|y_i|)
 
-Source: Yu et al. 2503.14476: clip-higher 3.1, dynamic sampling 3.2, token-level loss 3.3, soft overlong punishment 3.4.
+Source: Yu et al. 2503.14476, sections 3.1 clip-higher, 3.2 dynamic sampling, 3.3 token-level loss, 3.4 overlong reward.
 
 Constants: e_low 0.2, e_high 0.28; Lcache / Lmax = 4096 / 20480 = 0.2 (section 4.1). No KL.
 Deviations: sum |y_i| runs over the whole optimizer step, as in the authors' code (the equation writes one group).
 Prompts are kept by unshaped accuracy. The paper rewards with +1 and -1; beside our tasks' 1 and 0 the length punishment
 weighs twice as much (`shape.weight=0.5` restores the proportion). Overlong filtering is not part of it.
 When it is inert: clip-higher at one update per rollout; dynamic sampling on prompts that are always mixed.
-Disputed: what each part gains. Dynamic sampling +8, token-level loss +1 in the paper; +2 and +6 in verl's reproduction.
+Disputed: what each part gains. On AIME 2024 dynamic sampling gives +8 and the token-level loss +1 in the paper, +2 and
++6 in verl's reproduction.
 """
 
 from advantages import Group, Mixed, SoftOverlong

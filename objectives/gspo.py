@@ -2,14 +2,13 @@
 
     L = -1/G sum_i min(s_i A_i, clip(s_i, 1-e_low, 1+e_high) A_i),   s_i = (pi(y_i) / old(y_i))^(1/|y_i|)
 
-Source: Zheng et al. 2507.18071, equations 5-7; the form that carries each token's gradient is GSPO-token, equations
-13-14.
+Source: Zheng et al. 2507.18071, equation 5; the form that carries each token's gradient is the paper's GSPO-token.
 
 Constants: e_low 3e-4, e_high 4e-4 (section 5.1). No KL. A_i as in GRPO.
 When it is inert: at one update per rollout it is GRPO's sequence mean without KL; the paper takes four. A clip of
-0.2 never binds on a length-normalized ratio.
-Disputed: it weighs tokens of long responses less, exactly as GRPO does (LUSPO 2602.05261). The paper's
-evidence is curves.
+0.2 hardly ever binds on the length-normalized ratio of a long response.
+Disputed: it weighs tokens of long responses less, exactly as GRPO does (LUSPO 2602.05261). The paper's evidence is
+curves.
 """
 
 from advantages import Group

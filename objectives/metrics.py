@@ -1,13 +1,16 @@
 """Metrics: one function for all objectives, with the same keys. nan means "does not apply here".
 
 A token is clipped when its advantage is not 0 but the gradient of its surrogate is; this is found by differentiating
-the surrogate itself, so it is right for any surrogate, also one that is not ours.
+the surrogate itself, so it is right for any surrogate, also one that is not ours. All means are over the tokens inside
+the mask, each with the same weight.
 
-    ess      (sum r)^2 / (N sum r^2), the effective share of the tokens under their ratios
-    kl_old   mean of r - 1 - log r at tokens drawn from the old policy: KL(old || pi) per token
-    kl_ref   mean of exp(-D) - 1 + D, D = log pi - log ref: KL(pi || ref) per token
-    entropy  mean of -log old at the sampled tokens: unbiased for the entropy of the sampling policy, per token
-    explained_variance  1 - Var(R - V) / Var(R)
+    clip_low, clip_high   shares of the tokens that are clipped with a ratio below 1, above 1; clip_fraction their sum
+    ratio_*  of the ratio r that this objective uses: without a ratio 1, however far the policy has moved
+    ess      (sum r)^2 / (n sum r^2), the effective share of the n tokens under these ratios
+    kl_old   mean of rho - 1 - log rho with the token's own rho = pi / old, at tokens drawn from old: KL(old || pi)
+    kl_ref   mean of exp(-D) - 1 + D, D = log pi - log ref: KL(pi || ref) while the tokens are pi's own
+    entropy  mean of -log old at the sampled tokens: estimates the entropy of the sampling policy
+    explained_variance  1 - Var(R - V) / Var(R) with the current critic's V
 """
 
 from __future__ import annotations

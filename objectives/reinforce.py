@@ -3,14 +3,14 @@
     grad J = E[ sum_t (G_t - b) grad log pi(a_t | s_t) ],      G_t = sum_{k >= t} gamma^(k-t) r_k
 
 Source: Williams, "Simple statistical gradient-following algorithms for connectionist reinforcement learning", Machine
-Learning 8 (1992), section 4; with reward-to-go as in Sutton & Barto, "Reinforcement Learning", 2nd ed., section 13.4.
+Learning 8 (1992); with reward-to-go as in Sutton & Barto, "Reinforcement Learning", 2nd ed., section 13.4.
 
 What it is: no ratio, no clip, no critic; tokens of a response add up, responses are averaged.
 Constants: gamma 1 (one reward at the end). The baseline is our choice: the mean return of the rollout. Ablate it with
 `advantage.baseline=none` or `advantage.baseline=leave_one_out`.
 When it is inert: nothing here is; but after the first update of a rollout the samples are off-policy and the missing
 ratio makes the gradient biased. One update per rollout is its home.
-Disputed: whether clipping is ever needed for language models (2402.14740, section 3.3: it acts on < 5 % of batches).
+Disputed: whether clipping is ever needed for language models (RLOO, 2402.14740: it acted on < 5 % of batches).
 """
 
 from advantages import RewardToGo

@@ -5,7 +5,7 @@ n_i tokens in response i, B responses, N = sum n_i tokens:
     token_mean       1 / N              DAPO 2503.14476, section 3.3
     sequence_mean    1 / (B n_i)        GRPO 2402.03300, equation 3
     sequence_sum     1 / B              REINFORCE
-    constant         1 / (B budget)     Dr. GRPO 2503.20783, section 3.2
+    constant         1 / (B budget)     Dr. GRPO 2503.20783, as in its code
 
 The weights are made once and then sliced, so a loss is always a plain sum: micro-batches, runs that share a batch, and
 ranks add up exactly. A fully masked row is no response: it has weight 0 and does not count in B. A step without any
@@ -44,7 +44,7 @@ class TokenMean(Aggregate, kind="token_mean"):
 
 
 class SequenceMean(Aggregate, kind="sequence_mean"):
-    """Every response weighs the same: tokens of long responses weigh less."""
+    """Every response weighs the same, however large its group: tokens of long responses weigh less."""
 
     def __call__(self, mask_BT: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
         length_B1 = mask_BT.sum(dim=1, keepdim=True).clamp(min=1)

@@ -35,10 +35,11 @@ class Token(Ratio, kind="token"):
 
 
 class Sequence(Ratio, kind="sequence"):
-    """One length-normalized ratio per response, s_i = (pi(y) / old(y))^(1/|y|) (2507.18071, equation 7).
+    """One length-normalized ratio per response, s_i = (pi(y) / old(y))^(1/|y|) (2507.18071).
 
-    The value is s_i at every token and the gradient is s_i grad log pi_t, token by token (GSPO-token, equation 14): for
-    an advantage that is constant in the response this is exactly GSPO's gradient, and it makes sense when it is not.
+    The value is s_i at every token and the gradient is s_i grad log pi_t, token by token (GSPO-token, same paper): for
+    an advantage that is constant in the response, its mean over tokens has exactly GSPO's gradient, and it makes sense
+    when it is not.
     """
 
     def __call__(self, logp_BT: Tensor, old_logp_BT: Tensor, mask_BT: Tensor) -> Tensor:

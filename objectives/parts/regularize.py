@@ -4,8 +4,9 @@ With D = log pi - log ref at the sampled token (Schulman 2020, "Approximating KL
 
     k1 = D        k2 = D^2 / 2        k3 = exp(-D) - 1 + D
 
-As losses their gradients are not those of the same divergence: k1's is 0 in expectation, k2's is that of KL(pi || ref)
-with the visited states frozen, k3's is that of KL(ref || pi). `straight_through` keeps a value and takes k2's gradient.
+As losses their gradients are not those of the divergence they estimate. At tokens drawn from pi itself, with the
+visited states frozen, k1's is 0 in expectation, k2's is that of KL(pi || ref), k3's is that of KL(ref || pi).
+`straight_through` keeps the value and takes k2's gradient (verl's suffix "+").
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from torch import Tensor
 from advantages import Part
 
 LOG_RATIO_BOUND = 20.0
-"""D is held within +-20 so that exp(-D) stays finite (verl bounds it so too); beyond it the gradient is 0."""
+"""D is held within +-20 so that exp(-D) stays finite (verl bounds it so too); beyond it the gradient is 0, so a policy
+that has drifted that far from the reference is no longer pulled back."""
 
 
 class KL(Part):
@@ -102,7 +104,7 @@ class ValueLoss(Part):
 
 
 class PlainValueLoss(ValueLoss, kind="plain"):
-    """coef * (V - R)^2 / 2 (1707.06347, section 3, without the 1/2)."""
+    """coef * (V - R)^2 / 2 (1707.06347, equation 9, which has no 1/2)."""
 
     def __call__(self, value_BT: Tensor, old_value_BT: Tensor, return_BT: Tensor) -> Tensor:
         return self.coef * (value_BT - return_BT).square() / 2

@@ -2,7 +2,7 @@
 
 linear            r A
 clip              min(r A, clip(r, 1 - low, 1 + high) A)          PPO, 1707.06347, equation 7
-clipped_weight    sg(clip(r, floor, cap)) A log pi                CISPO, MiniMax-M1 2506.13585, equations 4-5
+clipped_weight    sg(clip(r, floor, cap)) A log pi                CISPO, MiniMax-M1 2506.13585
 """
 
 from __future__ import annotations
@@ -16,7 +16,9 @@ from torch import Tensor
 from advantages import Part
 
 LOG_RATIO_MAX = 20.0
-"""A ratio above e^20 is a broken run; the bound keeps inf * 0 from turning it into NaN (verl bounds at +-20 too)."""
+"""A ratio above e^20 is a broken run; the bound keeps inf * 0 from turning it into nan (verl bounds at +-20 too).
+
+Beyond it the gradient is 0 whatever the surrogate, and the token counts as clipped."""
 
 
 class Surrogate(Part):
@@ -46,7 +48,7 @@ class Clip(Surrogate, kind="clip"):
 
     The gradient is r A grad log pi except in two cells, where it is 0: A > 0 with r > 1+high (a good token grown likely
     enough) and A < 0 with r < 1-low (a bad one grown unlikely enough). `high` above `low` is DAPO's clip-higher.
-    `dual` (c > 1) bounds the other side of A < 0: max(min(..), c A) (dual clip, 1912.09729, section 3.3); None is off.
+    `dual` (c > 1) bounds the other side of A < 0: max(min(..), c A) (dual clip, 1912.09729); None is off.
     """
 
     shown: ClassVar[tuple[str, ...]] = ("low", "high")
@@ -69,7 +71,7 @@ class ClippedWeight(Surrogate, kind="clipped_weight"):
     """sg(w) A log pi with w = clip(r, floor, cap): every token keeps a gradient, its weight is bounded.
 
     Both bounds are absolute (TRL's meaning; verl writes 1 - low and 1 + high). MiniMax-M1 uses no floor and does not
-    say its cap; 5 is ScaleRL's (2510.13786). The value shown is w A, which has this gradient.
+    say its cap; 5 is what TRL gives for ScaleRL (2510.13786). The value shown is w A, which has this gradient.
     """
 
     shown: ClassVar[tuple[str, ...]] = ("floor", "cap")
