@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -44,7 +45,7 @@ class Run:
         )
         self.seconds = self.elapsed = 0.0
         self.started = time.monotonic()
-        self.evaluations: list[dict[str, float]] = []
+        self.evaluations: list[dict[str, float | None]] = []
         self.summary: dict[str, Any] | None = None
 
     @classmethod
@@ -108,7 +109,8 @@ class Run:
 
     def record_evaluation(self, evaluation: Evaluation, seconds: float) -> None:
         """Record an evaluation and keep some of its responses: the same prompts every time."""
-        self.evaluations = [*self.evaluations, {"step": self.step, **evaluation.metrics}]
+        numbers = {key: value if math.isfinite(value) else None for key, value in evaluation.metrics.items()}
+        self.evaluations = [*self.evaluations, {"step": self.step, **numbers}]
         self._record("eval", evaluation.metrics, seconds)
         self._keep_samples("eval", evaluation.rollout, self.config.train.samples)
 

@@ -1,0 +1,150 @@
+"""A run in a fleet is the run alone; runs never touch; batching changes nothing."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from objectives import names
+from rlzoo.backbone import Backbone
+from rlzoo.config import RunConfig
+from rlzoo.engine import Tokens
+from rlzoo.fleet import micro_batches
+from rlzoo.record import read_lines
+from rlzoo.train import train, train_fleet
+from tests.rlzoo.loop.same import TOLERANCE, assert_same_run, untimed
+
+MakeConfig = Callable[..., RunConfig]
+
+
+def test_a_run_in_a_fleet_is_the_run_alone(make_config: MakeConfig, backbone: Backbone, tmp_path: Path) -> None:
+    runs = {f"{name}/{seed}": make_config(name, seed) for name in names() for seed in (0, 1)}
+    runs["ppo-critic/0"] = make_config("ppo", train={"critic": "adapter"})
+    together = {name: (config, tmp_path / "fleet" / name) for name, config in runs.items()}
+    train_fleet(together, backbone=backbone)
+    for name, config in runs.items():
+        if name.endswith("/0"):
+            train(config, tmp_path / "alone" / name, backbone=backbone)
+            assert_same_run(tmp_path / "alone" / name, tmp_path / "fleet" / name, backbone)
+
+
+def test_training_moves_the_adapter(make_config: MakeConfig, backbone: Backbone, tmp_path: Path) -> None:
+    """Guards the tests above against comparing runs that do nothing."""
+    train(make_config("grpo"), tmp_path, backbone=backbone)
+    records = [r for r in untimed(tmp_path) if r["kind"] == "train"]
+    assert all(record["gradient_norm"] > 1e-3 for record in records)
+    assert any(record["ratio_max"] != 1.0 for record in records)
+
+
+@pytest.mark.parametrize("tokens", [1, 100])
+def test_micro_batches_change_nothing(tokens: int, make_config: MakeConfig, backbone: Backbone, tmp_path: Path) -> None:
+    whole, cut = make_config("ppo"), make_config("ppo", engine={"micro_batch_tokens": tokens, "sample_rows": 5})
+    train(whole, tmp_path / "whole", backbone=backbone)
+    train(cut, tmp_path / "cut", backbone=backbone)
+    assert_same_run(tmp_path / "whole", tmp_path / "cut", backbone)
+
+
+def test_a_seed_gives_every_objective_the_same_first_rollout(
+    make_config: MakeConfig, backbone: Backbone, tmp_path: Path
+) -> None:
+    runs = {
+        f"{name}{seed}": (make_config(name, seed), tmp_path / f"{name}{seed}") for name in names() for seed in (0, 1)
+    }
+    train_fleet(runs, backbone=backbone)
+
+    def first(run: str) -> list[str]:
+        samples = read_lines(tmp_path / run / "samples.jsonl")
+        return [s["prompt"] + s["completion"] for s in samples if (s["kind"], s["step"]) == ("train", 1)]
+
+    assert all(first(f"{name}0") == first("grpo0") for name in names())
+    assert first("grpo1") != first("grpo0")
+
+
+@pytest.mark.parametrize("setting", [{"every": 1}, {"prompts": 3}, {"samples": 2}])
+def test_evaluating_leaves_training_as_it_is(
+    setting: dict[str, int], make_config: MakeConfig, backbone: Backbone, tmp_path: Path
+) -> None:
+    train(make_config("grpo"), tmp_path / "a", backbone=backbone)
+    train(make_config("grpo", evaluation=setting), tmp_path / "b", backbone=backbone)
+    a, b = ([r for r in untimed(tmp_path / x) if r["kind"] == "train"] for x in "ab")
+    assert [r["loss"] for r in a] == pytest.approx([r["loss"] for r in b], abs=TOLERANCE)
+    assert [r["accuracy"] for r in a] == [r["accuracy"] for r in b]
+
+
+def test_a_failed_run_stops_with_its_state_and_the_others_go_on(
+    make_config: MakeConfig, backbone: Backbone, tmp_path: Path
+) -> None:
+    bad = make_config("reinforce", seed=0, optimizer={"lr": 1e38})
+    good = make_config("grpo", seed=1)
+    summaries = train_fleet({"bad": (bad, tmp_path / "bad"), "good": (good, tmp_path / "good")}, backbone=backbone)
+    assert summaries["bad"]["state"] == "failed"
+    assert "gradient norm nan" in summaries["bad"]["failure"] and summaries["bad"]["after"] is None
+    assert (tmp_path / "bad" / "state.pt").exists() and (tmp_path / "bad" / "adapter").exists()
+    assert summaries["good"]["state"] == "done"
+    train(good, tmp_path / "alone", backbone=backbone)
+    assert_same_run(tmp_path / "alone", tmp_path / "good", backbone)
+
+
+def test_the_sampler_and_the_trainer_agree(make_config: MakeConfig, backbone: Backbone, tmp_path: Path) -> None:
+    """Before the first update of a rollout every ratio is 1: 4-bit weights, cached decoding and padding included."""
+    train(make_config("gspo"), tmp_path, backbone=backbone)
+    gaps = [record["sampler_gap"] for record in untimed(tmp_path) if record["kind"] == "train"]
+    assert max(gaps) < 2e-5
+
+
+def test_recomputed_old_log_probs_start_at_ratio_one(
+    make_config: MakeConfig, backbone: Backbone, tmp_path: Path
+) -> None:
+    config = make_config("gspo", train={"old_logp": "recompute", "minibatches": 1})
+    train(config, tmp_path, backbone=backbone)
+    records = [record for record in untimed(tmp_path) if record["kind"] == "train"]
+    assert all(record["ratio_max"] == pytest.approx(1, abs=1e-6) and record["clip_fraction"] == 0 for record in records)
+
+
+def test_dynamic_sampling_fills_the_step_and_pays_for_it(
+    make_config: MakeConfig, backbone: Backbone, tmp_path: Path
+) -> None:
+    train(make_config("dapo", train={"group_size": 2}), tmp_path / "dapo", backbone=backbone)
+    train(make_config("gspo", train={"group_size": 2}), tmp_path / "gspo", backbone=backbone)
+    dapo, gspo = untimed(tmp_path / "dapo")[-1], untimed(tmp_path / "gspo")[-1]
+    assert dapo["prompts_sampled"] - dapo["prompts_discarded"] == gspo["prompts_sampled"] == 3 * 4
+    assert dapo["prompts_discarded"] > 0
+    assert dapo["tokens_sampled"] - dapo["tokens_discarded"] == dapo["tokens_trained"]
+    assert dapo["tokens_sampled"] > dapo["tokens_trained"] > 0
+
+
+def test_a_step_whose_groups_are_all_silent_makes_no_update(
+    make_config: MakeConfig, backbone: Backbone, tmp_path: Path
+) -> None:
+    always_right = "tests.rlzoo.loop.rewards:one"
+    config = make_config("dapo", task={"accuracy": always_right}, train={"steps": 1})
+    summary = train(config, tmp_path, backbone=backbone)
+    assert (summary["updates"], summary["tokens_trained"], summary["state"]) == (0, 0, "done")
+    assert summary["prompts_discarded"] == summary["prompts_sampled"] == 10 * 4  # ten rounds, then it gives up
+    assert math.isnan(untimed(tmp_path)[1]["loss"] or math.nan)
+
+
+def test_a_response_without_a_reward_is_no_response(
+    make_config: MakeConfig, backbone: Backbone, tmp_path: Path
+) -> None:
+    """Reward None at every second response: it enters neither the group's mean nor the loss nor its normalizer."""
+    config = make_config("grpo", task={"reward": "tests.rlzoo.loop.rewards:every_second_unknown"}, train={"steps": 1})
+    summary = train(config, tmp_path, backbone=backbone)
+    assert 0 < summary["tokens_trained"] <= summary["tokens_sampled"] * 0.7
+
+
+@pytest.mark.parametrize("budget", [1, 7, 30, 10**6])
+def test_micro_batches_cover_every_row_once(budget: int) -> None:
+    sizes = (5, 1, 8)
+    tokens = [Tokens([[1, 2]] * n, torch.ones(n, 3, dtype=torch.long), torch.ones(n, 3) > 0) for n in sizes]
+    seen: dict[int, list[int]] = {k: [] for k in range(len(sizes))}
+    passes = list(micro_batches(tokens, budget))
+    for chunk in passes:
+        for k, rows in chunk.items():
+            seen[k] += rows.tolist()
+    assert [seen[k] for k in seen] == [list(range(n)) for n in sizes]
+    assert len(passes) == {1: 8, 7: 8, 30: 3, 10**6: 1}[budget]  # 14 rows of 5 tokens = 70
