@@ -117,10 +117,7 @@ class SharedConfig(Settings):
 
 
 def parse_objective(value: object) -> object:
-    """Read an objective from a name (`"gspo"`, `"gspo[ratio=token]"`), a table, or the value itself.
-
-    A table with a registered `name` and nothing that contradicts it is completed from the registry.
-    """
+    """Read an objective from a name: `"gspo"`, `"gspo[ratio=token]"`. Tables and values go on to validation."""
     return get(value) if isinstance(value, str) else value
 
 
@@ -160,7 +157,7 @@ class RunConfig(SharedConfig):
 class CompareConfig(SharedConfig):
     """Objectives side by side: every objective with every seed."""
 
-    objectives: tuple[AnyObjective, ...] = Field(min_length=1)
+    objectives: tuple[AnyObjective, ...]
     seeds: tuple[int, ...] = (0, 1, 2, 3)
     """Seeds; a single number n means 0 .. n-1."""
 
@@ -172,6 +169,8 @@ class CompareConfig(SharedConfig):
     @model_validator(mode="after")
     def _comparable(self) -> Self:
         names = [objective.name for objective in self.objectives]
+        if not names:
+            raise ValueError("objectives: name at least one")
         if len(set(names)) < len(names) or len(set(self.seeds)) < len(self.seeds) or not self.seeds:
             raise ValueError(f"objectives and seeds must each be named once: {names}, seeds {list(self.seeds)}")
         if self.train.critic is not None and not any("value" in o.needs for o in self.objectives):

@@ -1,0 +1,61 @@
+"""A comparison: folders, table and curves; what is done is not done again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rlzoo.backbone import Backbone
+from rlzoo.compare import compare, summary_row
+from rlzoo.config import CompareConfig, RunConfig
+from rlzoo.errors import UserError
+
+MakeConfig = Callable[..., RunConfig]
+
+
+def comparison(make_config: MakeConfig, **changes: Any) -> CompareConfig:
+    shared = make_config().model_dump(exclude={"objective", "seed"})
+    return CompareConfig.model_validate(shared | {"objectives": ["reinforce", "grpo"], "seeds": 2} | changes)
+
+
+def test_a_comparison_from_start_to_table(make_config: MakeConfig, backbone: Backbone, tmp_path: Path) -> None:
+    result = compare(comparison(make_config), tmp_path, backbone=backbone)
+    assert [row.objective for row in result.rows] == ["reinforce", "grpo"]
+    for row in result.rows:
+        assert row.seeds == 2 and row.failed == 0 and row.before is not None and row.after is not None
+        assert row.gain is not None and row.gain.mean == pytest.approx(row.after.mean - row.before.mean)
+        assert row.tokens_sampled > 0 and row.updates == 6
+    assert result.rows[0].before == result.rows[1].before  # adapters start as the base model; same prompts, same noise
+    table = json.loads((tmp_path / "summary.json").read_text())
+    assert [r["objective"] for r in table["rows"]] == ["reinforce", "grpo"] and len(table["runs"]) == 4
+    assert (tmp_path / "curves.png").stat().st_size > 10_000 and (tmp_path / "curves.svg").exists()
+
+
+def test_objectives_and_seeds_can_be_added(make_config: MakeConfig, backbone: Backbone, tmp_path: Path) -> None:
+    compare(comparison(make_config), tmp_path, backbone=backbone)
+    with pytest.raises(UserError, match="--resume"):
+        compare(comparison(make_config), tmp_path, backbone=backbone)
+    logs = {path: path.read_bytes() for path in tmp_path.glob("*/seed*/metrics.jsonl")}
+    more = comparison(make_config, objectives=["reinforce", "grpo", "gspo"], seeds=3)
+    result = compare(more, tmp_path, resume=True, backbone=backbone)
+    assert [row.seeds for row in result.rows] == [3, 3, 3]
+    assert len(logs) == 4 and all(path.read_bytes() == text for path, text in logs.items())
+
+
+def test_a_row_says_how_many_seeds_failed() -> None:
+    cost = {"updates": 4, "tokens_sampled": 10, "tokens_discarded": 2, "engine_s": 1.0}
+    done = {
+        "state": "done",
+        "seed": 0,
+        "before": {"accuracy": 0.25, "length": 4},
+        "after": {"accuracy": 0.5, "length": 5},
+    }
+    failed = {"state": "failed", "seed": 1, "before": {"accuracy": 0.25, "length": 4}, "after": None}
+    row = summary_row("x", [done | cost, failed | cost | {"tokens_sampled": 4}])
+    assert (row.seeds, row.failed, row.tokens_sampled) == (2, 1, 7)
+    assert row.gain is not None and (row.gain.mean, row.gain.n, row.gain.low) == (0.25, 1, None)
+    assert summary_row("x", [failed | cost]).after is None

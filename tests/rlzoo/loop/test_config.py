@@ -1,0 +1,92 @@
+"""Settings: closed, and nothing is silently ignored."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from objectives import get
+from rlzoo.config import CompareConfig, OptimizerSettings, RunConfig, TrainSettings
+from rlzoo.learner import rate_factor
+
+MakeConfig = Callable[..., RunConfig]
+
+
+def comparison(**changes: Any) -> CompareConfig:
+    return CompareConfig.model_validate({"objectives": ["reinforce", "ppo", "grpo", "dapo", "gspo"]} | changes)
+
+
+def test_a_comparison_is_every_objective_with_every_seed() -> None:
+    runs = comparison(seeds=2).runs()
+    assert [run.name for run in runs[:3]] == ["reinforce/seed0", "reinforce/seed1", "ppo/seed0"]
+    assert len(runs) == 10
+    assert len({run.train for run in runs}) == 1
+
+
+def test_the_stored_configuration_makes_the_run_again(make_config: MakeConfig) -> None:
+    config = make_config("dapo[surrogate.high=0.4]", seed=3)
+    assert RunConfig.model_validate(config.stored()) == config
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"objectives": ["grppo"]}, "did you mean 'grpo'"),
+        ({"objectives": ["grpo[surrogate.hgih=1]"]}, "did you mean 'high'"),
+        ({"objectives": ["grpo", "grpo"]}, "once"),
+        ({"seeds": []}, "once"),
+        ({"objectives": []}, "at least one"),
+        ({"train": {"stepz": 3}}, "stepz"),
+        ({"train": {"group_size": 1}}, "grpo compares the responses to one prompt .* 2 or more, got 1"),
+        ({"train": {"minibatches": 9, "prompts_per_step": 8}}, "at most one per prompt"),
+        ({"train": {"temperature": 0}}, "greater than 0"),
+        ({"objectives": ["grpo"], "train": {"critic": "head"}}, r"none of \['grpo'\] has a critic"),
+        ({"optimizer": {"critic_lr": 0.1}}, "set train.critic = 'adapter' too"),
+        ({"evaluation": {"greedy": True, "samples": 4}}, "one response per prompt"),
+    ],
+)
+def test_misfits_are_refused_with_the_way_out(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        comparison(**changes)
+
+
+def test_rows_that_the_schedule_makes_identical_are_refused() -> None:
+    once = {"minibatches": 1, "epochs": 1}
+    with pytest.raises(ValidationError, match=r"grpo and grpo\[surrogate.high=0.28\] are one algorithm"):
+        comparison(objectives=["grpo", "grpo[surrogate.high=0.28]"], train=once)
+    with pytest.raises(ValidationError, match="are one algorithm"):
+        comparison(objectives=["gspo", "grpo[kl=none]"], train=once)
+    with pytest.raises(ValidationError, match="are one algorithm"):
+        comparison(objectives=["ppo", "ppo[value=plain]"], train=once)
+    with pytest.raises(ValidationError, match="are one algorithm"):
+        comparison(objectives=["gspo", "gspo[surrogate=clipped_weight]"], train=once)
+    comparison(objectives=["gspo", "grpo"], train=once)  # the KL tells them apart
+    comparison(train=once)
+
+
+def test_a_cap_below_one_still_acts_at_ratio_one() -> None:
+    capped = {"kind": "clipped_weight", "cap": 0.5}
+    rows = [get("gspo"), get("gspo").but(surrogate=capped)]
+    comparison(objectives=rows, train={"minibatches": 1})
+
+
+def test_the_critics_settings_go_to_those_who_have_one() -> None:
+    runs = comparison(train={"critic": "adapter"}, optimizer={"critic_lr": 0.01}, seeds=1).runs()
+    critics = {run.objective.name: (run.train.critic, run.optimizer.critic_lr) for run in runs}
+    assert critics["ppo"] == ("adapter", 0.01) and critics["grpo"] == (None, None)
+
+
+def test_learning_rate_schedules() -> None:
+    def factors(**settings: Any) -> list[float]:
+        return [rate_factor(OptimizerSettings.model_validate(settings), step, 6) for step in range(6)]
+
+    assert factors() == [1.0] * 6
+    assert factors(warmup_steps=2, schedule="linear") == [0.5, 1.0, 1.0, 0.75, 0.5, 0.25]
+    assert factors(schedule="cosine")[3] == pytest.approx(0.5)  # half way: (1 + cos(pi / 2)) / 2
+
+
+def test_updates_per_rollout() -> None:
+    assert TrainSettings(minibatches=4, epochs=2).updates_per_rollout == 8

@@ -1,0 +1,96 @@
+"""From a rollout to minibatches: whole groups, every row once per epoch, weights per update."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from advantages import Credit
+from objectives import get
+from rlzoo.credit import Assigned, minibatches
+from rlzoo.engine import Tokens
+from rlzoo.evaluate import pass_at_k, response_metrics
+from rlzoo.rollout import Account, Rollout
+from rlzoo.tasks import Problem
+
+
+def rollout_of(rewards: list[list[float]], lengths: list[list[int]]) -> Rollout:
+    """P x G responses; row i's tokens are all i."""
+    reward_N, length_N = torch.tensor(rewards).flatten(), torch.tensor(lengths).flatten()
+    mask_NT = torch.arange(int(length_N.max())) < length_N[:, None]
+    rows = torch.arange(len(reward_N))
+    tokens = Tokens([[7]] * len(rows), rows[:, None] * mask_NT, mask_NT)
+    problems = [Problem(str(p), "") for p in range(len(rewards))]
+    accuracy_N = torch.where(reward_N.isnan(), reward_N, (reward_N > 0).float())
+    text = [str(i) for i in rows.tolist()]
+    return Rollout(problems, len(rewards[0]), tokens, -mask_NT.float(), length_N < 4, reward_N, accuracy_N, text)
+
+
+def assigned(rollout: Rollout) -> Assigned:
+    zeros = torch.zeros_like(rollout.logp_NT)
+    return Assigned(rollout, Credit(zeros), rollout.logp_NT, None, None, (), {})
+
+
+def test_every_epoch_has_every_group_once_and_in_another_order() -> None:
+    rollout = rollout_of([[0.0, 1.0]] * 5, [[2, 3]] * 5)
+    made = list(minibatches(get("dapo"), assigned(rollout), seed=1, step=2, epochs=3, count=2))
+    assert [len(tokens) for tokens, _ in made] == [6, 4] * 3
+    epochs = [torch.cat([t.response_NT[:, 0] for t, _ in made[i : i + 2]]).tolist() for i in (0, 2, 4)]
+    assert all(sorted(rows) == list(range(10)) for rows in epochs)
+    assert all(a // 2 == b // 2 for rows in epochs for a, b in zip(rows[::2], rows[1::2], strict=True))
+    assert len({tuple(rows) for rows in epochs}) > 1
+    again = list(minibatches(get("dapo"), assigned(rollout), seed=1, step=2, epochs=3, count=2))
+    assert all(torch.equal(a[0].response_NT, b[0].response_NT) for a, b in zip(made, again, strict=True))
+
+
+def test_weights_are_those_of_the_whole_update() -> None:
+    rollout = rollout_of([[0.0, 1.0]] * 2, [[1, 3], [2, 4]])
+    ((_, whole),) = minibatches(get("dapo"), assigned(rollout), seed=0, step=0, epochs=1, count=1)
+    assert whole.weight_BT[whole.mask_BT].tolist() == pytest.approx([1 / 10] * 10)  # 1 + 3 + 2 + 4 tokens
+    halves = [b for _, b in minibatches(get("dapo"), assigned(rollout), seed=0, step=0, epochs=1, count=2)]
+    assert sorted(1 / float(b.weight_BT.max()) for b in halves) == pytest.approx([4, 6])
+
+
+def test_an_unknown_reward_leaves_mask_and_weights() -> None:
+    rollout = rollout_of([[math.nan, 1.0]], [[4, 2]])
+    ((_, batch),) = minibatches(get("dapo"), assigned(rollout), seed=0, step=0, epochs=1, count=1)
+    assert batch.weight_BT.sum(dim=1).tolist() == pytest.approx([0, 1])
+
+
+def test_fewer_groups_than_minibatches_and_none_at_all() -> None:
+    rollout = rollout_of([[0.0, 1.0]] * 2, [[1, 1]] * 2)
+    assert len(list(minibatches(get("dapo"), assigned(rollout), seed=0, step=0, epochs=1, count=4))) == 2
+    empty = rollout.keep(torch.tensor([False, False]))
+    assert list(minibatches(get("dapo"), assigned(empty), seed=0, step=0, epochs=1, count=4)) == []
+
+
+def test_keeping_and_joining_prompts() -> None:
+    rollout = rollout_of([[0.0, 1.0], [1.0, 1.0], [0.0, 0.0]], [[1, 2], [3, 4], [5, 6]])
+    kept = rollout.keep(torch.tensor([True, False, True]))
+    assert [p.prompt for p in kept.problems] == ["0", "2"] and kept.completions == ["0", "1", "4", "5"]
+    assert kept.group_N.tolist() == [0, 0, 1, 1]
+    account = Account().add(rollout, kept)
+    # 3 prompts and 1 + 2 + 3 + 4 + 5 + 6 = 21 tokens sampled; one prompt with 3 + 4 = 7 tokens discarded
+    assert account == Account(1, 3, 1, 21, 7)
+    short = rollout_of([[0.5, 0.5]], [[1, 1]])
+    both = Rollout.cat([kept, short])
+    assert both.tokens.mask_NT.sum(dim=1).tolist() == [1, 2, 5, 6, 1, 1] and len(both.problems) == 3
+
+
+def test_response_metrics() -> None:
+    metrics = response_metrics(rollout_of([[0.0, 1.0], [0.25, 0.25]], [[1, 2], [3, 6]]))
+    assert metrics["reward"] == pytest.approx(1.5 / 4)
+    assert metrics["accuracy"] == pytest.approx(3 / 4)
+    assert (metrics["length"], metrics["length_right"], metrics["length_wrong"]) == pytest.approx((3, 11 / 3, 1))
+    assert metrics["finished"] == pytest.approx(3 / 4) and metrics["entropy"] == pytest.approx(1)
+    assert metrics["silent_groups"] == pytest.approx(1 / 2)
+
+
+def test_pass_at_k_is_the_unbiased_estimate() -> None:
+    # n = 4: one right gives pass@2 = 1 - C(3,2)/C(4,2) = 1/2; three right gives 1 - C(1,2)/C(4,2) = 1
+    accuracy_PG = torch.tensor([[1.0, 0, 0, 0], [1, 1, 1, 0]])
+    assert pass_at_k(accuracy_PG) == pytest.approx({"pass@2": 0.75, "pass@4": 1.0})
+    assert pass_at_k(accuracy_PG[:, :3]) == pytest.approx({"pass@2": (1 - 1 / 3 + 1) / 2})  # C(2,2)/C(3,2) = 1/3
+    assert pass_at_k(accuracy_PG[:, :1]) == {}
