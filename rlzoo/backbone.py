@@ -27,7 +27,13 @@ logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
 from bitsandbytes.nn import Linear4bit  # noqa: E402
 from peft import LoraConfig, get_peft_model  # noqa: E402
 from peft.tuners.lora import LoraLayer  # noqa: E402
-from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig  # noqa: E402
+from transformers import (  # noqa: E402
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    BitsAndBytesConfig,
+    PreTrainedTokenizerFast,
+)
+from transformers.models.auto.tokenization_auto import get_tokenizer_config  # noqa: E402
 from transformers.utils import logging as transformers_logging  # noqa: E402
 
 from rlzoo import lora  # noqa: E402
@@ -114,7 +120,7 @@ class Backbone:
         )
         with _quiet_loading():
             try:
-                tokenizer = AutoTokenizer.from_pretrained(name)
+                tokenizer = _load_tokenizer(name)
                 model = AutoModelForCausalLM.from_pretrained(
                     name,
                     dtype=dtype,
@@ -231,6 +237,7 @@ def _attach(
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # PEFT asks transformers by a name that is on its way out
+            warnings.filterwarnings("ignore", message="fan_in_fan_out")  # GPT-2: PEFT notices and does what is right
             wrapped = get_peft_model(model, config.lora.to_peft(config.model), low_cpu_mem_usage=True)
     except ValueError as error:
         linear = sorted({name.rsplit(".", 1)[-1] for name, module in model.named_modules() if _is_linear(module)})
@@ -288,6 +295,18 @@ def _locate(model: str) -> str:
             f"backbone.model {model!r} is not a folder: give an existing one, a name on the Hub, or 'shipped'"
         )
     return model
+
+
+def _load_tokenizer(name: str) -> Any:
+    """Load the tokenizer as its own folder declares it.
+
+    For some model types, Qwen2 among them, `AutoTokenizer` overrules the declaration: it rebuilds the model family's
+    own tokenizer from the vocabulary, and one that `tokenizer.json` defines completely (of characters, say) then drops
+    every space without a word.
+    """
+    declared = get_tokenizer_config(name).get("tokenizer_class")
+    loader = PreTrainedTokenizerFast if declared in ("TokenizersBackend", "PreTrainedTokenizerFast") else AutoTokenizer
+    return loader.from_pretrained(name)
 
 
 def _why_not_loaded(model: str, error: Exception) -> str:
