@@ -1,0 +1,198 @@
+"""Small worlds that the tests of `advantages` and `objectives` share: a rollout, an optimizer step, an exact policy.
+
+Everything is float64, so that equal means equal to 1e-12.
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass, fields, replace
+
+import torch
+from torch import Tensor
+
+from advantages import Credit, ShapeContext, at_last_token, shape_reward
+from objectives import Objective, PolicyOutput, TokenBatch
+
+LOSS_FIELDS = {"ref_logp": ("ref_logp_BT",), "value": ("old_value_BT", "return_BT")}
+"""Need -> what the trainer hands over in the batch because of it."""
+POLICY_FIELDS = {"value": "value_BT", "entropy": "entropy_BT"}
+
+
+@dataclass(frozen=True)
+class World:
+    """A rollout of P prompts with G responses each, and what the policies say of its tokens one update later."""
+
+    mask_NT: Tensor
+    group_N: Tensor
+    accuracy_PG: Tensor
+    reward_N: Tensor
+    logp_NT: Tensor
+    old_logp_NT: Tensor
+    ref_logp_NT: Tensor
+    value_NT: Tensor
+    old_value_NT: Tensor
+    entropy_NT: Tensor
+    max_length: int
+
+    def on_policy(self) -> World:
+        """The same rollout before the first update: every ratio is 1, and the critic is the one that sampled."""
+        return replace(self, logp_NT=self.old_logp_NT, value_NT=self.old_value_NT)
+
+    def rows(self, index: Tensor) -> World:
+        """Some of the responses; the accuracies stay those of all prompts."""
+        tensors = {f.name: getattr(self, f.name)[index] for f in fields(self) if f.name.endswith(("_N", "_NT"))}
+        return replace(self, **tensors)
+
+
+SEQUENCE_LOG_RATIOS = (
+    *(4.5e-4, -1e-4, 3.5e-4, -3.5e-4),  # mixed group, right on even places: clipped, alive, alive, clipped
+    *(-5e-4, -1e-4, 1e-4, 5e-4),  # all wrong
+    *(-5e-4, -1e-4, 1e-4, 5e-4),  # all right
+    *(-5e-4, 5e-4, -5e-4, 1e-4),  # mixed, right on the first place: alive below, alive above, clipped, alive
+)
+"""Per-token means of the responses' log-ratios, on both sides of GSPO's edges, log(1 - 3e-4) and log(1 + 4e-4)."""
+
+UNEQUAL_LENGTHS = (3, 7, 5, 1, 6, 2, 4, 7, 5, 7, 3, 6, 2, 4, 6, 7)
+
+
+def world(seed: int = 0) -> World:
+    """Four prompts with four responses each: mixed, all wrong, all right, mixed. Lengths 1 to 7 of at most 7.
+
+    Single tokens' log-ratios spread by 0.25, so clips of 0.2 act on some of them; their means per response are set to
+    `SEQUENCE_LOG_RATIOS`, so that GSPO's clip acts on some responses and not on others.
+    """
+    generator = torch.Generator().manual_seed(seed)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+    rows, steps = 16, 7
+    right_PG = torch.tensor([[1, 0, 1, 0], [0, 0, 0, 0], [1, 1, 1, 1], [1, 0, 0, 0]], dtype=torch.float64)
+    length_N = torch.tensor(UNEQUAL_LENGTHS)
+    mask_NT = torch.arange(steps) < length_N[:, None]
+    old_logp_NT = torch.where(mask_NT, -normal(rows, steps).abs() - 0.1, 0)
+    noise_NT = torch.where(mask_NT, 0.25 * normal(rows, steps), 0)
+    noise_NT = noise_NT - noise_NT.sum(dim=1, keepdim=True) / length_N[:, None]
+    mean_N = torch.tensor(SEQUENCE_LOG_RATIOS, dtype=torch.float64)
+
+    def inside(x_NT: Tensor) -> Tensor:
+        return torch.where(mask_NT, x_NT, 0)
+
+    old_value_NT = inside(normal(rows, steps) * 0.3 + 0.5)
+    return World(
+        mask_NT=mask_NT,
+        group_N=torch.arange(4).repeat_interleave(4),
+        accuracy_PG=right_PG,
+        reward_N=right_PG.flatten(),
+        logp_NT=inside(old_logp_NT + noise_NT + mean_N[:, None]),
+        old_logp_NT=old_logp_NT,
+        ref_logp_NT=inside(old_logp_NT + 0.3 * normal(rows, steps)),
+        value_NT=inside(old_value_NT + 0.3 * normal(rows, steps)),
+        old_value_NT=old_value_NT,
+        entropy_NT=inside(normal(rows, steps).abs()),
+        max_length=steps,
+    )
+
+
+def credit(objective: Objective, w: World) -> tuple[Credit, tuple[float | None, ...]]:
+    """Shape the rewards and estimate the advantages; also what the shapers carry to the next step."""
+    needs = objective.needs
+    context = ShapeContext(
+        w.mask_NT, w.old_logp_NT, w.ref_logp_NT if "ref_logp" in needs else None, max_length=w.max_length
+    )
+    states = [part.initial_state() for part in objective.shape]
+    reward_NT, following = shape_reward(objective.shape, at_last_token(w.reward_N, w.mask_NT), context, states)
+    value_NT = w.old_value_NT if "value" in needs else None
+    return objective.advantage(reward_NT, w.mask_NT, w.group_N, value_NT), following
+
+
+def kept(objective: Objective, w: World) -> World:
+    """The rows that the objective trains on."""
+    keep_P = objective.select(w.accuracy_PG)
+    return w.rows(keep_P.repeat_interleave(w.accuracy_PG.shape[1]))
+
+
+def step(objective: Objective, w: World) -> tuple[PolicyOutput, TokenBatch]:
+    """The whole optimizer step of a trainer that supplies exactly what the objective needs. Selection comes before."""
+    needs = objective.needs
+    assigned, _ = credit(objective, w)
+    batch = TokenBatch(
+        mask_BT=w.mask_NT,
+        weight_BT=objective.aggregate(w.mask_NT, torch.float64),
+        advantage_BT=assigned.advantage_NT,
+        old_logp_BT=w.old_logp_NT,
+        ref_logp_BT=w.ref_logp_NT if "ref_logp" in needs else None,
+        old_value_BT=w.old_value_NT if "value" in needs else None,
+        return_BT=assigned.return_NT,
+    )
+    return policy(objective, w), batch
+
+
+def policy(objective: Objective, w: World) -> PolicyOutput:
+    """Fresh leaves with gradients, for exactly what the objective needs."""
+    needs = objective.needs
+    return PolicyOutput(
+        logp_BT=leaf(w.logp_NT),
+        value_BT=leaf(w.value_NT) if "value" in needs else None,
+        entropy_BT=leaf(w.entropy_NT) if "entropy" in needs else None,
+    )
+
+
+def leaf(x: Tensor) -> Tensor:
+    return x.detach().clone().requires_grad_()
+
+
+def gradients(out: PolicyOutput) -> dict[str, Tensor]:
+    """Gradient of every field that is there; zeros where nothing flowed."""
+    leaves = {f.name: getattr(out, f.name) for f in fields(out) if getattr(out, f.name) is not None}
+    return {name: torch.zeros_like(x) if x.grad is None else x.grad for name, x in leaves.items()}
+
+
+def loss_and_gradients(objective: Objective, out: PolicyOutput, batch: TokenBatch) -> tuple[Tensor, dict[str, Tensor]]:
+    loss = objective.loss(out, batch)
+    loss.backward()
+    return loss.detach(), gradients(out)
+
+
+@dataclass(frozen=True)
+class Tabular:
+    """Every response of a policy over the tokens (a, b, end), at most `longest` long, and its exact probability.
+
+    A response ends with the end token, or is cut at `longest`. One row of logits per prefix.
+    """
+
+    logits_SV: Tensor
+    token_RT: Tensor
+    state_RT: Tensor
+    mask_RT: Tensor
+    reward_R: Tensor
+
+    @property
+    def logp_RT(self) -> Tensor:
+        """Log-probs of the responses' tokens; has the gradient of the logits."""
+        return torch.where(self.mask_RT, self.logits_SV.log_softmax(dim=1)[self.state_RT, self.token_RT], 0)
+
+    @property
+    def probability_R(self) -> Tensor:
+        return self.logp_RT.sum(dim=1).exp()
+
+    def true_gradient(self) -> Tensor:
+        """Gradient of J = E[reward], by enumeration."""
+        (gradient,) = torch.autograd.grad((self.probability_R * self.reward_R).sum(), self.logits_SV)
+        return gradient
+
+
+def tabular(seed: int = 0, longest: int = 3, binary: bool = False) -> Tabular:
+    generator = torch.Generator().manual_seed(seed)
+    end = 2
+    prefixes = [p for n in range(longest) for p in itertools.product((0, 1), repeat=n)]
+    responses = [(*p, end) for p in prefixes] + list(itertools.product((0, 1), repeat=longest))
+    shape = (len(responses), longest)
+    token_RT, state_RT, mask_RT = (torch.zeros(shape, dtype=torch.long) for _ in range(3))
+    for i, response in enumerate(responses):
+        for t, token in enumerate(response):
+            token_RT[i, t], state_RT[i, t], mask_RT[i, t] = token, prefixes.index(response[:t]), 1
+    reward_R = torch.randn(len(responses), generator=generator, dtype=torch.float64)
+    logits_SV = torch.randn(len(prefixes), 3, generator=generator, dtype=torch.float64).requires_grad_()
+    return Tabular(logits_SV, token_RT, state_RT, mask_RT.bool(), (reward_R > 0).double() if binary else reward_R)
