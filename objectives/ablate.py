@@ -148,4 +148,6 @@ def _written(table: Mapping[str, Any], key: str) -> str:
     value = cell[name]
     if isinstance(value, float):
         return f"{value:g}" if float(f"{value:g}") == value else repr(value)
+    if isinstance(value, bool):
+        return str(value).lower()
     return "none" if value is None else str(value)
