@@ -1,0 +1,264 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from scipy import stats
+from torch import Tensor
+from transformers import AutoModelForCausalLM, MistralConfig, MistralForCausalLM
+
+from rlzoo import kv_cache, sampler
+from rlzoo.backbone import Backbone, BackboneConfig
+from rlzoo.errors import UserError
+from rlzoo.forward import policy_forward
+from rlzoo.sampler import SampleRequest, Samples, sample
+from tests.rlzoo.models import random_adapter, write_model
+
+TEXTS = ["3+4=", "sort 52413: ", "x", "12-7="]
+
+
+def request(backbone: Backbone, seed: int = 0, **changes: object) -> SampleRequest:
+    base = SampleRequest(
+        theta=random_adapter(backbone, seed),
+        prompts=[backbone.encode(text) for text in TEXTS],
+        group_size=5,
+        max_new_tokens=20,
+        seed=seed,
+        step=3,
+        prompt_keys=[10, 11, 12, 13],
+        temperature=1.3,
+    )
+    return replace(base, **changes)
+
+
+def company(backbone: Backbone) -> list[SampleRequest]:
+    """Requests that differ in everything."""
+    first = request(backbone, 1)
+    return [
+        first,
+        request(backbone, 2, prompts=[backbone.encode("a much longer prompt than the others: 1+1=")], prompt_keys=[4]),
+        request(backbone, 3, theta=None, temperature=0.8, max_new_tokens=3),
+        request(backbone, 4, greedy=True, group_size=1),
+        request(backbone, 5, theta=first.theta, group_size=2, max_new_tokens=33),  # an adapter shared by two requests
+        request(backbone, 6, theta=None, step=0),
+    ]
+
+
+def check_same(one: Samples, other: Samples) -> None:
+    assert torch.equal(one.response_NT, other.response_NT)
+    assert torch.equal(one.mask_NT, other.mask_NT)
+    assert torch.equal(one.finished_N, other.finished_N)
+    torch.testing.assert_close(one.logp_NT, other.logp_NT, rtol=0, atol=2e-5)
+
+
+def check_form(backbone: Backbone, asked: SampleRequest, got: Samples) -> None:
+    """Everything `Samples` promises."""
+    rows, width = got.response_NT.shape
+    length_N = got.mask_NT.sum(dim=1)
+    assert rows == len(asked.prompts) * asked.group_size
+    assert width == length_N.max() <= asked.max_new_tokens and length_N.min() >= 1
+    assert torch.equal(got.mask_NT, torch.arange(width) < length_N[:, None])
+    ends = torch.isin(got.response_NT, torch.tensor(backbone.end_ids)) & got.mask_NT
+    assert torch.equal(ends.any(dim=1), got.finished_N)
+    last = torch.zeros_like(ends).scatter(1, length_N[:, None] - 1, True)
+    assert not (ends & ~last).any(), "nothing follows an end token"
+    assert (length_N[~got.finished_N] == asked.max_new_tokens).all(), "only the limit cuts a response"
+    assert not got.response_NT[~got.mask_NT].any() and not got.logp_NT[~got.mask_NT].any()
+    assert (got.response_NT.dtype, got.mask_NT.dtype, got.logp_NT.dtype) == (torch.int64, torch.bool, torch.float32)
+
+
+def scored(backbone: Backbone, asked: SampleRequest, got: Samples) -> Tensor:
+    prompts = [prompt for prompt in asked.prompts for _ in range(asked.group_size)]
+    stack = None if asked.theta is None else backbone.stack([asked.theta])
+    slot_B = torch.zeros(len(prompts), dtype=torch.long)
+    with torch.no_grad():
+        out = policy_forward(
+            backbone, stack, slot_B, prompts, got.response_NT, got.mask_NT, temperature=asked.temperature
+        )
+    return out.logp_BT
+
+
+def test_log_probs_are_those_the_trainer_computes(backbone: Backbone) -> None:
+    asked = company(backbone)
+    for one, got in zip(asked, sample(backbone, asked), strict=True):
+        check_form(backbone, one, got)
+        assert (scored(backbone, one, got) - got.logp_NT).abs().max() < 2e-5
+
+
+def test_a_request_gets_the_same_samples_in_any_company(backbone: Backbone) -> None:
+    asked, state = company(backbone), torch.random.get_rng_state()
+    together = sample(backbone, asked)
+    for one, got in zip(asked, together, strict=True):
+        check_same(sample(backbone, [one])[0], got)
+    for one, other in zip(together, reversed(sample(backbone, asked[::-1])), strict=True):
+        check_same(one, other)
+    for max_rows in (1, 7, 40):
+        for one, other in zip(together, sample(backbone, asked, max_rows=max_rows), strict=True):
+            check_same(one, other)
+    assert torch.equal(torch.random.get_rng_state(), state)
+
+
+def test_a_part_of_a_request_is_that_part_of_its_answer(nf4: Backbone) -> None:
+    whole = request(nf4)
+    got = sample(nf4, [whole])[0]
+    part = sample(nf4, [replace(whole, prompts=whole.prompts[2:3], prompt_keys=[12], group_size=3)])[0]
+    width = part.response_NT.shape[1]
+    assert torch.equal(part.response_NT, got.response_NT[10:13, :width])
+    short = sample(nf4, [replace(whole, max_new_tokens=2)])[0]
+    assert torch.equal(short.response_NT, got.response_NT[:, :2])
+
+
+def test_seed_step_prompt_and_sample_each_change_the_draw(nf4: Backbone) -> None:
+    base = request(nf4, prompts=[nf4.encode("3+4=")] * 2, prompt_keys=[1, 2], group_size=4)
+    got = sample(nf4, [base, replace(base, seed=9), replace(base, step=9), replace(base, prompt_keys=[3, 4])])
+    responses = [tuple(row) for answer in got for row in answer.response_NT.tolist()]
+    assert len(set(responses)) == len(responses) == 32
+    same = sample(nf4, [replace(base, prompt_keys=[1, 1])])[0].response_NT
+    assert torch.equal(same[:4], same[4:])
+
+
+def test_tokens_follow_the_softmax_of_the_tempered_logits(fp32: Backbone) -> None:
+    """Chi-square of the first token over 4000 samples, and of the second given the likeliest first."""
+    n, temperature, theta = 4000, 0.7, random_adapter(fp32, 1)
+    prompt = fp32.encode("3+4=")
+    got = sample(
+        fp32, [SampleRequest(theta, [prompt], n, 2, seed=5, step=0, prompt_keys=[0], temperature=temperature)]
+    )[0]
+    favourite = int(got.response_NT[:, 0].mode().values)
+    after = got.response_NT[got.response_NT[:, 0] == favourite, 1]
+    for context, drawn in ((prompt, got.response_NT[:, 0]), ([*prompt, favourite], after)):
+        tokens = torch.tensor([context])
+        with torch.no_grad(), fp32.adapters(fp32.stack([theta]), torch.tensor([0])):
+            logits = fp32(tokens, torch.ones_like(tokens), keep=1).logits[0, 0]
+        expected = (logits / temperature).double().softmax(0) * len(drawn)
+        counts = torch.bincount(drawn, minlength=fp32.vocab_size).double()
+        rare = expected < 5
+        assert (~rare).sum() > 5 and len(drawn) > 300
+        observed = torch.cat([counts[~rare], counts[rare].sum()[None]])
+        wanted = torch.cat([expected[~rare], expected[rare].sum()[None]])
+        assert stats.chisquare(observed.numpy(), wanted.numpy()).pvalue > 1e-3
+
+
+def test_greedy_is_hugging_faces_greedy(qwen_folder: Path, fp32: Backbone) -> None:
+    model = AutoModelForCausalLM.from_pretrained(qwen_folder, dtype=torch.float32).eval()
+    asked = request(fp32, theta=None, greedy=True, group_size=2, temperature=1.0, max_new_tokens=30)
+    got = sample(fp32, [asked, request(fp32, 1)])[0]
+    assert torch.equal(got.response_NT[0::2], got.response_NT[1::2])
+    for prompt, response, mask in zip(asked.prompts, got.response_NT[::2], got.mask_NT[::2], strict=True):
+        tokens = torch.tensor([prompt])
+        theirs = model.generate(
+            tokens, attention_mask=torch.ones_like(tokens), do_sample=False, max_new_tokens=30, pad_token_id=0
+        )
+        assert response[mask].tolist() == theirs[0, len(prompt) :].tolist()
+
+
+def test_an_adapter_changes_what_is_sampled_and_a_fresh_one_does_not(backbone: Backbone) -> None:
+    base, fresh, trained = sample(
+        backbone,
+        [request(backbone, theta=theta) for theta in (None, backbone.new_adapter(8), random_adapter(backbone, 8))],
+    )
+    check_same(base, fresh)
+    assert base.response_NT.shape != trained.response_NT.shape or not torch.equal(base.response_NT, trained.response_NT)
+
+
+def test_rows_that_end_early_leave_the_batch(nf4: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The batch shrinks; when all have ended, nothing more is decoded; and the threshold changes no sample."""
+    widths: list[int] = []
+    forward = nf4.model.forward
+
+    def counting(*args: object, **kwargs: object) -> object:
+        widths.append(kwargs["input_ids"].shape[0])
+        return forward(*args, **kwargs)
+
+    monkeypatch.setattr(nf4.model, "forward", counting)
+    monkeypatch.setattr(nf4, "end_ids", list(range(1, 40)))  # about every third token ends a response
+    asked = [request(nf4, seed, max_new_tokens=60, group_size=20) for seed in (1, 2)]
+    got = sample(nf4, asked)
+    longest = max(answer.response_NT.shape[1] for answer in got)
+    assert all(answer.finished_N.all() for answer in got) and longest < 60
+    assert widths[0] == 8 and widths[1] <= 160 and widths[-1] < 20 and len(widths) == longest
+    assert widths[1:] == sorted(widths[1:], reverse=True)
+    monkeypatch.setattr(sampler, "COMPACT_BELOW", 0.0)
+    for one, other in zip(got, sample(nf4, asked), strict=True):
+        check_same(one, other)
+
+
+def test_a_prompt_is_prefilled_once_and_the_cache_may_outgrow_its_room(
+    nf4: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fed: list[tuple[int, ...]] = []
+    monkeypatch.setattr(sampler, "RESERVE", 1)
+    hook = nf4.model.get_input_embeddings().register_forward_hook(lambda m, args, out: fed.append(tuple(args[0].shape)))
+    asked = request(nf4, max_new_tokens=30)
+    got = sample(nf4, [asked])[0]
+    hook.remove()
+    assert fed[0] == (4, 12) and all(shape[1] == 1 for shape in fed[1:])
+    assert (scored(nf4, asked, got) - got.logp_NT).abs().max() < 2e-5
+
+
+def test_reserved_cache_is_the_dynamic_cache() -> None:
+    """Same keys and values after prefill, repetition, growth past the room and removal of rows."""
+    torch.manual_seed(0)
+    ours, theirs = kv_cache.ReservedLayer(capacity=6), kv_cache.DynamicLayer()
+    for step, (rows, width) in enumerate([(3, 5), (6, 1), (6, 1), (6, 1), (2, 1), (2, 9)]):
+        if step in (1, 4):
+            kept = torch.tensor([0, 0, 1, 1, 2, 2] if step == 1 else [1, 4])
+            ours.batch_select_indices(kept)
+            theirs.batch_select_indices(kept)
+        new = torch.randn(2, rows, 2, width, 4)
+        for mine, reference in zip(ours.update(*new), theirs.update(*new), strict=True):
+            assert torch.equal(mine, reference)
+        assert ours.get_seq_length() == theirs.get_seq_length()
+
+
+def test_sliding_windows_work_too(tmp_path: Path) -> None:
+    """A model whose attention reaches back 6 tokens, decoded beyond that."""
+    folder = write_model(MistralForCausalLM, MistralConfig, tmp_path, sliding_window=6)
+    made = Backbone.load(BackboneConfig(model=str(folder), precision="fp32", device="cpu"))
+    asked = [request(made, 1), request(made, 2)]
+    for one, got in zip(asked, sample(made, asked), strict=True):
+        assert got.response_NT.shape[1] > 12
+        assert (scored(made, one, got) - got.logp_NT).abs().max() < 2e-5
+
+
+def test_several_end_tokens(nf4: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nf4, "end_ids", [1, 30, 31, 32, 33, 34, 35, 36, 37, 38, 39])
+    asked = request(nf4, group_size=30)
+    got = sample(nf4, [asked])[0]
+    check_form(nf4, asked, got)
+    assert len(set(got.response_NT[range(120), got.mask_NT.sum(1) - 1][got.finished_N].tolist())) > 3
+
+
+def test_no_requests_no_samples(nf4: Backbone) -> None:
+    assert sample(nf4, []) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"temperature": 0.0}, "for the likeliest token set greedy"),
+        ({"temperature": float("nan")}, "temperature must be above 0"),
+        ({"group_size": 0}, "each must be at least 1"),
+        ({"max_new_tokens": 0}, "each must be at least 1"),
+        ({"prompts": [], "prompt_keys": []}, "0 prompts"),
+        ({"prompts": [[5], [], [5], [5]]}, "a prompt is empty"),
+        ({"max_new_tokens": 160 - 11}, r"a prompt of 12 tokens with max_new_tokens 149 exceeds .* context of 160"),
+    ],
+)
+def test_what_cannot_be_sampled_is_said_before_anything_is(
+    nf4: Backbone, changes: dict[str, object], message: str
+) -> None:
+    with pytest.raises(UserError, match=message):
+        sample(nf4, [request(nf4), request(nf4, **changes)])
+
+
+def test_a_broken_run_does_not_reach_its_neighbours(nf4: Backbone) -> None:
+    asked = company(nf4)
+    broken = replace(asked[1], theta=asked[1].theta * float("nan"))
+    got = sample(nf4, [asked[0], broken, *asked[2:]])
+    assert got[1].logp_NT[got[1].mask_NT].isnan().all()
+    for one, other in zip(sample(nf4, asked), got, strict=True):
+        if one.response_NT.shape[0] != 5:  # all but the broken request
+            check_same(one, other)
