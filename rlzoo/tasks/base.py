@@ -1,0 +1,99 @@
+"""A task: problems that are a pure function of (split, index), and a verdict on completions.
+
+    problem(split, index) -> Problem        score(problems, completions) -> Scores
+
+Accuracy and reward are separate. Accuracy is the task's own verdict (0 or 1, or a fraction for graded data): it is what
+evaluation reports and what dynamic sampling looks at. The reward is what training maximizes; it equals the accuracy
+unless a reward function is named. No small format term is added by default: where a group's std divides the advantage,
+a tiny difference between two wrong answers would count as much as right against wrong.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from rlzoo.tasks.rewards import RewardFunction
+
+if TYPE_CHECKING:
+    from rlzoo.tasks.config import TaskConfig
+
+Split = Literal["train", "test"]
+Prompt = str | list[dict[str, str]]
+"""Text, or chat messages such as `[{"role": "user", "content": "2+2?"}]` that go through the model's chat template."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One item: `columns` is what reward functions receive, each as a keyword whose value is a list over the items."""
+
+    prompt: Prompt
+    answer: str
+    columns: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Scores:
+    """One entry per completion. A reward of None means unscorable: the response is left out of its group's baseline."""
+
+    reward: list[float | None]
+    accuracy: list[float]
+
+
+class Task(ABC):
+    """What a trainer asks for problems and verdicts. A subclass defines `from_config`, `size`, `problem` and `grade`.
+
+    `reward` and `accuracy` are import paths of functions (see `rlzoo.tasks.rewards`) that take the place of `grade`.
+    """
+
+    kind: ClassVar[str]
+    """The name before the colon: `sort` in `sort:hard`, `jsonl` in `jsonl:data.jsonl`."""
+    uses: ClassVar[frozenset[str]] = frozenset()
+    """The fields of TaskConfig that this kind reads, apart from name, reward and accuracy. All others are rejected."""
+
+    def __init__(self, name: str, level: str | None = None, reward: str | None = None, accuracy: str | None = None):
+        self.name = name
+        self.level = level
+        self._reward = RewardFunction.load(reward, "reward") if reward else None
+        self._accuracy = RewardFunction.load(accuracy, "accuracy") if accuracy else None
+
+    @classmethod
+    @abstractmethod
+    def from_config(cls, config: TaskConfig, argument: str) -> Task:
+        """Build the task; `argument` is what stands after the colon of the name, or ''."""
+
+    @abstractmethod
+    def size(self, split: Split) -> int | None:
+        """Number of problems in the split; None means that every index is valid."""
+
+    @abstractmethod
+    def problem(self, split: Split, index: int) -> Problem:
+        """The problem at `index`, always the same one for the same arguments.
+
+        Raises:
+            IndexError: `index` is outside a finite split.
+        """
+
+    @abstractmethod
+    def grade(self, problem: Problem, completion: str) -> float:
+        """The task's own verdict on one completion: 0 or 1, or a fraction for graded data."""
+
+    @property
+    def label(self) -> str:
+        """The shortest string that names the task: `sort:hard`."""
+        return f"{self.name}:{self.level}" if self.level else self.name
+
+    def score(self, problems: Sequence[Problem], completions: Sequence[str]) -> Scores:
+        """Score completion i as a response to problem i (a problem is repeated for each of its samples).
+
+        Raises:
+            UserError: a named function raised, or returned the wrong length or something that is not a finite number.
+        """
+        if self._accuracy is None:
+            accuracy = [float(self.grade(p, c)) for p, c in zip(problems, completions, strict=True)]
+        else:
+            accuracy = self._accuracy.without_none(problems, completions)
+        reward = list(accuracy) if self._reward is None else self._reward(problems, completions)
+        return Scores(reward=reward, accuracy=accuracy)

@@ -1,0 +1,55 @@
+"""The settings of a task. A string is a config too: `sort`, `sort:hard`, `jsonl:train.jsonl`, `hf:openai/gsm8k`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+
+class TaskConfig(BaseModel):
+    """Every kind of task reads `name`, `reward` and `accuracy` and declares which others it reads (`Task.uses`).
+
+    None means not set; a field that is set and that the kind does not read is an error, never ignored.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    """`kind` or `kind:argument`; the argument is a level, a path, or a name, as the kind says."""
+    level: str | None = None
+    """Difficulty of a procedural task: easy, medium, hard, or mixed."""
+    reward: str | None = None
+    """Import path of the reward function (`package.module:function` or `file.py:function`); None: the accuracy."""
+    accuracy: str | None = None
+    """Import path of the function that decides what is right; None: the task's own verdict."""
+
+    prompt_column: str | None = None
+    """Column with the prompt, text or chat messages; None: `prompt`."""
+    answer_column: str | None = None
+    """Column with the right answer; None: `answer`."""
+    system: str | None = None
+    """System message put before every prompt; makes a text prompt a chat."""
+    chat: bool | None = None
+    """True: a text prompt is sent as a user message, through the model's chat template. None: as it is."""
+    subset: str | None = None
+    """Configuration of a Hub data set, such as `main` of gsm8k."""
+    train_split: str | None = None
+    """Split to train on; None: `train`."""
+    test_split: str | None = None
+    """Split to test on; None: `test`. Not together with `test_fraction`."""
+    test_path: str | None = None
+    """JSON-lines file to test on; None: `test_fraction` of the training file is held out."""
+    test_fraction: float | None = Field(default=None, gt=0, lt=1)
+    """Share of the training data held out as the test split, chosen by a hash of the prompt."""
+    options: dict[str, Any] | None = None
+    """Settings of the generator behind the task (reasoning-gym: the data set's own configuration)."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_string(cls, value: Any) -> Any:
+        return {"name": value} if isinstance(value, str) else value
+
+    def given(self) -> frozenset[str]:
+        """The names of the fields that are set."""
+        return frozenset(name for name in type(self).model_fields if getattr(self, name) is not None)

@@ -1,0 +1,113 @@
+"""Tasks over rows of data: columns become prompt, answer and what reward functions receive."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from hashlib import blake2b
+from typing import Any, Protocol
+
+from rlzoo.errors import UserError, nearest
+from rlzoo.tasks.answers import matches
+from rlzoo.tasks.base import Problem, Prompt, Split, Task
+from rlzoo.tasks.config import TaskConfig
+
+TABLE_FIELDS = frozenset({"prompt_column", "answer_column", "system", "chat"})
+
+
+class Rows(Protocol):
+    """A list of mappings, or a `datasets.Dataset`."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, index: int) -> Mapping[str, Any]: ...
+
+
+class TableTask(Task):
+    """Problems are the rows of two tables; the verdict is `answers.matches`, or the function named as `accuracy`."""
+
+    def __init__(self, config: TaskConfig, train: Rows, test: Rows):
+        super().__init__(config.name, None, config.reward, config.accuracy)
+        self._rows: dict[Split, Rows] = {"train": train, "test": test}
+        self._prompt_column = config.prompt_column or "prompt"
+        self._answer_column = config.answer_column or "answer"
+        self._answer_needed = config.accuracy is None or config.answer_column is not None
+        self._chat, self._system = chat_settings(config)
+        for split, rows in self._rows.items():
+            if len(rows) == 0:
+                raise UserError(f"task {self.name!r}: the {split} split is empty")
+            self.problem(split, 0)
+
+    def size(self, split: Split) -> int:
+        return len(self._rows[split])
+
+    def problem(self, split: Split, index: int) -> Problem:
+        """As for every task.
+
+        Raises:
+            UserError: the row has no such column, or its prompt is neither text nor chat messages.
+        """
+        if not 0 <= index < self.size(split):
+            raise IndexError(f"task {self.name!r}: no {split} problem {index}; there are {self.size(split)}")
+        row = dict(self._rows[split][index])
+        where = f"task {self.name!r}, {split} row {index}"
+        prompt = as_prompt(column(row, self._prompt_column, "prompt_column", where), self._chat, self._system, where)
+        columns = {name: value for name, value in row.items() if name != self._prompt_column}
+        if not self._answer_needed and self._answer_column not in row:
+            return Problem(prompt, "", columns)
+        answer = column(row, self._answer_column, "answer_column", where)
+        return Problem(prompt, str(answer), columns)
+
+    def grade(self, problem: Problem, completion: str) -> float:
+        return float(matches(completion, problem.answer))
+
+
+def column(row: Mapping[str, Any], name: str, setting: str, where: str) -> Any:
+    """The value of a column that has to be there."""
+    if row.get(name) is None:
+        problem = f"column {name!r} is empty" if name in row else f"no column {name!r}"
+        raise UserError(f"{where}: {problem}; set {setting} to one that is there: {nearest(name, row)}")
+    return row[name]
+
+
+def chat_settings(config: TaskConfig) -> tuple[bool, str | None]:
+    """Whether text prompts become user messages, and the system message."""
+    if config.system is not None and config.chat is False:
+        raise UserError(
+            f"task {config.name!r}: a system message needs a chat; remove chat = false or the system message"
+        )
+    return bool(config.chat) or config.system is not None, config.system
+
+
+def as_prompt(value: Any, chat: bool, system: str | None, where: str) -> Prompt:
+    """Text as it is or as a user message; chat messages with the system message before them.
+
+    Raises:
+        UserError: neither text nor a list of messages with the strings `role` and `content`.
+    """
+    if isinstance(value, str):
+        if not chat:
+            return value
+        value = [{"role": "user", "content": value}]
+    if not isinstance(value, Sequence) or not value or not all(_is_message(m) for m in value):
+        raise UserError(
+            f"{where}: the prompt is {str(value)[:60]!r}; it has to be text or chat messages such as "
+            '[{"role": "user", "content": "..."}]'
+        )
+    messages = [{"role": m["role"], "content": m["content"]} for m in value]
+    return messages if system is None else [{"role": "system", "content": system}, *messages]
+
+
+def _is_message(value: Any) -> bool:
+    return isinstance(value, Mapping) and all(isinstance(value.get(key), str) for key in ("role", "content"))
+
+
+def held_out(prompts: Sequence[Any], fraction: float) -> list[Split]:
+    """The split of each row: the distinct prompts with the smallest hashes, rounded up, are the test split.
+
+    Rows with the same prompt stay together; the order of the rows plays no part.
+    """
+    texts = [json.dumps(prompt, sort_keys=True, default=str) for prompt in prompts]
+    distinct = sorted(set(texts), key=lambda text: blake2b(text.encode(), digest_size=8).digest())
+    test = set(distinct[: math.ceil(fraction * len(distinct))])
+    return ["test" if text in test else "train" for text in texts]
