@@ -167,11 +167,14 @@ class Fleet:
             temperature=temperature_B.to(device),
             **want,
         )
-        split = [
-            [None] * len(parts) if x is None else list(x.split(counts.tolist()))
+        columns = [
+            [None] * len(parts) if x is None else x.split(counts.tolist())
             for x in (out.logp_BT, out.value_BT, out.entropy_BT)
         ]
-        return {k: PolicyOutput(*(column[j] for column in split)) for j, k in enumerate(parts)}
+        widths = [part.mask_NT.shape[1] for part in parts.values()]
+        rows = zip(widths, *columns, strict=True)  # each request is cut back to its own width
+        outputs = [PolicyOutput(*(None if x is None else x[:, :width] for x in row)) for width, *row in rows]
+        return dict(zip(parts, outputs, strict=True))
 
 
 def micro_batches(tokens: Sequence[Tokens], budget: int) -> Iterator[dict[int, Tensor]]:

@@ -58,7 +58,9 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         eos_token_id=tokenizer.eos_token_id,
         bos_token_id=None,
     )
-    Qwen2ForCausalLM(config).save_pretrained(folder)
+    model = Qwen2ForCausalLM(config)
+    model.generation_config.eos_token_id = list(range(1, 98, 6))  # many end tokens: responses differ in length
+    model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
 
