@@ -91,7 +91,7 @@ class Group(Advantage, kind="group"):
     shown: ClassVar[tuple[str, ...]] = ("scale",)
 
     scale: Literal["std", "none"] = "std"
-    ddof: Literal[0, 1] = 1
+    ddof: int = Field(default=1, ge=0, le=1)
     """1: divide squares by n-1 (unbiased variance). 0: by n (population)."""
     eps: float = Field(default=1e-6, ge=0)
 

@@ -1,0 +1,170 @@
+"""Every single changed cell or field of every preset is noticed: in selection, loss, gradients, or what adapts.
+
+The mutants come from the registry of parts, so a new part or field is covered the day it exists. What is refused at
+construction counts as noticed. The few changes that rightly alter nothing here are listed with their reason, and the
+list is checked too.
+"""
+
+from __future__ import annotations
+
+import functools
+import types
+import typing
+
+import pytest
+import torch
+from torch import Tensor
+
+from advantages import Part
+from objectives import Objective, get, names
+from objectives.ablate import FAMILIES
+from tests import zoo
+
+MISFITS = (
+    "needs a trained critic: set value=",
+    "never uses: set advantage='gae', or value='none'",
+    "is inert: set surrogate='linear', or ratio='token'",
+    "rate does nothing without a target: set target",
+    "greater than or equal to 1",  # all has one round, no more and no fewer
+)
+"""The only reasons to refuse a mutant."""
+
+REQUIRED = {"constant": "aggregate.budget=7"}
+"""Kind -> its fields that have no default."""
+
+INERT = {
+    ("dapo", "select.max_rounds=11"): "how often to resample is the sampling loop's business, not the tensors'",
+}
+
+PRESETS = ("reinforce", "ppo", "grpo", "dapo", "gspo")
+
+
+def mutants(objective: Objective) -> list[str]:
+    """All single changes, in the notation of ablations."""
+    changes: list[str] = []
+    for column, family in FAMILIES.items():
+        here = [part for part in objective.parts if isinstance(part, family)]
+        kinds = [kind for kind in family.members if kind not in [part.kind for part in here]]
+        changes += [f"{column}={kind}" + (f",{REQUIRED[kind]}" if kind in REQUIRED else "") for kind in kinds]
+        if here and column in ("shape", "kl", "value", "entropy"):
+            changes.append(f"{column}=none")
+        for part in here:
+            changes += [
+                f"{column}.{field}={value}" for field in type(part).model_fields for value in other(part, field)
+            ]
+    return changes
+
+
+def other(part: Part, field: str) -> list[str]:
+    """Other values for a field: every other word, the other truth, off or on, a number half as large again."""
+    value, annotation = getattr(part, field), type(part).model_fields[field].annotation
+    if typing.get_origin(annotation) is typing.Literal:
+        return [str(word) for word in typing.get_args(annotation) if word != value]
+    if isinstance(value, bool):
+        return [str(not value).lower()]
+    if value is None:
+        assert isinstance(annotation, types.UnionType)
+        return ["1.0002" if float in typing.get_args(annotation) else "5"]
+    if isinstance(value, int):
+        return [str(value + 1 if allowed(part, field, value + 1) else value - 1)]
+    return [f"{value * 1.5:g}" if allowed(part, field, value * 1.5) else f"{value / 2:g}"]
+
+
+def allowed(part: Part, field: str, value: float) -> bool:
+    try:
+        type(part)(**{**{name: getattr(part, name) for name in type(part).model_fields}, field: value})
+    except ValueError:
+        return False
+    return True
+
+
+def outcome(objective: Objective) -> dict[str, Tensor]:
+    """All that an objective decides about one rollout and one update, row by row of the whole rollout."""
+    w = zoo.world()
+    keep_N = objective.select(w.accuracy_PG).repeat_interleave(4)
+    chosen = zoo.kept(objective, w)
+    loss, gradients = zoo.loss_and_gradients(objective, *zoo.step(objective, chosen))
+    states = [-1.0 if state is None else state for state in zoo.credit(objective, chosen)[1]]
+    return {
+        "keep": keep_N.double(),
+        "states": torch.tensor(states, dtype=torch.float64),
+        "loss": loss,
+        **{name: torch.zeros(16, 7, dtype=torch.float64).index_put((keep_N,), g) for name, g in gradients.items()},
+    }
+
+
+@functools.cache
+def outcome_of(name: str) -> dict[str, Tensor]:
+    return outcome(get(name))
+
+
+def differs(name: str, mutant: str) -> bool:
+    before = outcome_of(name)
+    after = outcome(get(f"{name}[{mutant}]"))
+    if before.keys() != after.keys():
+        return True
+    return any(x.shape != after[key].shape or (x - after[key]).abs().sum() > 1e-9 for key, x in before.items())
+
+
+CASES = [(name, mutant) for name in PRESETS for mutant in mutants(get(name))]
+
+
+@pytest.mark.parametrize(("name", "mutant"), CASES, ids=lambda x: x)
+def test_mutant_is_noticed(name: str, mutant: str) -> None:
+    try:
+        noticed = differs(name, mutant)
+    except ValueError as refusal:
+        assert any(reason in str(refusal) for reason in MISFITS), refusal
+        return
+    assert noticed != ((name, mutant) in INERT)
+
+
+def test_every_inert_change_is_a_mutant() -> None:
+    assert INERT.keys() <= set(CASES)
+
+
+def test_mutants_cover_the_table() -> None:
+    """At least one mutant per column of every preset, and one per field of every part in its row."""
+    for name in PRESETS:
+        changed = {mutant.partition("=")[0] for preset, mutant in CASES if preset == name}
+        assert changed >= set(FAMILIES), name
+        for part in get(name).parts:
+            column = next(column for column, family in FAMILIES.items() if isinstance(part, family))
+            assert changed >= {f"{column}.{field}" for field in type(part).model_fields}
+    assert len(CASES) > 130
+    assert set(PRESETS) <= set(names())
+
+
+@pytest.mark.parametrize(("name", "mutant"), CASES, ids=lambda x: x)
+def test_mutants_name_reads_back(name: str, mutant: str) -> None:
+    full = f"{name}[{mutant}]"
+    try:
+        mutated = get(full)
+    except ValueError:
+        return  # refused, which the test above looks at
+    assert get(mutated.name) == mutated
+    assert Objective.model_validate_json(mutated.model_dump_json()) == mutated
+    assert mutated.name.startswith(f"{name}[")
+
+
+@pytest.mark.parametrize("kind", ["k1", "k2", "k3"])
+def test_straight_through_is_noticed(kind: str) -> None:
+    """Fields of parts that no preset has: the estimators' gradients differ though the values of k1 and k3 stay."""
+    if kind == "k2":
+        with pytest.raises(ValueError, match="kl 'k2' has no field 'straight_through'"):
+            get("grpo[kl=k2,kl.straight_through=true]")
+        return
+    plain, through = outcome_of(f"grpo[kl={kind}]"), outcome_of(f"grpo[kl={kind},kl.straight_through=true]")
+    torch.testing.assert_close(plain["loss"], through["loss"], rtol=1e-12, atol=1e-14)
+    assert (plain["logp_BT"] - through["logp_BT"]).abs().max() > 1e-5
+
+
+@pytest.mark.parametrize("change", ["floor=0.9", "cap=1.1"])
+def test_bounds_of_clipped_weight_are_noticed(change: str) -> None:
+    plain = outcome_of("grpo[surrogate=clipped_weight]")
+    bounded = outcome_of(f"grpo[surrogate=clipped_weight,surrogate.{change}]")
+    assert (plain["logp_BT"] - bounded["logp_BT"]).abs().max() > 1e-3
+
+
+def test_a_second_mutant_is_not_hidden_by_the_first() -> None:
+    assert not torch.equal(outcome_of("gspo[ratio=token]")["loss"], outcome_of("gspo[ratio=token,kl=k3]")["loss"])
