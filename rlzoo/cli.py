@@ -1,0 +1,239 @@
+"""The command line: what to type, and what happens when something goes wrong.
+
+Results go to stdout, progress and errors to stderr. Exit codes: 0 done, 1 a run failed, 2 something in the input to
+mend, 130 interrupted. Each command imports what it needs when it runs: help and errors should not wait for torch.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
+
+app = typer.Typer(
+    name="rlzoo",
+    help="Policy-gradient objectives for language models, side by side on one shared 4-bit LoRA backbone.",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for a machine to read.")]
+Config = Annotated[
+    Path | None, typer.Option("--config", "-c", help="Settings: a TOML file, or the config.json of a run folder.")
+]
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", "-s", metavar="NAME=VALUE", help="One setting over the file's: train.steps=100. Repeatable."),
+]
+Task = Annotated[str | None, typer.Option("--task", "-t", help="Task, such as sort, add:hard, jsonl:PATH, hf:NAME.")]
+Out = Annotated[Path | None, typer.Option("--out", "-o", help="Folder for the results; runs/TASK/... if not given.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on with what the folder holds; start what it does not.")]
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def main() -> None:
+    """Run the command line: the console script."""
+    app()
+
+
+def command(function: Function) -> Function:
+    """Register a command whose UserErrors become a message without a traceback, and whose Ctrl-C a way to go on."""
+
+    @functools.wraps(function)
+    def guarded(*args: Any, **kwargs: Any) -> Any:
+        from rlzoo.errors import UserError
+
+        try:
+            return function(*args, **kwargs)
+        except UserError as error:
+            complain(str(error))
+            raise typer.Exit(BAD_INPUT) from None
+        except KeyboardInterrupt as interrupt:
+            complain(str(interrupt) or "interrupted", kind="stopped")
+            raise typer.Exit(INTERRUPTED) from None
+
+    app.command(name=function.__name__.removesuffix("_"))(guarded)
+    return function
+
+
+def complain(message: str, kind: str = "error") -> None:
+    """Print a message for a person on stderr."""
+    Console(stderr=True, highlight=False, soft_wrap=True).print(Text(f"{kind}: ", style="bold red") + Text(message))
+
+
+def print_json(value: Any) -> None:
+    """Print a value as JSON on stdout."""
+    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+@command
+def list_(
+    as_json: Json = False,
+    as_markdown: Annotated[
+        bool, typer.Option("--markdown", help="Print the table as it stands in the README.")
+    ] = False,
+) -> None:
+    """Show all objectives: one row per algorithm, one column per part."""
+    from rlzoo import cli_zoo
+
+    if as_json:
+        print_json(cli_zoo.rows())
+    elif as_markdown:
+        sys.stdout.write(cli_zoo.markdown())
+    else:
+        cli_zoo.print_list(Console())
+
+
+@command
+def show(
+    name: Annotated[str, typer.Argument(help="An objective, or an ablation such as 'gspo[[ratio=token]]'.")],
+    as_json: Json = False,
+) -> None:
+    """Show one objective: its equation, its paper, and every setting."""
+    from rlzoo import cli_zoo
+
+    objective = cli_zoo.find(name)
+    if as_json:
+        print_json(cli_zoo.described(objective))
+    else:
+        cli_zoo.print_page(Console(), objective)
+
+
+@command
+def train(
+    objective: Annotated[
+        str | None, typer.Argument(help="An objective, or an ablation of one; see rlzoo list.")
+    ] = None,
+    task: Task = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of prompts, noise and first adapter.")] = None,
+    config: Config = None,
+    assignments: Set = None,
+    out: Out = None,
+    resume: Resume = False,
+    as_json: Json = False,
+) -> None:
+    """Train one objective with one seed."""
+    from rlzoo import cli_report, cli_run
+    from rlzoo.config import RunConfig
+
+    given = {"objective": objective, "task": task, "seed": seed}
+    summary = cli_run.train_command(cli_run.settings(RunConfig, config, assignments or [], given), out, resume)
+    if as_json:
+        print_json(summary)
+    else:
+        console = Console()
+        console.print(cli_report.run_table([summary]))
+        cli_run.print_notes(console, [*cli_report.failures([summary]), f"Run and curves: {summary['folder']}"])
+    if summary["state"] == "failed":
+        raise typer.Exit(FAILED)
+
+
+@command
+def compare(
+    objectives: Annotated[
+        list[str] | None, typer.Argument(help="Objectives or ablations; all of rlzoo list if not given.")
+    ] = None,
+    task: Task = None,
+    seeds: Annotated[int | None, typer.Option(min=1, help="Number of seeds per objective.")] = None,
+    config: Config = None,
+    assignments: Set = None,
+    out: Out = None,
+    resume: Resume = False,
+    as_json: Json = False,
+) -> None:
+    """Train objectives side by side, each with several seeds, and compare them."""
+    import objectives as zoo
+    from rlzoo import cli_report, cli_run
+    from rlzoo.config import CompareConfig
+
+    given = {"objectives": objectives or None, "task": task, "seeds": seeds}
+    chosen = cli_run.settings(CompareConfig, config, assignments or [], given, objectives=zoo.names())
+    comparison = cli_run.compare_command(chosen, out, resume)
+    if as_json:
+        rows = [row.as_dict() for row in comparison.rows]
+        print_json({"folder": str(comparison.folder), "rows": rows, "runs": comparison.summaries})
+    else:
+        console = Console()
+        console.print(cli_report.comparison_table(comparison, console.width))
+        cli_run.print_notes(console, cli_report.comparison_notes(comparison))
+    if cli_report.failures(comparison.summaries):
+        raise typer.Exit(FAILED)
+
+
+@command
+def evaluate(
+    runs: Annotated[list[Path] | None, typer.Argument(help="Run folders; none: the base model.")] = None,
+    base: Annotated[bool, typer.Option("--base", help="Evaluate the base model as well.")] = False,
+    task: Task = None,
+    prompts: Annotated[int | None, typer.Option(min=1, help="Held-out problems.")] = None,
+    samples: Annotated[int | None, typer.Option(min=1, help="Responses per problem; 8 give pass@2, 4 and 8.")] = None,
+    greedy: Annotated[bool, typer.Option("--greedy", help="The most likely response instead of samples.")] = False,
+    config: Annotated[
+        Path | None, typer.Option("--config", "-c", help="Settings for the base model, a TOML file.")
+    ] = None,
+    assignments: Set = None,
+    as_json: Json = False,
+) -> None:
+    """Measure trained runs, or the base model, on held-out problems."""
+    from rlzoo import cli_report, cli_run
+    from rlzoo.errors import UserError
+
+    if runs and config:
+        raise UserError("run folders bring their own settings: leave out --config, or change single ones with --set")
+    results = cli_run.evaluate_command(
+        runs or [],
+        base,
+        config,
+        task=task,
+        prompts=prompts,
+        samples=samples,
+        greedy=greedy,
+        assignments=assignments or [],
+    )
+    if as_json:
+        print_json(results)
+    else:
+        Console().print(cli_report.evaluation_table(results))
+
+
+@command
+def curves(
+    folders: Annotated[list[Path], typer.Argument(help="Run folders, or folders of runs; also while they train.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="File: .png (makes an .svg too), .svg or .pdf.")],
+    tokens: Annotated[bool, typer.Option("--tokens", help="Against sampled tokens instead of training steps.")] = False,
+) -> None:
+    """Draw the learning curves of any runs into one figure."""
+    from rlzoo import cli_run
+
+    paths = cli_run.curves_command(folders, out, "tokens_sampled" if tokens else "step")
+    Console().print(Text(f"drawn: {', '.join(map(str, paths))}"))
+
+
+@command
+def warmstart(
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the model.")],
+    config: Annotated[Path | None, typer.Option("--config", "-c", help="Settings, a TOML file.")] = None,
+    assignments: Set = None,
+    as_json: Json = False,
+) -> None:
+    """Train a small base model from scratch on demonstrations of the procedural tasks."""
+    from rlzoo import cli_run
+
+    summary = cli_run.warmstart_command(out, config, assignments or [])
+    if as_json:
+        print_json(summary)
+    else:
+        Console().print(Text(f"The model is in {out}. Try it: rlzoo evaluate --set backbone.model={out}"))

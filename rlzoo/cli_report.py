@@ -1,0 +1,139 @@
+"""Outcomes on the screen: the table of a comparison, of single runs, and of evaluations."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from rlzoo.palette import ink
+from rlzoo.progress import clock_time, short_count
+from rlzoo.stats import Interval, paired
+
+if TYPE_CHECKING:
+    from rlzoo.compare import Comparison
+
+
+def comparison_table(comparison: Comparison, width: int = 100) -> Table:
+    """Return one row per algorithm: held-out accuracy with 95% intervals over seeds, and what it cost.
+
+    Args:
+        width: columns of the terminal; the table fits 80.
+    """
+    table = Table(box=None, pad_edge=False, padding=(0, 3 if width >= 100 else 1, 0, 0), header_style="dim")
+    table.add_column("", no_wrap=True)
+    headings = ("before\n%", "after\n%", "gain\npoints", "to the best\npoints", "length\ntokens")
+    for heading in (*headings, "sampled\ntokens", "engine\ntime"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    differences = to_the_best(comparison.summaries)
+    for position, row in enumerate(comparison.rows):
+        name = Text(row.objective, style=ink(position))
+        if row.failed:
+            name.append(f" {row.failed} of {row.seeds} failed", style="bold red")
+        table.add_row(
+            name,
+            plus_minus(row.before),
+            plus_minus(row.after),
+            points(row.gain),
+            points(differences.get(row.objective)),
+            f"{number(row.length_before)}→{number(row.length_after)}",
+            short_count(row.tokens_sampled),
+            clock_time(row.engine_s),
+        )
+    return table
+
+
+def comparison_notes(comparison: Comparison) -> list[str]:
+    """Return what a reader of the table should know: how to read it, what failed, where everything is."""
+    notes = [
+        f"Held-out accuracy, mean ± 95% t interval over {max(row.seeds for row in comparison.rows)} seeds; gain and "
+        "distance to the best are paired by seed, and dim where these seeds cannot tell their sign. Tokens and engine "
+        f"time are means per run; together the runs took {clock_time(comparison.elapsed_s)}."
+    ]
+    notes += failures(comparison.summaries)
+    notes.append(f"Curves, table and runs: {comparison.folder}")
+    return notes
+
+
+def failures(summaries: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return one line per failed run."""
+    return [f"FAILED {s['name']}: {s['failure']}" for s in summaries if s["state"] == "failed"]
+
+
+def to_the_best(summaries: Sequence[Mapping[str, Any]]) -> dict[str, Interval]:
+    """Return, for each algorithm but the best, its final accuracy minus the best's, paired by seed."""
+    after: dict[str, dict[int, float]] = {}
+    for s in summaries:
+        if s["state"] == "done":
+            after.setdefault(s["objective"], {})[s["seed"]] = s["after"]["accuracy"]
+    if not after:
+        return {}
+    best = max(after, key=lambda name: sum(after[name].values()) / len(after[name]))
+    return {
+        name: paired(values, after[best])
+        for name, values in after.items()
+        if name != best and values.keys() & after[best].keys()
+    }
+
+
+def run_table(summaries: Sequence[Mapping[str, Any]]) -> Table:
+    """Return one row per run."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for heading in ("run", "state", "steps", "before", "after", "length", "sampled tokens", "time"):
+        table.add_column(heading, justify="left" if heading in ("run", "state") else "right")
+    for s in summaries:
+        before, after = s["before"] or {}, s["after"] or {}
+        table.add_row(
+            s["name"],
+            Text(s["state"], style="green" if s["state"] == "done" else "bold red"),
+            str(s["step"]),
+            *(f"{e['accuracy']:.1%}" if e else "-" for e in (before, after)),
+            f"{number(before.get('length'))} → {number(after.get('length'))}",
+            short_count(s["tokens_sampled"]),
+            clock_time(s["elapsed_s"]),
+        )
+    return table
+
+
+def evaluation_table(results: Sequence[Mapping[str, Any]]) -> Table:
+    """Return one row per evaluated policy, with pass@k where there were several samples."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("policy")
+    passes = [key for key in results[0]["metrics"] if key.startswith("pass@")]
+    for heading in ("task", "prompts", "samples", "accuracy", *passes, "reward", "length", "finished"):
+        table.add_column(heading, justify="left" if heading == "task" else "right")
+    for result in results:
+        metrics = result["metrics"]
+        table.add_row(
+            result["policy"],
+            result["task"],
+            str(result["prompts"]),
+            "greedy" if result["greedy"] else str(result["samples"]),
+            *(f"{metrics[key]:.1%}" for key in ("accuracy", *passes)),
+            f"{metrics['reward']:.3f}",
+            number(metrics["length"]),
+            f"{metrics['finished']:.0%}",
+        )
+    return table
+
+
+def plus_minus(one: Interval | None, sign: str = "") -> str:
+    """Write an interval of a share in percent, `84.1 ± 3.9`; the width is left out where there is none."""
+    if one is None:
+        return "-"
+    return f"{100 * one.mean:{sign}.1f}" + (f" ± {100 * one.half_width:.1f}" if one.half_width else "")
+
+
+def points(one: Interval | None) -> Text:
+    """Write an interval of a difference of shares in percentage points, dim where its sign is not resolved."""
+    if one is None:
+        return Text("")
+    return Text(plus_minus(one, "+"), style={1: "green", -1: "red", 0: "dim"}[one.sign])
+
+
+def number(value: float | None) -> str:
+    """Write a number with one decimal, or a dash for none."""
+    return "-" if value is None else f"{value:.1f}"

@@ -1,0 +1,201 @@
+"""What the commands that need a model do: settings in, progress while they work, a table or JSON out."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
+from rich.text import Text
+
+import objectives
+from rlzoo import curves
+from rlzoo.backbone import Backbone
+from rlzoo.cli_settings import Model, override, read_file, validate
+from rlzoo.compare import Comparison, compare
+from rlzoo.config import CompareConfig, RunConfig, SharedConfig
+from rlzoo.errors import UserError
+from rlzoo.evaluate import evaluate_policy
+from rlzoo.progress import Progress, RunProgress
+from rlzoo.record import ADAPTER, CONFIG, CURVES, RunFolder
+from rlzoo.tasks import load_task
+from rlzoo.train import train
+
+err = Console(stderr=True)
+
+
+def settings(
+    model: type[Model], file: Path | None, assignments: Sequence[str], given: dict[str, Any], **defaults: Any
+) -> Model:
+    """Return the settings of a command: defaults, under the file, under what options gave, under --set.
+
+    Raises:
+        UserError: see `cli_settings`.
+    """
+    table = {**defaults, **(read_file(file) if file else {})}
+    table |= {key: value for key, value in given.items() if value is not None}
+    on_top = [*(key for key, value in given.items() if value is not None), *assignments]
+    source = " with ".join(filter(None, [str(file or ""), "the command line's settings" if on_top or not file else ""]))
+    return validate(model, override(table, assignments), source)
+
+
+def train_command(config: RunConfig, out: Path | None, resume: bool) -> dict[str, Any]:
+    """Train one run, draw its curves, and return its summary."""
+    folder = out or default_folder(config.task.name) / config.name
+    with watched([config], folder) as on_record:
+        summary = train(config, folder, resume=resume, on_record=on_record)
+    draw_run(folder)
+    return {"folder": str(folder), **summary}
+
+
+def compare_command(config: CompareConfig, out: Path | None, resume: bool) -> Comparison:
+    """Train every objective with every seed and return the comparison."""
+    folder = out or default_folder(config.task.name) / "compare"
+    with watched(config.runs(), folder) as on_record:
+        return compare(config, folder, resume=resume, on_record=on_record)
+
+
+def evaluate_command(folders: Sequence[Path], with_base: bool, file: Path | None, **given: Any) -> list[dict[str, Any]]:
+    """Evaluate the adapters of run folders, each with its run's settings and what was given over them.
+
+    Without a folder, or `with_base`, the base model itself is evaluated.
+    """
+    jobs: list[tuple[str, Path | None, SharedConfig]] = []
+    for folder in folders:
+        RunFolder.open(folder)
+        jobs.append((str(folder), folder / ADAPTER, evaluation_settings(RunConfig, folder / CONFIG, **given)))
+    if not jobs or with_base:
+        base = jobs[0][2] if jobs else evaluation_settings(SharedConfig, file, **given)
+        jobs.insert(0, ("base", None, base))
+    results = []
+    loaded: dict[Any, Backbone] = {}
+    for policy, adapter, config in jobs:
+        if config.backbone not in loaded:
+            loaded = {config.backbone: Backbone.load(config.backbone)}
+        backbone = loaded[config.backbone]
+        theta = backbone.load_adapter(adapter).to(backbone.device) if adapter else None
+        evaluation = evaluate_policy(
+            backbone,
+            load_task(config.task),
+            theta,
+            config.evaluation,
+            max_new_tokens=config.train.max_new_tokens,
+            temperature=config.train.temperature,
+        )
+        results.append(
+            {
+                "policy": policy,
+                "task": config.task.name,
+                "prompts": len(evaluation.rollout.problems),
+                "samples": config.evaluation.samples,
+                "greedy": config.evaluation.greedy,
+                "metrics": evaluation.metrics,
+            }
+        )
+    return results
+
+
+def evaluation_settings(
+    model: type[Model],
+    file: Path | None,
+    *,
+    task: str | None,
+    prompts: int | None,
+    samples: int | None,
+    greedy: bool,
+    assignments: Sequence[str],
+) -> Model:
+    """Return the settings in a file with the options of `rlzoo evaluate` over them."""
+    options = {"prompts": prompts, "samples": 1 if greedy and samples is None else samples, "greedy": greedy or None}
+    texts = [f"evaluation.{key}={str(value).lower()}" for key, value in options.items() if value is not None]
+    return settings(model, file, [*texts, *assignments], {"task": task})
+
+
+def curves_command(folders: Sequence[Path], out: Path, x: curves.Horizontal) -> list[Path]:
+    """Draw the runs found in the folders and below them; returns the files."""
+    found = sorted({path.parent for folder in folders for path in folder.rglob(CONFIG)}, key=str)
+    if not found:
+        raise UserError(f"there is no run (no {CONFIG}) in or below {', '.join(map(str, folders))}")
+    runs = [(folder, RunFolder.open(folder).read_json(CONFIG)) for folder in found]
+    order = {name: position for position, name in enumerate(objectives.names())}
+    runs.sort(key=lambda run: (order.get(run[1]["objective"]["name"], len(order)), str(run[0])))
+    drawn = [curves.Curves(c["objective"]["name"], c["seed"], RunFolder.open(f).read_metrics()) for f, c in runs]
+    return draw(drawn, out, x, title=", ".join(dict.fromkeys(c["task"]["name"] for _, c in runs)))
+
+
+def draw_run(folder: Path) -> None:
+    """Draw the curves of one run into its folder."""
+    config, run = RunFolder.open(folder).read_json(CONFIG), RunFolder.open(folder)
+    one = curves.Curves(config["objective"]["name"], config["seed"], run.read_metrics())
+    draw([one], folder / CURVES, "step", title=f"{one.algorithm} on {config['task']['name']}, seed {one.seed}")
+
+
+def draw(runs: Sequence[curves.Curves], out: Path, x: curves.Horizontal, title: str) -> list[Path]:
+    """Draw into `out` and, beside a PNG, an SVG of the same name."""
+    paths = [out, out.with_suffix(".svg")] if out.suffix == ".png" else [out]
+    try:
+        curves.draw(runs, paths, x=x, title=title)
+    except (OSError, ValueError) as error:
+        raise UserError(f"the curves could not be drawn into {out}: {error}") from error
+    return paths
+
+
+def warmstart_command(out: Path, file: Path | None, assignments: Sequence[str]) -> dict[str, Any]:
+    """Train a base model from scratch into a folder and return its summary."""
+    from rlzoo.warmstart import WarmstartConfig, warmstart
+
+    config = settings(WarmstartConfig, file, assignments, {})
+    with step_bar("warm start", config.steps) as on_step:
+        return warmstart(config, out, on_step)
+
+
+@contextmanager
+def watched(configs: Sequence[RunConfig], folder: Path) -> Iterator[Callable[[str, dict[str, Any]], None]]:
+    """Show the live table while runs train; on Ctrl-C say what is safe and how to go on."""
+    runs = [RunProgress(c.name, c.objective.name, c.seed, c.train.steps) for c in configs]
+    try:
+        with Progress(runs, err) as progress:
+            yield progress.on_event
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(
+            f"everything up to the last checkpoint is safe in {folder}. Continue with:\n  {resume_command()}"
+        ) from None
+
+
+@contextmanager
+def step_bar(label: str, steps: int) -> Iterator[Callable[[int, float], None]]:
+    """Show one bar for a loop that reports its step and loss."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("loss {task.fields[loss]:.3f}"),
+    )
+    with Bar(*columns, TimeRemainingColumn(), console=err) as bar:
+        task = bar.add_task(label, total=steps, loss=float("nan"))
+        yield lambda step, loss: bar.update(task, completed=step + 1, loss=loss)
+
+
+def resume_command() -> str:
+    """Return the command line that continues this one."""
+    arguments = sys.argv[1:]
+    return shlex.join(["rlzoo", *arguments, *([] if "--resume" in arguments else ["--resume"])])
+
+
+def default_folder(task: str) -> Path:
+    """Return where runs on a task go when nobody says: runs/TASK, with what no file name should have taken out."""
+    return Path("runs") / re.sub(r"[^\w.+-]+", "-", task).strip("-")
+
+
+def print_notes(console: Console, notes: Sequence[str]) -> None:
+    """Print lines below a table; those of failures stand out."""
+    console.print()
+    for note in notes:
+        console.print(Text(note, style="bold red" if note.startswith("FAILED") else "dim"))

@@ -1,0 +1,210 @@
+"""The command line as its users have it: output, exit codes, files, and what an interruption leaves."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+import objectives
+from rlzoo.cli import app
+from rlzoo.cli_zoo import markdown, paragraphs
+from rlzoo.record import METRICS, RunFolder
+
+# A run of seconds: a tiny random model, few prompts.
+SMALL = {
+    "train.steps": 2,
+    "train.prompts_per_step": 2,
+    "train.group_size": 2,
+    "train.minibatches": 2,
+    "train.max_new_tokens": 6,
+    "train.save_every": 1,
+    "evaluation.every": 2,
+    "evaluation.prompts": 4,
+}
+
+
+def rlzoo(*arguments: object, code: int = 0, width: int = 100) -> Result:
+    """Run a command in this process and check its exit code."""
+    result = CliRunner(env={"COLUMNS": str(width), "NO_COLOR": "1"}).invoke(app, [str(a) for a in arguments])
+    assert result.exit_code == code, result.output
+    assert "Traceback" not in result.output
+    return result
+
+
+def small(model: Path, **changes: Any) -> list[str]:
+    """The --set arguments of a small run; `train__steps=5` sets train.steps."""
+    table = SMALL | {"backbone.model": model, "backbone.device": "cpu"}
+    table |= {key.replace("__", "."): value for key, value in changes.items()}
+    return [part for key, value in table.items() for part in ("--set", f"{key}={value}")]
+
+
+def test_list_for_machines_is_the_registry() -> None:
+    rows = json.loads(rlzoo("list", "--json").stdout)
+    assert [row["name"] for row in rows] == objectives.names()
+    for row in rows:
+        assert {k: v for k, v in row.items() if k != "name"} == objectives.get(row["name"]).row()
+
+
+@pytest.mark.parametrize("width", [80, 220])
+def test_list_shows_every_cell_whole(width: int) -> None:
+    shown = "".join(rlzoo("list", width=width).stdout.split())
+    assert "…" not in shown
+    for row in json.loads(rlzoo("list", "--json").stdout):
+        for cell in row.values():
+            for word in cell.replace("(", " (").split():
+                assert word in shown
+
+
+def test_list_for_the_readme() -> None:
+    lines = rlzoo("list", "--markdown").stdout.splitlines()
+    assert "\n".join(lines) + "\n" == markdown()
+    assert {line.count("|") for line in lines} == {lines[0].count("|")}
+    assert [line.split("|")[1].strip() for line in lines[2:]] == objectives.names()
+
+
+def test_show_has_equation_paper_and_settings() -> None:
+    shown = rlzoo("show", "gspo").stdout
+    assert "exp(" in shown or "^(1/|y_i|)" in shown  # the equation
+    assert "2507.18071" in shown
+    assert "low = 0.0003, high = 0.0004" in shown
+
+
+def test_show_of_an_ablation_has_its_settings() -> None:
+    table = json.loads(rlzoo("show", "gspo[ratio=token]", "--json").stdout)
+    assert table["name"] == "gspo[ratio=token]"
+    assert table["settings"]["ratio"] == {"kind": "token"}
+    assert table["page"] == objectives.page("gspo")
+    assert "gspo[ratio=token]" in rlzoo("show", "gspo[ratio=token]").stdout
+
+
+def test_pages_are_wrapped_anew_and_equations_are_not() -> None:
+    text = "\n    a = b\n    c\n\nSource: one\ntwo.\n\nConstants: x\ny\nDisputed: z"
+    assert paragraphs(text) == ["", "    a = b", "    c", "", "Source: one two.", "", "Constants: x y", "Disputed: z"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["show", "grppo"], "unknown objective 'grppo'; did you mean 'grpo'?"),
+        (["show", "gspo[ratio=tokn]"], "did you mean 'token'?"),
+        (["train", "grppo"], "did you mean 'grpo'?"),
+        (["train", "grpo", "--task", "sorrt"], "did you mean 'sort'?"),
+        (["train", "grpo", "--set", "train.group_sise=4"], "did you mean 'group_size'?"),
+        (["train", "grpo", "--set", "train.group_size=1"], "2 or more"),
+        (["train", "grpo", "--config", "nowhere.toml"], "there is no file nowhere.toml"),
+        (["train"], "objective: is missing"),
+        (["compare", "grpo", "grpo"], "named once"),
+        (["evaluate", "nowhere"], "nowhere is not a run folder"),
+        (["curves", "nowhere", "--out", "x.png"], "there is no run"),
+    ],
+)
+def test_bad_input_is_a_message_and_exit_code_2(arguments: list[str], message: str, tmp_path: Path) -> None:
+    out = ["--out", str(tmp_path / "out")] if arguments[0] in ("train", "compare") else []
+    result = rlzoo(*arguments, *out, code=2)
+    assert result.stdout == ""
+    assert result.stderr.startswith("error: ")
+    assert message in result.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_unknown_command() -> None:
+    assert "No such command" in rlzoo("trian", code=2).stderr
+
+
+def test_train_fills_a_folder_and_prints_its_outcome(qwen_folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    result = rlzoo("train", "grpo", "--task", "sort:easy", *small(qwen_folder), "--out", out, "--json")
+    summary = json.loads(result.stdout)
+    assert (summary["objective"], summary["seed"], summary["step"], summary["state"]) == ("grpo", 0, 2, "done")
+    names = {path.name for path in out.iterdir()}
+    assert names >= {
+        "config.json",
+        "environment.json",
+        METRICS,
+        "samples.jsonl",
+        "summary.json",
+        "curves.png",
+        "adapter",
+    }
+    assert "held-out: grpo" in result.stderr
+
+    result = rlzoo("train", "grpo", "--task", "sort:easy", *small(qwen_folder), "--out", out, code=2)
+    assert "already holds a run" in result.stderr and "--resume" in result.stderr
+    result = rlzoo("train", "grpo", "--task", "sort", *small(qwen_folder), "--out", out, "--resume", code=2)
+    assert 'task.name: "sort:easy" in the folder, "sort" asked for' in result.stderr
+    before = (out / METRICS).read_bytes()
+    assert "grpo/seed0" in rlzoo("train", "-c", out / "config.json", "--out", out, "--resume").stdout
+    assert (out / METRICS).read_bytes() == before
+
+    again = tmp_path / "again"
+    rlzoo("train", "-c", out / "config.json", "--out", again)
+    assert without_times(RunFolder.open(again)) == without_times(RunFolder.open(out))
+
+
+def without_times(folder: RunFolder) -> list[dict[str, Any]]:
+    return [{k: v for k, v in r.items() if k not in ("elapsed_s", "engine_s")} for r in folder.read_metrics()]
+
+
+def test_compare_then_evaluate_and_draw(qwen_folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "comparison"
+    (tmp_path / "small.toml").write_text('objectives = ["grpo", "gspo"]\nseeds = 3\ntask = "sort:easy"\n')
+    arguments = ["compare", "-c", tmp_path / "small.toml", "--seeds", 2, *small(qwen_folder), "--out", out]
+    table = rlzoo(*arguments).stdout
+    assert [line.split()[0] for line in table.splitlines()[2:4]] == ["grpo", "gspo"]
+    assert "over 2 seeds" in table
+    data = json.loads(rlzoo(*arguments, "--resume", "--json").stdout)
+    assert [row["objective"] for row in data["rows"]] == ["grpo", "gspo"]
+    assert {(run["objective"], run["seed"]) for run in data["runs"]} == {
+        (name, seed) for name in ("grpo", "gspo") for seed in (0, 1)
+    }
+
+    runs = [out / "grpo" / "seed0", out / "gspo" / "seed1"]
+    results = json.loads(rlzoo("evaluate", *runs, "--base", "--samples", 4, "--prompts", 3, "--json").stdout)
+    assert [result["policy"] for result in results] == ["base", *map(str, runs)]
+    for result in results:
+        assert (result["prompts"], result["samples"]) == (3, 4)
+        assert result["metrics"]["accuracy"] <= result["metrics"]["pass@2"] <= result["metrics"]["pass@4"]
+    assert "greedy" in rlzoo("evaluate", runs[0], "--greedy").stdout
+
+    drawn = rlzoo("curves", out, "--out", tmp_path / "all.png", "--tokens").stdout
+    assert "all.svg" in drawn
+    assert (tmp_path / "all.png").stat().st_size > 10_000
+
+
+def test_the_last_evaluation_of_a_run_can_be_repeated(qwen_folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    rlzoo("train", "grpo", "--task", "sort:easy", *small(qwen_folder), "--out", out)
+    (result,) = json.loads(rlzoo("evaluate", out, "--json").stdout)
+    recorded = RunFolder.open(out).read_metrics()[-1]
+    for key in ("accuracy", "length", "entropy"):
+        assert result["metrics"][key] == pytest.approx(recorded[key], rel=1e-5)
+
+
+def test_ctrl_c_says_how_to_go_on_and_going_on_works(qwen_folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    arguments = ["train", "grpo", "--task", "sort:easy", *small(qwen_folder, train__steps=300), "--out", str(out)]
+    command = [sys.executable, "-m", "rlzoo", *arguments]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
+    while not (out / "state.pt").exists():
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    stdout, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130, stderr
+    assert stdout == "" and "Traceback" not in stderr
+    assert f"safe in {out}" in stderr
+    assert stderr.rstrip().endswith("--resume")
+    reached = RunFolder.open(out).read_metrics()[-1]["step"]
+    assert 1 <= reached < 300
+    differs = rlzoo(*arguments, "--set", f"train.steps={reached + 1}", "--resume", code=2)
+    assert f"train.steps: 300 in the folder, {reached + 1} asked for" in differs.stderr
