@@ -25,7 +25,7 @@ from rlzoo.stats import interval
 Horizontal = Literal["step", "tokens_sampled"]
 Array = NDArray[np.float64]
 
-HORIZONTAL_LABEL: dict[Horizontal, str] = {"step": "update steps", "tokens_sampled": "sampled tokens"}
+HORIZONTAL_LABEL: dict[Horizontal, str] = {"step": "training steps", "tokens_sampled": "sampled tokens"}
 
 GRID_POINTS = 200  # of a curve over tokens, where each run has positions of its own
 STEPS_PER_WINDOW = 25  # the smoothing window is the run's length divided by this
@@ -215,7 +215,7 @@ def _dress(ax: Axes, panel: Panel, x: Horizontal) -> None:
     if panel.full_range:
         ax.set_ylim(0, 1)
     elif panel.percent:
-        ax.set_ylim(bottom=0)
+        ax.set_ylim(0, min(ax.get_ylim()[1], 1.02))
 
 
 def _legend(figure: Figure, algorithms: Sequence[str], title: str) -> None:

@@ -41,6 +41,7 @@ class RunProgress:
     latest: dict[str, float] = field(default_factory=dict)
     accuracy_before: float | None = None
     accuracy: float | None = None
+    evaluations: int = 0
 
     def update(self, record: Mapping[str, Any]) -> None:
         """Take in one record."""
@@ -52,6 +53,7 @@ class RunProgress:
             self.latest = {key: value for key in SHOWN if (value := record.get(key)) is not None}
         elif kind == "eval":
             self.accuracy = record["accuracy"]
+            self.evaluations += 1
             self.accuracy_before = self.accuracy if self.accuracy_before is None else self.accuracy_before
         elif kind == "end":
             self.state = record["state"]
@@ -79,30 +81,44 @@ class Progress:
         self.seconds_between_lines = seconds_between_lines
         self.clock = clock
         self.started = self.last_line = clock()
-        self.live = (
-            Live(console=console, get_renderable=self.render, refresh_per_second=2, transient=False)
-            if console.is_terminal
-            else None
-        )
+        self.loading = console.status("loading the base model") if console.is_terminal else None
+        self.live: Live | None = None
+        self.begun = False
 
     def __enter__(self) -> Self:
         self.started = self.last_line = self.clock()
-        if self.live:
-            self.live.start()
+        if self.loading:
+            self.loading.start()
         return self
 
     def __exit__(self, *_: object) -> None:
+        if self.loading:
+            self.loading.stop()
         if self.live:
             self.live.stop()
-        else:
-            self.console.print(self.line(), highlight=False, soft_wrap=True)
+        elif self.begun:
+            self.print_line()
 
     def on_event(self, run: str, record: Mapping[str, Any]) -> None:
         """Take in a record of a run, and print a line if there is no terminal and it is time for one."""
         self.runs[run].update(record)
+        if not self.begun:
+            self.begin()
         if not self.live and self.clock() - self.last_line >= self.seconds_between_lines:
             self.last_line = self.clock()
-            self.console.print(self.line(), highlight=False, soft_wrap=True)
+            self.print_line()
+
+    def begin(self) -> None:
+        """Show the runs: the first has told something, so there is a model and nothing is wrong with the settings."""
+        self.begun = True
+        if self.loading:
+            self.loading.stop()
+            self.live = Live(console=self.console, get_renderable=self.render, refresh_per_second=2)
+            self.live.start()
+
+    def print_line(self) -> None:
+        """Print the state of everything in one line."""
+        self.console.print(self.line(), highlight=False, soft_wrap=True)
 
     @property
     def fraction(self) -> float:
@@ -155,7 +171,7 @@ class Progress:
 
     def _times(self) -> str:
         left = self.seconds_left
-        remaining = "estimating" if left is None else f"{clock_time(left)} left"
+        remaining = "done" if self.fraction == 1 else "estimating" if left is None else f"{clock_time(left)} left"
         return f"{clock_time(self.clock() - self.started)} elapsed, {remaining}"
 
 
@@ -170,7 +186,7 @@ def short_count(number: float) -> str:
     """Write a count with three digits: 950, 12.3k, 4.56M."""
     for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if number >= size:
-            return f"{number / size:.3g}{unit}"
+            return f"{number / size:#.3g}".rstrip(".") + unit
     return f"{number:.0f}"
 
 
@@ -187,6 +203,8 @@ def _cells(runs: Sequence[RunProgress]) -> list[RenderableType]:
     tokens = _mean(run.latest.get("tokens_sampled") for run in runs)
     before, now = _mean(run.accuracy_before for run in runs), _mean(run.accuracy for run in runs)
     heldout = "" if before is None or now is None else f"{before:.0%} → {now:.0%}"
+    if all(run.evaluations < 2 for run in runs):
+        heldout = heldout.partition(" ")[0]
     step = min(run.step for run in runs)
     return [
         f"{step}/{max(run.steps for run in runs)}",

@@ -34,12 +34,12 @@ def screen(progress: Progress) -> str:
     return capture.get()
 
 
-def terminal(height: int = 40) -> Console:
-    return Console(file=io.StringIO(), force_terminal=True, width=120, height=height, color_system=None)
+def console(height: int = 40, terminal: bool = False) -> Console:
+    return Console(file=io.StringIO(), force_terminal=terminal, width=120, height=height, color_system=None)
 
 
 def test_a_row_shows_the_latest_of_its_run() -> None:
-    progress = Progress(runs(), terminal())
+    progress = Progress(runs(), console())
     progress.on_event("alpha/seed1", {"kind": "start", "step": 0, "steps": 10})
     progress.on_event("alpha/seed1", {"kind": "eval", "step": 0, "accuracy": 0.125})
     progress.on_event("alpha/seed1", train(3, entropy=None))
@@ -53,7 +53,7 @@ def test_a_row_shows_the_latest_of_its_run() -> None:
 
 
 def test_runs_that_would_not_fit_are_shown_as_algorithms() -> None:
-    progress = Progress(runs(seeds=4), terminal(height=12))
+    progress = Progress(runs(seeds=4), console(height=12))
     for seed, reward in enumerate([0.1, 0.2, 0.3, 0.4]):
         progress.on_event(f"alpha/seed{seed}", train(5 + seed, reward=reward))
     lines = screen(progress).splitlines()
@@ -64,7 +64,7 @@ def test_runs_that_would_not_fit_are_shown_as_algorithms() -> None:
 
 def test_estimate_of_the_time_left() -> None:
     clock = Clock()
-    progress = Progress(runs(seeds=1), terminal(), clock=clock)
+    progress = Progress(runs(seeds=1), console(), clock=clock)
     progress.started = clock.now
     for name in ("alpha/seed0", "beta/seed0"):
         progress.on_event(name, {"kind": "start", "step": 0, "steps": 10})
@@ -78,7 +78,7 @@ def test_estimate_of_the_time_left() -> None:
 
 def test_estimate_of_a_resumed_run_counts_only_this_session() -> None:
     clock = Clock()
-    progress = Progress([RunProgress("a", "a", 0, 100)], terminal(), clock=clock)
+    progress = Progress([RunProgress("a", "a", 0, 100)], console(), clock=clock)
     progress.started = clock.now
     progress.on_event("a", {"kind": "start", "step": 90, "steps": 100})
     for step in (1, 90):  # what the folder already held is told again, to be shown
@@ -91,7 +91,7 @@ def test_estimate_of_a_resumed_run_counts_only_this_session() -> None:
 
 
 def test_a_failed_run_has_nothing_left_to_do() -> None:
-    progress = Progress(runs(seeds=1), terminal())
+    progress = Progress(runs(seeds=1), console())
     progress.on_event("alpha/seed0", train(10))
     progress.on_event("alpha/seed0", {"kind": "end", "step": 10, "state": "done"})
     progress.on_event("beta/seed0", {"kind": "end", "step": 2, "state": "failed"})
@@ -102,8 +102,8 @@ def test_a_failed_run_has_nothing_left_to_do() -> None:
 
 def test_without_a_terminal_a_line_now_and_then() -> None:
     clock, out = Clock(), io.StringIO()
-    console = Console(file=out, force_terminal=False, width=80)
-    with Progress(runs(seeds=1), console, seconds_between_lines=15, clock=clock) as progress:
+    narrow = Console(file=out, force_terminal=False, width=80)
+    with Progress(runs(seeds=1), narrow, seconds_between_lines=15, clock=clock) as progress:
         progress.on_event("alpha/seed0", {"kind": "eval", "step": 0, "accuracy": 0.5})
         assert out.getvalue() == ""
         clock.now += 20
@@ -114,12 +114,28 @@ def test_without_a_terminal_a_line_now_and_then() -> None:
 
 
 def test_in_a_terminal_the_table_is_redrawn_and_stays() -> None:
-    console = terminal()
-    with Progress(runs(), console) as progress:
+    screen = console(terminal=True)
+    with Progress(runs(), screen) as progress:
         progress.on_event("alpha/seed0", train(7))
-    assert "7/10" in console.file.getvalue()  # type: ignore[attr-defined]
+    assert "7/10" in screen.file.getvalue()  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_nothing_is_shown_of_runs_that_never_begin(terminal: bool) -> None:
+    screen = console(terminal=terminal)
+    with pytest.raises(ValueError, match="bad"), Progress(runs(), screen):
+        raise ValueError("bad settings")
+    text = screen.file.getvalue()  # type: ignore[attr-defined]
+    assert "alpha" not in text and "elapsed" not in text
 
 
 def test_forms_of_numbers() -> None:
     assert [clock_time(s) for s in (0, 59.6, 61, 3725)] == ["0:00", "1:00", "1:01", "1:02:05"]
-    assert [short_count(n) for n in (0, 950, 12_345, 4_560_000, 2e9)] == ["0", "950", "12.3k", "4.56M", "2G"]
+    assert [short_count(n) for n in (0, 950, 12_345, 4_560_000, 2e9, 123_456)] == [
+        "0",
+        "950",
+        "12.3k",
+        "4.56M",
+        "2.00G",
+        "123k",
+    ]
