@@ -17,6 +17,7 @@ from rlzoo.backbone import Backbone
 from rlzoo.config import CompareConfig
 from rlzoo.record import RunFolder
 from rlzoo.stats import Interval, interval, paired
+from rlzoo.tasks import Task
 from rlzoo.train import OnRecord, train_fleet
 
 COMPARISON = "comparison.json"
@@ -68,6 +69,7 @@ def compare(
     resume: bool = False,
     on_record: OnRecord | None = None,
     backbone: Backbone | None = None,
+    task: Task | None = None,
 ) -> Comparison:
     """Train all runs of a comparison together and summarize them.
 
@@ -78,8 +80,8 @@ def compare(
     """
     folder = Path(folder)
     runs = {run.name: (run, folder / run.name) for run in config.runs()}
-    summaries = list(train_fleet(runs, resume=resume, on_record=on_record, backbone=backbone).values())
-    return summarize(config, folder, summaries)
+    trained = train_fleet(runs, resume=resume, on_record=on_record, backbone=backbone, task=task)
+    return summarize(config, folder, list(trained.values()))
 
 
 def summarize(config: CompareConfig, folder: Path, summaries: list[dict[str, Any]]) -> Comparison:

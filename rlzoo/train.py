@@ -35,11 +35,11 @@ def train(
     resume: bool = False,
     on_record: OnRecord | None = None,
     backbone: Backbone | None = None,
+    task: Task | None = None,
 ) -> dict[str, Any]:
     """Train one run into `folder` and return its summary. A single run is a fleet of one."""
-    return train_fleet({config.name: (config, folder)}, resume=resume, on_record=on_record, backbone=backbone)[
-        config.name
-    ]
+    runs = {config.name: (config, folder)}
+    return train_fleet(runs, resume=resume, on_record=on_record, backbone=backbone, task=task)[config.name]
 
 
 def train_fleet(
@@ -48,13 +48,23 @@ def train_fleet(
     resume: bool = False,
     on_record: OnRecord | None = None,
     backbone: Backbone | None = None,
+    task: Task | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Train runs that share task and backbone together; returns name -> summary.
 
     A run whose loss or gradient is not finite stops, its state kept, with `state: "failed"` in its summary.
+
+    Args:
+        runs: name -> configuration and folder.
+        resume: take up folders that are there already.
+        on_record: called with (name, record) for every record of every run; see `rlzoo.progress`.
+        backbone, task: what to train on instead of loading what the configuration names.
+
+    Raises:
+        UserError: folder, model or task cannot be used, or a prompt does not fit the context.
     """
     first = next(iter(runs.values()))[0]
-    task = load_task(first.task)
+    task = task or load_task(first.task)
     made = {name: Run.create(config, folder, resume, name, on_record) for name, (config, folder) in runs.items()}
     backbone = backbone or Backbone.load(first.backbone)
     for run in made.values():

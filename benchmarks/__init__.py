@@ -1,0 +1,1 @@
+"""Recipes, measurements and their results. Run from a checkout; never installed."""

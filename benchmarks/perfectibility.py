@@ -1,0 +1,106 @@
+"""Perfectibility: on prompts the base solves 20-80% of the time, a sound algorithm reaches over 95% training accuracy.
+
+    python -m benchmarks.perfectibility --set task=sort:medium --out runs/perfectibility
+
+The test is that of 2510.26788 (its "sanity test"): problems that are neither hopeless nor done, trained on until they
+are solved. Training accuracy is measured on exactly these prompts, with fresh noise. Ends with a table.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from rlzoo.backbone import Backbone
+from rlzoo.cli_run import settings, watched
+from rlzoo.compare import Comparison, compare
+from rlzoo.config import CompareConfig
+from rlzoo.evaluate import evaluate_policy
+from rlzoo.tasks import Problem, Scores, Split, Task, load_task
+
+GOAL = 0.95
+LOW, HIGH = 0.2, 0.8
+
+
+class Half(Task):
+    """The problems of another task that the base half solves, as training and as test split."""
+
+    kind = "half"
+
+    def __init__(self, task: Task, problems: list[Problem]) -> None:
+        super().__init__(f"{task.label}, half solved")
+        self.task, self.problems = task, problems
+
+    @classmethod
+    def from_config(cls, config: object, argument: str) -> Task:
+        raise TypeError("made from another task and a backbone, not from settings")
+
+    def size(self, split: Split) -> int:
+        return len(self.problems)
+
+    def problem(self, split: Split, index: int) -> Problem:
+        return self.problems[index]
+
+    def grade(self, problem: Problem, completion: str) -> float:
+        return self.task.grade(problem, completion)
+
+    def score(self, problems: list[Problem], completions: list[str]) -> Scores:  # type: ignore[override]
+        return self.task.score(problems, completions)
+
+
+def half_solved(backbone: Backbone, task: Task, config: CompareConfig, candidates: int, samples: int) -> list[Problem]:
+    """Training problems whose share of right samples under the base lies between LOW and HIGH."""
+    problems = [task.problem("train", index) for index in range(candidates)]
+    probe = Half(task, problems)
+    wide = config.evaluation.model_copy(update={"prompts": candidates, "samples": samples, "greedy": False})
+    evaluation = evaluate_policy(
+        backbone, probe, None, wide, max_new_tokens=config.train.max_new_tokens, temperature=config.train.temperature
+    )
+    share_P = evaluation.rollout.accuracy_N.view(candidates, samples).mean(dim=1).tolist()
+    return [problem for problem, share in zip(problems, share_P, strict=True) if LOW <= share <= HIGH]
+
+
+def table(comparison: Comparison, steps: int) -> Table:
+    """One row per algorithm: training accuracy before, after, and the worst seed's."""
+    made = Table("algorithm", "before", "after", "worst seed", f"over {GOAL:.0%}", box=None)
+    for row in comparison.rows:
+        after = [s["after"]["accuracy"] for s in comparison.summaries if s["objective"] == row.objective and s["after"]]
+        assert row.before is not None and row.after is not None
+        made.add_row(
+            row.objective,
+            f"{row.before.mean:.1%}",
+            f"{row.after.mean:.1%}",
+            f"{min(after):.1%}",
+            f"{sum(a > GOAL for a in after)} of {len(after)} seeds in {steps} steps",
+        )
+    return made
+
+
+def main(
+    config: Annotated[Path, typer.Option("--config", "-c")] = Path("benchmarks/recipes/perfectibility.toml"),
+    out: Annotated[Path, typer.Option("--out", "-o")] = Path("runs/perfectibility"),
+    problems: Annotated[int, typer.Option(help="Half-solved problems to train on.")] = 64,
+    assignments: Annotated[list[str] | None, typer.Option("--set", metavar="A.B=C")] = None,
+    resume: bool = False,
+) -> None:
+    """Train every objective on half-solved problems and say which are perfected."""
+    chosen = settings(CompareConfig, config, assignments or [], {})
+    backbone, task = Backbone.load(chosen.backbone), load_task(chosen.task)
+    found = half_solved(backbone, task, chosen, candidates=4 * problems, samples=16)[:problems]
+    evaluation = chosen.evaluation.model_copy(update={"prompts": len(found)})
+    chosen = chosen.model_copy(update={"evaluation": evaluation})
+    console = Console()
+    console.print(
+        f"{task.label}: {len(found)} of {4 * problems} problems are solved {LOW:.0%} to {HIGH:.0%} of the time"
+    )
+    with watched(chosen.runs(), out) as on_record:
+        result = compare(chosen, out, resume=resume, on_record=on_record, backbone=backbone, task=Half(task, found))
+    console.print(table(result, chosen.train.steps))
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,53 @@
+"""The README tells the truth: its table is the registry's, its Python runs, its commands exist."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from objectives import get, names, registry
+from objectives.parts import Surrogate
+from rlzoo import cli, cli_zoo
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+
+
+def test_the_table_is_the_registrys() -> None:
+    table = re.search(r"<!-- table: rlzoo list --markdown -->\n(.*?)<!-- /table -->", README, re.DOTALL)
+    assert table is not None and table[1].strip() == cli_zoo.markdown().strip()
+
+
+@pytest.mark.parametrize("code", re.findall(r"```python\n(.*?)```", README, re.DOTALL), ids=lambda c: c.split("\n")[0])
+def test_python_blocks_run(code: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "_registry", dict(registry._registry))
+    monkeypatch.setattr(registry, "_pages", dict(registry._pages))
+    monkeypatch.setattr(Surrogate, "members", dict(Surrogate.members))
+    scope: dict[str, object] = {"__name__": "readme"}
+    exec(compile(code, "README.md", "exec"), scope)
+    if "loss" in scope:
+        # Rewards 1, 0, 1, 0: mean 1/2, std sqrt(4 * 1/4 / 3); at ratio 1 the loss is minus the mean advantage, 0.
+        assert scope["loss"].item() == pytest.approx(0)  # type: ignore[attr-defined]
+        advantage = 0.5 / ((1 / 3) ** 0.5 + 1e-6)
+        gradient = scope["logp_BT"].grad  # type: ignore[attr-defined]
+        assert gradient[:, 0].tolist() == pytest.approx([-advantage / 12, advantage / 12] * 2)
+    if "Soft" in scope:
+        assert get("grpo[surrogate=soft]").surrogate.kind == "soft"
+
+
+def test_commands_exist() -> None:
+    said = set(re.findall(r"^rlzoo (\w+)", README, re.MULTILINE))
+    assert said >= {"list", "show", "compare", "train", "evaluate"}
+    for name in said:
+        assert CliRunner().invoke(cli.app, [name, "--help"]).exit_code == 0
+    makefile = (ROOT / "Makefile").read_text()
+    assert all(f"\n{target}:" in makefile for target in re.findall(r"^make (\w+)", README, re.MULTILINE))
+    assert all(name in README for name in names() if name in ("reinforce", "ppo", "grpo", "dapo", "gspo"))
+
+
+def test_links_lead_somewhere() -> None:
+    links = re.findall(r"\]\(([^)#]+)\)", README)
+    assert links and all((ROOT / link).exists() for link in links if "://" not in link)
