@@ -66,7 +66,7 @@ class Part(BaseModel):
         Raises:
             ValueError: unknown kind (names the nearest), misspelt field, or something that is none of the three.
         """
-        if isinstance(value, cls) and value.kind:
+        if isinstance(value, cls):
             return value
         table: dict[str, Any] = {"kind": value} if isinstance(value, str) else {}
         if isinstance(value, dict):
