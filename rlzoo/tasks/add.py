@@ -41,7 +41,7 @@ class Add(ProceduralTask):
             return f"{_join(pairs, columns)}>{problem.answer}"
         if style == "slip":
             place = rng.randrange(len(columns))
-            columns[place] = max(0, columns[place] + rng.choice((-1, 1, -10, 10)))
+            columns[place] = abs(columns[place] + rng.choice((-1, 1)))
             return f"{_join(pairs, columns)}>{_read_off(columns)}"
         return f"{_guess(problem.answer, rng)}>{_guess(problem.answer, rng)}>{_guess(problem.answer, rng)}"
 

@@ -56,9 +56,9 @@ def read_split(config: TaskConfig, source: str, split: str) -> Dataset:
         return datasets.load_dataset(str(folder) if folder.is_dir() else source, name=config.subset, split=split)
     except UserError:
         raise
-    except (ValueError, OSError, KeyError, datasets.exceptions.DatasetsError) as error:
+    except Exception as error:  # whatever the loader and its readers raise: an empty saved data set is an IndexError
         kind = type(error).__name__
-        hint = "set train_split and test_split, or test_fraction, if the data set has other splits"
+        hint = "if the data set has other splits, set train_split, and test_split or test_fraction; it may be empty"
         raise UserError(f"{where}: cannot read split {split!r} of {source!r}: {kind}: {error} ({hint})") from error
 
 
