@@ -1,0 +1,28 @@
+"""A character tokenizer: one token per printable ASCII character, in the standard format AutoTokenizer loads."""
+
+from __future__ import annotations
+
+import string
+
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
+
+PAD, END, UNKNOWN = "<pad>", "<end>", "<unk>"
+CHARACTERS = "".join(sorted(c for c in string.printable if c.isprintable())) + "\n"
+
+
+def char_tokenizer(context_length: int) -> PreTrainedTokenizerFast:
+    """Vocabulary: pad 0, end 1, unknown 2, then `CHARACTERS`. No token is added to a text when it is encoded."""
+    tokens = [PAD, END, UNKNOWN, *CHARACTERS]
+    tokenizer = Tokenizer(models.WordLevel({token: i for i, token in enumerate(tokens)}, unk_token=UNKNOWN))
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), behavior="isolated")
+    tokenizer.decoder = decoders.Fuse()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token=PAD,
+        eos_token=END,
+        unk_token=UNKNOWN,
+        padding_side="left",
+        model_max_length=context_length,
+        clean_up_tokenization_spaces=False,
+    )
