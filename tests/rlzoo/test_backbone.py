@@ -50,6 +50,7 @@ def test_peft_loads_what_is_saved_and_gives_the_same_logits(
     folder = request.getfixturevalue("llama_folder" if adapted == "llama" else "qwen_folder")
     settings = LoraSettings(r=3, alpha=5, rslora=True, target_modules=("q_proj", "down_proj"))
     ours = Backbone.load(BackboneConfig(model=str(folder), precision="fp32", device="cpu", lora=settings))
+    assert ours.layout.scaling == pytest.approx(5 / math.sqrt(3))
     theta = random_adapter(ours, 5, size=0.2)
     ours.save_adapter(theta, tmp_path)
     theirs = PeftModel.from_pretrained(
@@ -164,7 +165,7 @@ def test_masked_logits_cannot_leak_even_when_not_finite(fp32: Backbone, monkeypa
 
     def poisoned(*args: object, **kwargs: object) -> object:
         output = original(*args, **kwargs)
-        output.logits = output.logits.masked_fill(outside[:, :, None], math.inf).clone()
+        output.logits = output.logits + torch.where(outside[:, :, None], math.inf, 0.0)  # its gradient goes on
         return output
 
     slot_B = torch.zeros(4, dtype=torch.long)
@@ -262,6 +263,13 @@ def test_gpt2_with_its_own_kind_of_linear_layer(tmp_path: Path) -> None:
     with torch.no_grad(), made.adapters(made.stack([theta]), torch.tensor([0])):
         logits = made(tokens, torch.ones_like(tokens), keep=4).logits
         torch.testing.assert_close(logits, theirs(tokens).logits, rtol=0, atol=2e-5)
+    # Positions are learned vectors here, so unlike with rotary ones, counting the padding would show.
+    prompts, response_BT, mask_BT = batch(made)
+    padded = policy_forward(made, None, None, prompts, response_BT, mask_BT).logp_BT
+    for b in range(4):
+        row = slice(b, b + 1)
+        alone = policy_forward(made, None, None, prompts[row], response_BT[row], mask_BT[row]).logp_BT
+        torch.testing.assert_close(padded[row], alone, rtol=0, atol=2e-5)
 
 
 def test_text_and_chat_become_tokens_and_back(qwen_folder: Path, tmp_path: Path, fp32: Backbone) -> None:

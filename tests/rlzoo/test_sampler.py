@@ -181,8 +181,12 @@ def test_rows_that_end_early_leave_the_batch(nf4: Backbone, monkeypatch: pytest.
     assert widths[0] == 8 and widths[1] <= 160 and widths[-1] < 20 and len(widths) == longest
     assert widths[1:] == sorted(widths[1:], reverse=True)
     monkeypatch.setattr(sampler, "COMPACT_BELOW", 0.0)
-    for one, other in zip(got, sample(nf4, asked), strict=True):
+    cut = request(nf4, 3, max_new_tokens=2, group_size=20)  # its rows stay in the batch and go on to sample end tokens
+    *kept, short = sample(nf4, [*asked, cut])
+    for one, other in zip(got, kept, strict=True):
         check_same(one, other)
+    check_form(nf4, cut, short)
+    assert not short.finished_N.all()
 
 
 def test_a_prompt_is_prefilled_once_and_the_cache_may_outgrow_its_room(
