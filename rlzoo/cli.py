@@ -11,7 +11,7 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeVar, cast
 
 import typer
 from rich.console import Console
@@ -21,7 +21,6 @@ FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
 
 app = typer.Typer(
     name="rlzoo",
-    help="Policy-gradient objectives for language models, side by side on one shared 4-bit LoRA backbone.",
     no_args_is_help=True,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
@@ -49,11 +48,11 @@ def main() -> None:
     app()
 
 
-def command(function: Function) -> Function:
-    """Register a command whose UserErrors become a message without a traceback, and whose Ctrl-C a way to go on."""
+def guarded(function: Function) -> Function:
+    """Let UserErrors end in a message without a traceback, and Ctrl-C in one that says how to go on."""
 
     @functools.wraps(function)
-    def guarded(*args: Any, **kwargs: Any) -> Any:
+    def run(*args: Any, **kwargs: Any) -> Any:
         from rlzoo.errors import UserError
 
         try:
@@ -65,7 +64,12 @@ def command(function: Function) -> Function:
             complain(str(interrupt) or "interrupted", kind="stopped")
             raise typer.Exit(INTERRUPTED) from None
 
-    app.command(name=function.__name__.removesuffix("_"))(guarded)
+    return cast("Function", run)
+
+
+def command(function: Function) -> Function:
+    """Register a command under its function's name."""
+    app.command(name=function.__name__.removesuffix("_"))(guarded(function))
     return function
 
 
@@ -77,6 +81,22 @@ def complain(message: str, kind: str = "error") -> None:
 def print_json(value: Any) -> None:
     """Print a value as JSON on stdout."""
     sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+@app.callback()
+@guarded
+def common(
+    modules: Annotated[
+        list[str] | None,
+        typer.Option("--import", metavar="MODULE", help="Import your module or .py file first: it may register more."),
+    ] = None,
+) -> None:
+    """Policy-gradient objectives for language models, side by side on one shared 4-bit LoRA backbone."""
+    if modules:
+        from rlzoo.cli_settings import import_module
+
+        for name in modules:
+            import_module(name)
 
 
 @command

@@ -57,7 +57,7 @@ def train_command(config: RunConfig, out: Path | None, resume: bool) -> dict[str
 
 def compare_command(config: CompareConfig, out: Path | None, resume: bool) -> Comparison:
     """Train every objective with every seed and return the comparison."""
-    folder = out or default_folder(config.task.name) / "compare"
+    folder = out or default_folder(config.task.name)
     with watched(config.runs(), folder) as on_record:
         return compare(config, folder, resume=resume, on_record=on_record)
 

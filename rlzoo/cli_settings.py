@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 import json
+import sys
 import tomllib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
@@ -89,6 +92,25 @@ def validate(model: type[Model], table: dict[str, Any], source: str) -> Model:
     except ValidationError as error:
         lines = [_explain(model, dict(one)) for one in error.errors()]
         raise UserError(f"{source} cannot be used:\n" + "\n".join(f"  {line}" for line in lines)) from error
+
+
+def import_module(name: str) -> ModuleType:
+    """Import a module of the working folder or an installed one, by name or by the path of its file.
+
+    Raises:
+        UserError: it is not there, or fails while it is imported.
+    """
+    path = Path(name)
+    if path.suffix == ".py":
+        folder, module = str(path.parent.resolve()), path.stem
+    else:
+        folder, module = str(Path.cwd()), name
+    if folder not in sys.path:
+        sys.path.insert(0, folder)
+    try:
+        return importlib.import_module(module)
+    except Exception as error:  # whatever a module of the user's raises
+        raise UserError(f"--import {name}: {type(error).__name__}: {error}") from error
 
 
 def _explain(model: type[BaseModel], error: dict[str, Any]) -> str:

@@ -31,6 +31,8 @@ SMALL = {
     "evaluation.prompts": 4,
 }
 
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+
 
 def rlzoo(*arguments: object, code: int = 0, width: int = 100) -> Result:
     """Run a command in this process and check its exit code."""
@@ -116,6 +118,16 @@ def test_bad_input_is_a_message_and_exit_code_2(arguments: list[str], message: s
     assert not (tmp_path / "out").exists()
 
 
+def test_a_module_of_ones_own_brings_an_objective(tmp_path: Path) -> None:
+    (tmp_path / "my_zoo_for_the_test.py").write_text(
+        "from objectives import get, register\nregister(get('grpo').but(name='mine', kl='none'))\n"
+    )
+    command = [sys.executable, "-m", "rlzoo", "--import", str(tmp_path / "my_zoo_for_the_test.py"), "list", "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT)
+    assert [row["name"] for row in json.loads(done.stdout)] == ["reinforce", "ppo", "grpo", "dapo", "gspo", "mine"]
+    assert "--import nowhere: ModuleNotFoundError" in rlzoo("--import", "nowhere", "list", code=2).stderr
+
+
 def test_unknown_command() -> None:
     assert "No such command" in rlzoo("trian", code=2).stderr
 
@@ -189,12 +201,24 @@ def test_the_last_evaluation_of_a_run_can_be_repeated(qwen_folder: Path, tmp_pat
         assert result["metrics"][key] == pytest.approx(recorded[key], rel=1e-5)
 
 
+def test_warmstart_makes_a_model_that_evaluate_takes(tmp_path: Path) -> None:
+    out = tmp_path / "model"
+    tiny = ["steps=2", "batch_size=4", "hidden_size=64", "mlp_size=64", "layers=1", "evaluate_prompts=0"]
+    arguments = [part for text in tiny for part in ("--set", text)]
+    summary = json.loads(rlzoo("warmstart", "--out", out, *arguments, "--json").stdout)
+    assert summary["config"]["steps"] == 2
+    assert "not empty" in rlzoo("warmstart", "--out", out, *arguments, code=2).stderr
+    (result,) = json.loads(
+        rlzoo("evaluate", "--set", f"backbone.model={out}", "--task", "sort:easy", "--prompts", 3, "--json").stdout
+    )
+    assert (result["policy"], result["task"], result["prompts"]) == ("base", "sort:easy", 3)
+
+
 def test_ctrl_c_says_how_to_go_on_and_going_on_works(qwen_folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     arguments = ["train", "grpo", "--task", "sort:easy", *small(qwen_folder, train__steps=300), "--out", str(out)]
     command = [sys.executable, "-m", "rlzoo", *arguments]
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=ENVIRONMENT)
     while not (out / "state.pt").exists():
         assert process.poll() is None, process.communicate()
         time.sleep(0.05)
