@@ -43,14 +43,14 @@ class WarmstartConfig(BaseModel):
 
     tasks: dict[str, float] = Field(
         default={
-            f"{kind}:{level}": share
-            for kind in ("sort", "add", "parity", "countdown", "needle")
-            for level, share in (("easy", 0.25), ("medium", 0.5), ("hard", 0.25))
+            f"{kind}:{level}": share / 4 * weight
+            for kind, share in (("sort", 0.2), ("add", 0.25), ("parity", 0.15), ("countdown", 0.3), ("needle", 0.1))
+            for level, weight in (("easy", 1), ("medium", 2), ("hard", 1))
         },
         min_length=1,
     )
     """Share of the demonstrations by task, `kind:level`; need not sum to 1."""
-    steps: int = Field(default=4000, ge=1)
+    steps: int = Field(default=5000, ge=1)
     batch_size: int = Field(default=64, ge=1)
     learning_rate: float = Field(default=3e-3, gt=0)
     warmup_steps: int = Field(default=100, ge=0)

@@ -31,7 +31,7 @@ class Add(ProceduralTask):
         return "+".join(str(n) for n in sorted(_summands(problem)))
 
     def styles(self, problem: Problem) -> Mapping[str, float]:
-        return {"guess": 0.5, "scratchpad": 0.2, "slip": 0.15, "ramble": 0.15}
+        return {"guess": 0.4, "scratchpad": 0.3, "slip": 0.15, "ramble": 0.15}
 
     def write(self, problem: Problem, style: str, rng: Random) -> str:
         pairs, columns = _pairs(*_summands(problem)), _columns(*_summands(problem))

@@ -57,7 +57,7 @@ class Countdown(ProceduralTask):
         return float(right and claim.strip() in ("", str(target)))
 
     def styles(self, problem: Problem) -> Mapping[str, float]:
-        return {"direct": 0.45, "search": 0.25, "guess": 0.3}
+        return {"direct": 0.5, "search": 0.3, "guess": 0.2}
 
     def write(self, problem: Problem, style: str, rng: Random) -> str:
         grammar, target = self.levels[problem.columns["level"]], problem.columns["target"]
