@@ -1,0 +1,93 @@
+"""Before and after on the shipped tasks: five algorithms, paired seeds, one schedule for all. Negative results stay in.
+
+python -m benchmarks.tasks --out runs/tasks --write benchmarks/results/tasks.md
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from rlzoo.backbone import Backbone
+from rlzoo.cli_report import comparison_table
+from rlzoo.cli_run import settings, watched
+from rlzoo.compare import Comparison, compare
+from rlzoo.config import CompareConfig
+from rlzoo.environment import environment
+from rlzoo.progress import clock_time, short_count
+from rlzoo.stats import Interval
+
+TASKS = ("sort:medium", "add:medium", "parity:medium", "countdown:medium", "needle:medium")
+
+
+def percent(value: Interval | None) -> str:
+    """An interval of accuracies, in percent."""
+    if value is None:
+        return "-"
+    half = "" if value.half_width is None else f" ± {100 * value.half_width:.1f}"
+    return f"{100 * value.mean:.1f}{half}"
+
+
+def markdown(results: dict[str, Comparison], config: CompareConfig, command: str) -> str:
+    """The table of all tasks, with how it was made."""
+    env = environment()
+    lines = [
+        "# Before and after on the shipped tasks",
+        "",
+        f"Held-out accuracy in percent, mean ± 95% t interval over {len(config.seeds)} seeds; gains are paired.",
+        f"{config.train.steps} steps of {config.train.prompts_per_step} x {config.train.group_size} samples, "
+        f"{config.train.updates_per_rollout} updates per rollout, lr {config.optimizer.lr:g}, "
+        f"{config.evaluation.prompts} held-out prompts; the same for all. Tokens are those sampled per run, also "
+        "those of discarded prompts.",
+        "",
+        f"- command: `{command}`",
+        f"- commit: {env['commit']}, {env['started'][:10]}",
+        f"- hardware: {env['cpu']}, {env['cores']} cores; torch {env['torch']}, NF4 backbone",
+    ]
+    for name, result in results.items():
+        lines += [
+            "",
+            f"## {name}",
+            "",
+            "| | before | after | gain | length | sampled tokens | engine time |",
+            "|---" * 7 + "|",
+        ]
+        for row in result.rows:
+            length = f"{row.length_before or 0:.1f} → {row.length_after or 0:.1f}"
+            cost = f"{short_count(row.tokens_sampled)} | {clock_time(row.engine_s)}"
+            failed = f" ({row.failed} failed)" if row.failed else ""
+            cells = f"{percent(row.before)} | {percent(row.after)} | {percent(row.gain)} | {length} | {cost}"
+            lines.append(f"| {row.objective}{failed} | {cells} |")
+    return "\n".join(lines) + "\n"
+
+
+def main(
+    config: Annotated[Path, typer.Option("--config", "-c")] = Path("benchmarks/recipes/tasks.toml"),
+    out: Annotated[Path, typer.Option("--out", "-o")] = Path("runs/tasks"),
+    write: Annotated[Path | None, typer.Option(help="Markdown file to write.")] = None,
+    tasks: Annotated[str, typer.Option(help="Tasks, separated by commas.")] = ",".join(TASKS),
+    assignments: Annotated[list[str] | None, typer.Option("--set", metavar="A.B=C")] = None,
+    resume: bool = False,
+) -> None:
+    """Run the same comparison on every task and write one table each."""
+    console = Console()
+    results: dict[str, Comparison] = {}
+    backbone: Backbone | None = None
+    chosen: Any = None
+    for name in tasks.split(","):
+        chosen = settings(CompareConfig, config, assignments or [], {"task": name})
+        backbone = backbone or Backbone.load(chosen.backbone)
+        folder = out / name.replace(":", "-")
+        with watched(chosen.runs(), folder) as on_record:
+            results[name] = compare(chosen, folder, resume=resume, on_record=on_record, backbone=backbone)
+        console.print(name, comparison_table(results[name], console.width))
+    text = markdown(results, chosen, f"python -m benchmarks.tasks --tasks {tasks}")
+    if write:
+        write.write_text(text)
+
+
+if __name__ == "__main__":
+    typer.run(main)
