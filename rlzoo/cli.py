@@ -79,8 +79,10 @@ def complain(message: str, kind: str = "error") -> None:
 
 
 def print_json(value: Any) -> None:
-    """Print a value as JSON on stdout."""
-    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    """Print a value as JSON on stdout; a number that JSON cannot hold is null."""
+    from rlzoo.record import finite
+
+    sys.stdout.write(json.dumps(finite(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 @app.callback()

@@ -97,7 +97,7 @@ class RunFolder:
 
     def write_json(self, name: str, value: Any) -> None:
         """Write one JSON file, whole or not at all."""
-        text = json.dumps(_finite(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+        text = json.dumps(finite(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
         self._replace(name, lambda file: file.write(text.encode()))
 
     def read_json(self, name: str) -> Any:
@@ -143,7 +143,7 @@ class RunFolder:
         return state
 
     def _append(self, name: str, records: Iterable[dict[str, Any]]) -> None:
-        lines = [json.dumps(_finite(r), ensure_ascii=False, allow_nan=False) + "\n" for r in records]
+        lines = [json.dumps(finite(r), ensure_ascii=False, allow_nan=False) + "\n" for r in records]
         # One unbuffered write: once it returns, the lines outlive this process however it ends.
         with self._safely(f"write {name}"), open(self.path / name, "ab", buffering=0) as file:
             _write_all(file, "".join(lines).encode())
@@ -210,14 +210,14 @@ def _length(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
 
 
-def _finite(value: Any) -> Any:
-    """Return `value` with every number that JSON cannot hold replaced by None."""
+def finite(value: Any) -> Any:
+    """Return a JSON value with every number that JSON cannot hold (nan, inf) replaced by None."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
+        return {key: finite(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_finite(item) for item in value]
+        return [finite(item) for item in value]
     return value
 
 

@@ -195,7 +195,9 @@ def test_compare_then_evaluate_and_draw(qwen_folder: Path, tmp_path: Path) -> No
 def test_the_last_evaluation_of_a_run_can_be_repeated(qwen_folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     rlzoo("train", "grpo", "--task", "sort:easy", *small(qwen_folder), "--out", out)
-    (result,) = json.loads(rlzoo("evaluate", out, "--json").stdout)
+    (result,) = json.loads(
+        rlzoo("evaluate", out, "--json").stdout, parse_constant=lambda word: pytest.fail(f"{word} is not JSON")
+    )
     recorded = RunFolder.open(out).read_metrics()[-1]
     for key in ("accuracy", "length", "entropy"):
         assert result["metrics"][key] == pytest.approx(recorded[key], rel=1e-5)
@@ -212,6 +214,20 @@ def test_warmstart_makes_a_model_that_evaluate_takes(tmp_path: Path) -> None:
         rlzoo("evaluate", "--set", f"backbone.model={out}", "--task", "sort:easy", "--prompts", 3, "--json").stdout
     )
     assert (result["policy"], result["task"], result["prompts"]) == ("base", "sort:easy", 3)
+
+
+def test_a_failed_run_is_told_and_exits_with_1(qwen_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "rewards.py").write_text(
+        "def alternate(completions, **_): return [i % 2 for i, _ in enumerate(completions)]"
+    )
+    task = f"{{name = 'sort:easy', reward = '{tmp_path / 'rewards.py'}:alternate'}}"
+    explosive = small(qwen_folder, optimizer__lr=1e30, task=task)
+    out = tmp_path / "run"
+    result = rlzoo("train", "reinforce", *explosive, "--out", out, code=1)
+    assert "FAILED reinforce/seed0: step 0: loss" in result.stdout
+    assert json.loads((out / "summary.json").read_text())["state"] == "failed"
+    result = rlzoo("compare", "reinforce", "--seeds", 2, *explosive, "--out", tmp_path / "both", code=1)
+    assert "2 of 2 failed" in result.stdout and "FAILED reinforce/seed1" in result.stdout
 
 
 def test_ctrl_c_says_how_to_go_on_and_going_on_works(qwen_folder: Path, tmp_path: Path) -> None:
