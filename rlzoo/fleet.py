@@ -114,17 +114,20 @@ class Fleet:
         needs = frozenset[str]().union(*(request.objective.needs for request in requests))
         outputs: list[list[PolicyOutput]] = [[] for _ in requests]
         losses = [0.0] * len(requests)
-        for chunk in micro_batches([request.tokens for request in requests], self.settings.micro_batch_tokens):
-            out = self._forward(stack, requests, chunk, value="value" in needs, entropy="entropy" in needs)
-            critic_chunk = {k: rows for k, rows in chunk.items() if k in critic_slot}
-            if critic_chunk:
-                critic = self._forward(stack, requests, critic_chunk, value=True, slots=critic_slot)
-                out |= {k: PolicyOutput(out[k].logp_BT, critic[k].value_BT, out[k].entropy_BT) for k in critic}
-            parts = {k: requests[k].objective.loss(out[k], _narrow(requests[k].batch, chunk[k], out[k])) for k in out}
-            torch.stack(list(parts.values())).sum().backward()
-            for k, part in parts.items():
-                losses[k] += float(part.detach())
-                outputs[k].append(out[k].detach())
+        with self.backbone.held_weights():
+            for chunk in micro_batches([request.tokens for request in requests], self.settings.micro_batch_tokens):
+                out = self._forward(stack, requests, chunk, value="value" in needs, entropy="entropy" in needs)
+                critic_chunk = {k: rows for k, rows in chunk.items() if k in critic_slot}
+                if critic_chunk:
+                    critic = self._forward(stack, requests, critic_chunk, value=True, slots=critic_slot)
+                    out |= {k: PolicyOutput(out[k].logp_BT, critic[k].value_BT, out[k].entropy_BT) for k in critic}
+                parts = {
+                    k: requests[k].objective.loss(out[k], _narrow(requests[k].batch, chunk[k], out[k])) for k in out
+                }
+                torch.stack(list(parts.values())).sum().backward()
+                for k, part in parts.items():
+                    losses[k] += float(part.detach())
+                    outputs[k].append(out[k].detach())
         gradients = stack.grads()
         return [
             self._step(request, losses[k], [gradients[k], *gradients[critic_slot.get(k, len(gradients)) :][:1]], part)
