@@ -20,7 +20,7 @@ import objectives
 from advantages import Part
 from objectives import ROLLOUT_KEYS, UPDATE_KEYS, Objective, PolicyOutput, TokenBatch, rollout_metrics, update_metrics
 from objectives import registry as objective_registry
-from objectives.parts import Aggregate, Surrogate
+from objectives.parts import Aggregate, Ratio, Surrogate
 from tests import zoo
 
 Check = Callable[[Objective], None]
@@ -329,6 +329,19 @@ def test_third_party_objective_inherits_the_suite(third_party: None) -> None:
     assert objectives.get("mine[surrogate.tau=2]").surrogate == Soft(tau=2)
     for check in CHECKS:
         check(mine)
+
+
+def test_garbage_stays_out_when_a_ratio_ties_the_tokens_of_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    """GSPO's plain form lets the gradient through the mean: nan in a weight outside would reach every token."""
+    monkeypatch.setattr(Ratio, "members", dict(Ratio.members))
+
+    class PlainSequence(Ratio, kind="plain_sequence"):
+        def __call__(self, logp_BT: Tensor, old_logp_BT: Tensor, mask_BT: Tensor) -> Tensor:
+            length_B1 = mask_BT.sum(dim=1, keepdim=True).clamp(min=1)
+            mean_B1 = torch.where(mask_BT, logp_BT - old_logp_BT, 0).sum(dim=1, keepdim=True) / length_B1
+            return mean_B1.expand_as(logp_BT)
+
+    check_nothing_outside_the_mask(objectives.get("gspo[ratio=plain_sequence]"))
 
 
 class BatchScaled(Surrogate, kind="test_batch_scaled"):

@@ -102,3 +102,13 @@ def test_rollout_metrics_by_hand() -> None:
 def test_a_rollout_without_tokens_has_no_metrics() -> None:
     nothing = rollout_metrics(torch.ones(2), torch.zeros(2, 3).bool(), torch.zeros(2).long(), Credit(torch.zeros(2, 3)))
     assert all(math.isnan(x) for x in nothing.values())
+
+
+@pytest.mark.parametrize("name", ["reinforce", "grpo", "gspo"])
+def test_kl_old_and_entropy_do_not_depend_on_the_objectives_ratio(name: str) -> None:
+    """They describe the policies, token by token: REINFORCE has no ratio, but has drifted as far as the others."""
+    objective, w = get(name), zoo.world()
+    metrics = update_metrics(objective, *zoo.step(objective, w))
+    old, log_rho = w.old_logp_NT[w.mask_NT], (w.logp_NT - w.old_logp_NT)[w.mask_NT]
+    assert metrics["kl_old"] == pytest.approx((log_rho.exp() - 1 - log_rho).mean().item(), rel=1e-12)
+    assert metrics["entropy"] == pytest.approx(-old.mean().item(), rel=1e-12)
