@@ -27,9 +27,6 @@ from rlzoo.lora import AdapterStack
 COMPACT_BELOW = 0.85
 """Finished rows leave the batch once fewer than this share of its rows is alive (leaving costs a copy of the cache)."""
 
-RESERVE = 128
-"""Room made in the cache at first, in tokens; more is made when it is needed."""
-
 
 @dataclass(frozen=True)
 class SampleRequest:
@@ -183,8 +180,7 @@ def _decode(backbone: Backbone, stack: AdapterStack | None, prompts: _Prompts) -
     finished_N = torch.zeros(rows, dtype=torch.bool, device=device)
 
     tokens, seen = pad_left(prompts.tokens, backbone.pad_id, device)
-    width = tokens.shape[1]
-    cache = decoding_cache(backbone.model.config, capacity=width + min(longest, RESERVE))
+    width, cache = tokens.shape[1], decoding_cache(backbone.model.config)
     with backbone.adapters(stack, prompts.slot):
         logits = backbone(tokens, seen, keep=1, past_key_values=cache, use_cache=True).logits[:, 0]
     cache.batch_select_indices(prompt_N)

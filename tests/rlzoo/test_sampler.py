@@ -9,7 +9,7 @@ from scipy import stats
 from torch import Tensor
 from transformers import AutoModelForCausalLM, MistralConfig, MistralForCausalLM
 
-from rlzoo import kv_cache, sampler
+from rlzoo import sampler
 from rlzoo.backbone import Backbone, BackboneConfig
 from rlzoo.errors import UserError
 from rlzoo.forward import policy_forward
@@ -189,32 +189,12 @@ def test_rows_that_end_early_leave_the_batch(nf4: Backbone, monkeypatch: pytest.
     assert not short.finished_N.all()
 
 
-def test_a_prompt_is_prefilled_once_and_the_cache_may_outgrow_its_room(
-    nf4: Backbone, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_prompt_is_prefilled_once(nf4: Backbone) -> None:
     fed: list[tuple[int, ...]] = []
-    monkeypatch.setattr(sampler, "RESERVE", 1)
     hook = nf4.model.get_input_embeddings().register_forward_hook(lambda m, args, out: fed.append(tuple(args[0].shape)))
-    asked = request(nf4, max_new_tokens=30)
-    got = sample(nf4, [asked])[0]
+    sample(nf4, [request(nf4, max_new_tokens=30)])
     hook.remove()
-    assert fed[0] == (4, 12) and all(shape[1] == 1 for shape in fed[1:])
-    assert (scored(nf4, asked, got) - got.logp_NT).abs().max() < 2e-5
-
-
-def test_reserved_cache_is_the_dynamic_cache() -> None:
-    """Same keys and values after prefill, repetition, growth past the room and removal of rows."""
-    torch.manual_seed(0)
-    ours, theirs = kv_cache.ReservedLayer(capacity=6), kv_cache.DynamicLayer()
-    for step, (rows, width) in enumerate([(3, 5), (6, 1), (6, 1), (6, 1), (2, 1), (2, 9)]):
-        if step in (1, 4):
-            kept = torch.tensor([0, 0, 1, 1, 2, 2] if step == 1 else [1, 4])
-            ours.batch_select_indices(kept)
-            theirs.batch_select_indices(kept)
-        new = torch.randn(2, rows, 2, width, 4)
-        for mine, reference in zip(ours.update(*new), theirs.update(*new), strict=True):
-            assert torch.equal(mine, reference)
-        assert ours.get_seq_length() == theirs.get_seq_length()
+    assert fed[0] == (4, 12) and fed[1] == (20, 1) and all(shape[1] == 1 for shape in fed[1:])
 
 
 def test_sliding_windows_work_too(tmp_path: Path) -> None:
