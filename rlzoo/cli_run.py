@@ -185,8 +185,9 @@ def step_bar(label: str, steps: int) -> Iterator[Callable[[int, float], None]]:
 
 def resume_command() -> str:
     """Return the command line that continues this one."""
-    arguments = sys.argv[1:]
-    return shlex.join(["rlzoo", *arguments, *([] if "--resume" in arguments else ["--resume"])])
+    program, *arguments = sys.argv
+    start = ["python", "-m", "rlzoo"] if program.endswith("__main__.py") else [program]
+    return shlex.join([*start, *arguments, *([] if "--resume" in arguments else ["--resume"])])
 
 
 def default_folder(task: str) -> Path:
