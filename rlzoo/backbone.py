@@ -238,7 +238,7 @@ def _attach(
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # PEFT asks transformers by a name that is on its way out
             warnings.filterwarnings("ignore", message="fan_in_fan_out")  # GPT-2: PEFT notices and does what is right
-            wrapped = get_peft_model(model, config.lora.to_peft(config.model), low_cpu_mem_usage=True)
+            wrapped = get_peft_model(model, config.lora.to_peft(model.name_or_path), low_cpu_mem_usage=True)
     except ValueError as error:
         linear = sorted({name.rsplit(".", 1)[-1] for name, module in model.named_modules() if _is_linear(module)})
         raise UserError(

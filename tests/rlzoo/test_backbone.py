@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+import warnings
 from pathlib import Path
 
 import pytest
@@ -206,6 +207,18 @@ def test_quantized_weights_are_small_and_the_head_is_not_quantized(nf4: Backbone
     assert nf4.model.get_output_embeddings().weight.dtype == torch.float32
     assert json.loads(json.dumps(small)) == small
     assert small["adapter_parameters"] == nf4.layout.size == len(nf4.new_adapter(0))
+
+
+def test_loading_is_quiet(
+    qwen_folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """No warning and no progress bar; "shipped" is no name PEFT knows, so what it is told is the folder."""
+    monkeypatch.setattr("rlzoo.backbone.SHIPPED", qwen_folder)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        made = Backbone.load(BackboneConfig(device="cpu"))
+    assert made.peft_config.base_model_name_or_path == str(qwen_folder)
+    assert capfd.readouterr() == ("", "")
 
 
 def test_held_weights_are_released(nf4: Backbone) -> None:
