@@ -24,7 +24,7 @@ from rlzoo.config import CompareConfig, RunConfig, SharedConfig
 from rlzoo.errors import UserError
 from rlzoo.evaluate import evaluate_policy
 from rlzoo.progress import Progress, RunProgress
-from rlzoo.record import ADAPTER, CONFIG, CURVES, RunFolder
+from rlzoo.record import ADAPTER, CONFIG, RunFolder
 from rlzoo.tasks import load_task
 from rlzoo.train import train
 
@@ -47,11 +47,10 @@ def settings(
 
 
 def train_command(config: RunConfig, out: Path | None, resume: bool) -> dict[str, Any]:
-    """Train one run, draw its curves, and return its summary."""
+    """Train one run and return its summary."""
     folder = out or default_folder(config.task.name) / config.name
     with watched([config], folder) as on_record:
         summary = train(config, folder, resume=resume, on_record=on_record)
-    draw_run(folder)
     return {"folder": str(folder), **summary}
 
 
@@ -128,13 +127,6 @@ def curves_command(folders: Sequence[Path], out: Path, x: curves.Horizontal) -> 
     runs.sort(key=lambda run: (order.get(run[1]["objective"]["name"], len(order)), str(run[0])))
     drawn = [curves.Curves(c["objective"]["name"], c["seed"], RunFolder.open(f).read_metrics()) for f, c in runs]
     return draw(drawn, out, x, title=", ".join(dict.fromkeys(c["task"]["name"] for _, c in runs)))
-
-
-def draw_run(folder: Path) -> None:
-    """Draw the curves of one run into its folder."""
-    config, run = RunFolder.open(folder).read_json(CONFIG), RunFolder.open(folder)
-    one = curves.Curves(config["objective"]["name"], config["seed"], run.read_metrics())
-    draw([one], folder / CURVES, "step", title=f"{one.algorithm} on {config['task']['name']}, seed {one.seed}")
 
 
 def draw(runs: Sequence[curves.Curves], out: Path, x: curves.Horizontal, title: str) -> list[Path]:

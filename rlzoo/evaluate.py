@@ -74,7 +74,7 @@ def evaluate_policy(
 
 
 def response_metrics(rollout: Rollout) -> dict[str, float]:
-    """Describe sampled responses: reward, accuracy, length in tokens (all, right, wrong), share that ended by itself."""
+    """Describe sampled responses: reward, accuracy, length in tokens (all, right, wrong), share that came to an end."""
     length_N = rollout.tokens.mask_NT.sum(dim=1).float()
     known, right = rollout.accuracy_N.isfinite(), rollout.accuracy_N > 0.5
     return {

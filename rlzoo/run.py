@@ -8,12 +8,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from rlzoo import curves
 from rlzoo.backbone import Backbone
 from rlzoo.config import RunConfig
 from rlzoo.credit import Assigned
 from rlzoo.evaluate import Evaluation
 from rlzoo.learner import Learner
-from rlzoo.record import ADAPTER, SUMMARY, RunFolder
+from rlzoo.record import ADAPTER, CURVES, SUMMARY, RunFolder
 from rlzoo.rollout import Account, Rollout
 
 TIMES = ("elapsed_s", "engine_s")
@@ -138,6 +139,12 @@ class Run:
         self.summary = summary
         self._announce({"kind": "end", **summary})
         return summary
+
+    def draw(self) -> None:
+        """Draw the run's learning curves into its folder."""
+        if self.step:
+            run = curves.Curves(self.config.objective.name, self.config.seed, self.folder.read_metrics())
+            curves.draw([run], [self.folder.path / CURVES], title=f"{self.name} on {self.config.task.name}")
 
     def _record(self, kind: str, metrics: dict[str, float], seconds: float) -> None:
         times = dict(zip(TIMES, (time.monotonic() - self.started, seconds), strict=True))

@@ -70,7 +70,11 @@ def train_fleet(
     for run in made.values():
         run.load(backbone)
     jobs = {name: _job(run, backbone, task) for name, run in made.items()}
-    return Fleet(backbone, first.engine).run(jobs)
+    done = {name for name, run in made.items() if run.summary is not None}
+    summaries = Fleet(backbone, first.engine).run(jobs)
+    for name in made.keys() - done:
+        made[name].draw()
+    return summaries
 
 
 def _job(run: Run, backbone: Backbone, task: Task) -> Callable[[Engine], Any]:

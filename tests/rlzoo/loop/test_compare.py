@@ -32,6 +32,9 @@ def test_a_comparison_from_start_to_table(make_config: MakeConfig, backbone: Bac
     assert result.rows[0].before == result.rows[1].before  # adapters start as the base model; same prompts, same noise
     table = json.loads((tmp_path / "summary.json").read_text())
     assert [r["objective"] for r in table["rows"]] == ["reinforce", "grpo"] and len(table["runs"]) == 4
+    assert all(
+        (tmp_path / f"{name}/seed{seed}/curves.png").exists() for name in ("grpo", "reinforce") for seed in (0, 1)
+    )
     assert (tmp_path / "curves.png").stat().st_size > 10_000 and (tmp_path / "curves.svg").exists()
 
 
