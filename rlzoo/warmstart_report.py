@@ -31,7 +31,7 @@ demonstrations of procedural tasks in good and bad styles. It is right in some o
 learning has something to find, and it knows nothing else.
 
 Made by `rlzoo warmstart --out FOLDER` {changes}: {steps} steps of {batch_size} demonstrations,
-seed {seed}, {minutes} minutes with {threads} CPU threads ({versions}). The demonstrations are of the train split only.
+seed {seed}, {minutes} minutes ({versions}, threads: {threads}). The demonstrations are of the train split only.
 """
 
 SECTION = """
