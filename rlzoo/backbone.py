@@ -31,6 +31,7 @@ from transformers import (  # noqa: E402
     AutoModelForCausalLM,
     AutoTokenizer,
     BitsAndBytesConfig,
+    DynamicCache,
     PreTrainedTokenizerFast,
 )
 from transformers.models.auto.tokenization_auto import get_tokenizer_config  # noqa: E402
@@ -188,6 +189,10 @@ class Backbone:
         finally:
             for linear in held:
                 linear.hold_dequantized(False)
+
+    def new_cache(self) -> DynamicCache:
+        """Return an empty key-value cache for decoding, sliding windows and the like included."""
+        return DynamicCache(config=self.model.config)
 
     def __call__(self, input_ids: Tensor, attention_mask: Tensor, keep: int, **kwargs: Any) -> Any:
         """Run the model on left-padded [B, S] tokens; the output's logits [B, keep, V] are those of the last positions.

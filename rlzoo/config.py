@@ -99,7 +99,7 @@ class EvaluationSettings(Settings):
 class EngineSettings(Settings):
     """How work is batched. Changes speed and memory, never results."""
 
-    micro_batch_tokens: int = Field(default=8192, ge=1)
+    micro_batch_tokens: int = Field(default=4096, ge=1)
     """Prompt and response tokens in one forward and backward pass, over all runs together."""
     sample_rows: int = Field(default=2048, ge=1)
     """Responses that are decoded at once."""

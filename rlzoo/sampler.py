@@ -21,7 +21,6 @@ from rlzoo import noise
 from rlzoo.backbone import Backbone
 from rlzoo.errors import UserError
 from rlzoo.forward import pad_left
-from rlzoo.kv_cache import decoding_cache
 from rlzoo.lora import AdapterStack
 
 COMPACT_BELOW = 0.85
@@ -180,7 +179,7 @@ def _decode(backbone: Backbone, stack: AdapterStack | None, prompts: _Prompts) -
     finished_N = torch.zeros(rows, dtype=torch.bool, device=device)
 
     tokens, seen = pad_left(prompts.tokens, backbone.pad_id, device)
-    width, cache = tokens.shape[1], decoding_cache(backbone.model.config)
+    width, cache = tokens.shape[1], backbone.new_cache()
     with backbone.adapters(stack, prompts.slot):
         logits = backbone(tokens, seen, keep=1, past_key_values=cache, use_cache=True).logits[:, 0]
     cache.batch_select_indices(prompt_N)

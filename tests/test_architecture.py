@@ -30,7 +30,6 @@ MODEL_FILES = {
     "rlzoo/backbone.py",  # loads the base model
     "rlzoo/lora.py",  # PEFT owns the adapter's targets and format
     "rlzoo/fleet_linear.py",  # the quantized matrix product
-    "rlzoo/kv_cache.py",  # the model's cache while sampling
     "rlzoo/warmstart.py",  # builds and trains a base model
     "rlzoo/char_tokenizer.py",  # builds its tokenizer
 }
