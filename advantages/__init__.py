@@ -6,7 +6,7 @@ accuracy --select--> keep        reward --shape--> reward per token --advantage-
 """
 
 from advantages.credit import Credit
-from advantages.estimate import GAE, Advantage, Group, RewardToGo
+from advantages.estimate import GAE, Advantage, Group, GroupOthers, RewardToGo
 from advantages.part import Part
 from advantages.select import All, Mixed, Select
 from advantages.shape import KLInReward, Shape, ShapeContext, SoftOverlong, at_last_token, shape_reward
@@ -18,6 +18,7 @@ __all__ = [
     "All",
     "Credit",
     "Group",
+    "GroupOthers",
     "KLInReward",
     "Mixed",
     "Part",

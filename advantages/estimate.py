@@ -2,6 +2,7 @@
 
     reward_to_go    A_t = G_t - b,                 G_t = sum_k gamma^k r_{t+k}
     group           A_i = (r_i - mean) / (std + eps),   over the responses to one prompt
+    group_others    the same with mean and std of the other responses to the prompt
     gae             A_t = sum_k (gamma lambda)^k d_{t+k},   d_t = r_t + gamma V_{t+1} - V_t
 
 All of them take `(reward_NT, mask_NT, group_N, value_NT)`. Time runs over the tokens inside the mask only: tokens
@@ -10,7 +11,7 @@ that the policy did not choose are stepped over, so inserting them changes no ad
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal, Self
+from typing import ClassVar, Literal, Self, TypeVar
 
 import torch
 from pydantic import Field, model_validator
@@ -46,6 +47,17 @@ def reward_to_go(reward_NT: Tensor, mask_NT: Tensor, gamma: float) -> Tensor:
     return torch.stack(gains[::-1], dim=1)
 
 
+Estimator = TypeVar("Estimator", bound=Advantage)
+
+
+def _ddof_is_used(part: Estimator, whitens: bool, ddof: int) -> Estimator:
+    if not whitens and ddof != 1:
+        raise ValueError(
+            f"advantage {part.kind!r}: ddof does nothing without whitening: set whiten=true, or leave it out"
+        )
+    return part
+
+
 class RewardToGo(Advantage, kind="reward_to_go"):
     """REINFORCE's gain minus a baseline (Williams 1992; Sutton & Barto, 2nd ed., section 13.4).
 
@@ -53,12 +65,20 @@ class RewardToGo(Advantage, kind="reward_to_go"):
     `none` 0; `batch_mean` the mean over the N responses of the rollout, the own one included, which at gamma 1 scales
     the expected gradient by (N-1)/N; `leave_one_out` the mean of the other responses to the same prompt (RLOO,
     2402.14740), unbiased. A response without others is its own baseline.
+    `whiten` shifts and scales A over the tokens of the rollout (REINFORCE++, 2501.03262).
     """
 
     shown: ClassVar[tuple[str, ...]] = ("baseline",)
 
     baseline: Literal["none", "batch_mean", "leave_one_out"] = "none"
     gamma: float = Field(default=1.0, ge=0, le=1)
+    whiten: bool = False
+    ddof: int = Field(default=1, ge=0, le=1)
+    """Of the variance that whitens: 1 divides squares by n-1, 0 by n."""
+
+    @model_validator(mode="after")
+    def _whitens(self) -> Self:
+        return _ddof_is_used(self, self.whiten, self.ddof)
 
     @property
     def needs(self) -> frozenset[str]:
@@ -67,7 +87,8 @@ class RewardToGo(Advantage, kind="reward_to_go"):
     def __call__(self, reward_NT: Tensor, mask_NT: Tensor, group_N: Tensor, value_NT: Tensor | None = None) -> Credit:
         gain_NT = reward_to_go(reward_NT, mask_NT, self.gamma)
         baseline_N = self._baseline(gain_NT[:, 0], mask_NT.any(dim=1), group_N)
-        return Credit(torch.where(mask_NT, gain_NT - baseline_N[:, None], 0))
+        advantage_NT = torch.where(mask_NT, gain_NT - baseline_N[:, None], 0)
+        return Credit(whiten(advantage_NT, mask_NT, self.ddof) if self.whiten else advantage_NT)
 
     def _baseline(self, return_N: Tensor, valid_N: Tensor, group_N: Tensor) -> Tensor:
         return_N = torch.where(valid_N, return_N, 0)
@@ -86,6 +107,7 @@ class Group(Advantage, kind="group"):
     Source: GRPO, DeepSeekMath 2402.03300, section 4.1.2. The paper fixes neither the kind of std nor eps. Our choice:
     the unbiased std (n-1), as torch.std, verl, TRL and OpenRLHF; eps 1e-6 as verl (TRL 1e-4). A group without spread
     gets exactly 0, whatever rounding leaves of r - mean; a group of one has no spread. `scale="none"` keeps r_i - mean.
+    `single="keep"` gives a group of one mean 0 and std 1 instead, which trains on its raw reward, as verl does.
     """
 
     shown: ClassVar[tuple[str, ...]] = ("scale",)
@@ -94,6 +116,7 @@ class Group(Advantage, kind="group"):
     ddof: int = Field(default=1, ge=0, le=1)
     """1: divide squares by n-1 (unbiased variance). 0: by n (population)."""
     eps: float = Field(default=1e-6, ge=0)
+    single: Literal["zero", "keep"] = "zero"
 
     @model_validator(mode="after")
     def _divides(self) -> Self:
@@ -117,6 +140,52 @@ class Group(Advantage, kind="group"):
             square_N = group_sum(centred_N.square(), group_N)
             std_N = (square_N / (count_N - self.ddof).clamp(min=1)).sqrt()
             advantage_N = torch.where(spread_N > 0, advantage_N / (std_N + self.eps), 0)
+        if self.single == "keep":
+            raw_N = reward_N / (1 + self.eps) if self.scale == "std" else reward_N
+            advantage_N = torch.where(count_N == 1, raw_N, advantage_N)
+        return Credit(torch.where(mask_NT, advantage_N[:, None], 0))
+
+
+class GroupOthers(Advantage, kind="group_others"):
+    """A_i = (r_i - mean_i) / (std_i + eps), mean and unbiased std of the OTHER responses to the prompt, as NeMo RL.
+
+    Where the others do not differ, in groups of one or two too, there is nothing to divide by and A_i = r_i - mean_i;
+    a group without spread, or of one, gets exactly 0. `scale="none"` is RLOO (2402.14740) with one advantage per
+    response: whatever shaping charges any token of a response counts at all of them, as in TRL.
+    """
+
+    shown: ClassVar[tuple[str, ...]] = ("scale",)
+
+    scale: Literal["std", "none"] = "std"
+    eps: float = Field(default=1e-6, ge=0)
+
+    @model_validator(mode="after")
+    def _divides(self) -> Self:
+        if self.scale == "none" and self.eps != type(self).model_fields["eps"].default:
+            raise ValueError("advantage 'group_others': eps does nothing with scale='none': leave it out")
+        return self
+
+    @property
+    def needs(self) -> frozenset[str]:
+        return frozenset({"group"})
+
+    def __call__(self, reward_NT: Tensor, mask_NT: Tensor, group_N: Tensor, value_NT: Tensor | None = None) -> Credit:
+        valid_N = mask_NT.any(dim=1)
+        reward_N = torch.where(mask_NT, reward_NT, 0).sum(dim=1)
+        itself_NN = torch.eye(len(reward_N), dtype=torch.bool, device=mask_NT.device)
+        other_NN = (group_N[:, None] == group_N) & valid_N & ~itself_NN
+        count_N = other_NN.sum(dim=1)
+        mean_N = torch.where(other_NN, reward_N, 0).sum(dim=1) / count_N.clamp(min=1)
+        spread_N = group_spread(reward_N, valid_N, group_N)
+        advantage_N = torch.where(valid_N & (spread_N > 0), reward_N - mean_N, 0)
+        if self.scale == "std":
+            # From deviations, not as E[x^2] - E[x]^2, and only where the others differ: a rounding residue under the
+            # root would be divided by as if it were a spread.
+            square_N = torch.where(other_NN, (reward_N - mean_N[:, None]).square(), 0).sum(dim=1)
+            std_N = (square_N / (count_N - 1).clamp(min=1)).sqrt()
+            low_N = torch.where(other_NN, reward_N, torch.inf).amin(dim=1)
+            high_N = torch.where(other_NN, reward_N, -torch.inf).amax(dim=1)
+            advantage_N = torch.where(high_N > low_N, advantage_N / (std_N + self.eps), advantage_N)
         return Credit(torch.where(mask_NT, advantage_N[:, None], 0))
 
 
@@ -132,6 +201,12 @@ class GAE(Advantage, kind="gae"):
     gamma: float = Field(default=1.0, ge=0, le=1)
     lam: float = Field(default=0.95, ge=0, le=1)
     whiten: bool = True
+    ddof: int = Field(default=1, ge=0, le=1)
+    """Of the variance that whitens: 1 divides squares by n-1, 0 by n."""
+
+    @model_validator(mode="after")
+    def _whitens(self) -> Self:
+        return _ddof_is_used(self, self.whiten, self.ddof)
 
     @property
     def needs(self) -> frozenset[str]:
@@ -150,4 +225,4 @@ class GAE(Advantage, kind="gae"):
             advantages.append(running_N)
         advantage_NT = torch.where(mask_NT, torch.stack(advantages[::-1], dim=1), 0)
         return_NT = torch.where(mask_NT, advantage_NT + value_NT, 0)
-        return Credit(whiten(advantage_NT, mask_NT) if self.whiten else advantage_NT, return_NT)
+        return Credit(whiten(advantage_NT, mask_NT, self.ddof) if self.whiten else advantage_NT, return_NT)

@@ -15,15 +15,16 @@ WHITEN_EPS = 1e-8
 """Added to the variance before the root, as in verl's masked_whiten."""
 
 
-def whiten(x_NT: Tensor, mask_NT: Tensor) -> Tensor:
+def whiten(x_NT: Tensor, mask_NT: Tensor, ddof: int = 1) -> Tensor:
     """Shift and scale the tokens inside the mask to mean 0 and variance 1; 0 outside.
 
-    The variance is the unbiased one (n-1), as in verl; a single token has no spread and becomes 0.
+    `ddof` 1 takes the unbiased variance (n-1), as verl; 0 the population's (n), as OpenRLHF. A single token has no
+    spread and becomes 0.
     """
     count = mask_NT.sum()
     mean = torch.where(mask_NT, x_NT, 0).sum() / count.clamp(min=1)
     centred_NT = torch.where(mask_NT, x_NT - mean, 0)
-    variance = centred_NT.square().sum() / (count - 1).clamp(min=1)
+    variance = centred_NT.square().sum() / (count - ddof).clamp(min=1)
     return centred_NT * torch.rsqrt(variance + WHITEN_EPS)
 
 

@@ -145,7 +145,8 @@ class Objective(BaseModel):
         logp_BT = self._inside(policy, "logp_BT", batch)
         terms_BT = {"surrogate": -self.surrogate(log_ratio_BT, self._inside(batch, "advantage_BT", batch))}
         if self.kl is not None:
-            terms_BT["kl"] = self.kl(logp_BT, self._inside(batch, "ref_logp_BT", batch))
+            cost_BT = self.kl(logp_BT, self._inside(batch, "ref_logp_BT", batch))
+            terms_BT["kl"] = self.kl.corrected(cost_BT, logp_BT, log_ratio_BT)
         if self.value is not None:
             old_value_BT = self._inside(batch, "old_value_BT", batch)
             return_BT = self._inside(batch, "return_BT", batch)

@@ -291,6 +291,8 @@ def test_registered(name: str, check: Check) -> None:
         "dapo[kl=k1,kl.straight_through=true,shape=kl+soft_overlong]",
         "gspo[kl=k2,surrogate=linear,aggregate=sequence_sum]",
         "gspo[advantage=gae,value=clipped,kl=k3,kl.straight_through=true,select=mixed]",
+        "reinforce[advantage.whiten=true,advantage.ddof=0,ratio=response,surrogate=soft_gate,kl=k2,kl.correction=score]",
+        "grpo[advantage=group_others,kl.correction=ratio,kl.bound=0.1]",
     ],
 )
 def test_ablations_with_every_other_part(name: str, check: Check) -> None:

@@ -25,6 +25,7 @@ MISFITS = (
     "never uses: set advantage='gae', or value='none'",
     "is inert: set surrogate='linear', or ratio='token'",
     "rate does nothing without a target: set target",
+    "ddof does nothing without whitening: set whiten=true",
     "greater than or equal to 1",  # all has one round, no more and no fewer
 )
 """The only reasons to refuse a mutant."""
@@ -34,6 +35,10 @@ REQUIRED = {"constant": "aggregate.budget=7"}
 
 INERT = {
     ("dapo", "select.max_rounds=11"): "how often to resample is the sampling loop's business, not the tensors'",
+    ("grpo", "kl.bound=1.0002"): "no token of this world is as unlikely beside the reference; see the test below",
+    **{
+        (name, "advantage.single=keep"): "no group of one here; see the test below" for name in ("grpo", "dapo", "gspo")
+    },
 }
 
 PRESETS = ("reinforce", "ppo", "grpo", "dapo", "gspo")
@@ -100,7 +105,7 @@ def outcome_of(name: str) -> dict[str, Tensor]:
 
 def differs(name: str, mutant: str) -> bool:
     before = outcome_of(name)
-    after = outcome(get(f"{name}[{mutant}]"))
+    after = outcome(get(f"{name.removesuffix(']')},{mutant}]" if "[" in name else f"{name}[{mutant}]"))
     if before.keys() != after.keys():
         return True
     return any(x.shape != after[key].shape or (x - after[key]).abs().sum() > 1e-9 for key, x in before.items())
@@ -164,6 +169,36 @@ def test_bounds_of_clipped_weight_are_noticed(change: str) -> None:
     plain = outcome_of("grpo[surrogate=clipped_weight]")
     bounded = outcome_of(f"grpo[surrogate=clipped_weight,surrogate.{change}]")
     assert (plain["logp_BT"] - bounded["logp_BT"]).abs().max() > 1e-3
+
+
+def test_a_tight_bound_of_the_kl_is_noticed() -> None:
+    plain, bounded = outcome_of("grpo"), outcome_of("grpo[kl.bound=0.01]")
+    assert (plain["logp_BT"] - bounded["logp_BT"]).abs().max() > 1e-4
+
+
+@pytest.mark.parametrize("preset", ["grpo", "dapo", "gspo"])
+def test_a_single_response_that_keeps_its_reward_is_noticed(preset: str) -> None:
+    reward_N1, mask_N1 = torch.tensor([[1.0], [0.0], [3.0]]), torch.ones(3, 1, dtype=torch.bool)
+    group_N = torch.tensor([0, 0, 1])
+    zero, kept = (
+        get(name).advantage(reward_N1, mask_N1, group_N) for name in (preset, f"{preset}[advantage.single=keep]")
+    )
+    assert torch.equal(zero.advantage_NT[:2], kept.advantage_NT[:2])
+    assert (zero.advantage_NT[2].item(), kept.advantage_NT[2].item()) == (0, pytest.approx(3))
+
+
+@pytest.mark.parametrize(
+    ("base", "change"),
+    [
+        ("reinforce[advantage.whiten=true]", "advantage.ddof=0"),
+        ("grpo[advantage=group_others]", "advantage.scale=none"),
+        ("grpo[advantage=group_others]", "advantage.eps=0.1"),
+        ("grpo[surrogate=soft_gate]", "surrogate.positive=1.5"),
+        ("grpo[surrogate=soft_gate]", "surrogate.negative=1.5"),
+    ],
+)
+def test_fields_of_parts_that_no_preset_has_are_noticed(base: str, change: str) -> None:
+    assert differs(base, change)
 
 
 def test_a_second_mutant_is_not_hidden_by_the_first() -> None:

@@ -1,7 +1,7 @@
 """The parts an objective's gradient is made of, one family per file."""
 
 from objectives.parts.aggregate import Aggregate, Constant, SequenceMean, SequenceSum, TokenMean
-from objectives.parts.ratio import NoRatio, Ratio, Sequence, Token
+from objectives.parts.ratio import NoRatio, Ratio, Response, Sequence, Token
 from objectives.parts.regularize import (
     K1,
     K2,
@@ -13,7 +13,7 @@ from objectives.parts.regularize import (
     PlainValueLoss,
     ValueLoss,
 )
-from objectives.parts.surrogate import Clip, ClippedWeight, Linear, Surrogate
+from objectives.parts.surrogate import Clip, ClippedWeight, Linear, SoftGate, Surrogate
 
 __all__ = [
     "K1",
@@ -31,9 +31,11 @@ __all__ = [
     "NoRatio",
     "PlainValueLoss",
     "Ratio",
+    "Response",
     "Sequence",
     "SequenceMean",
     "SequenceSum",
+    "SoftGate",
     "Surrogate",
     "Token",
     "TokenMean",

@@ -3,6 +3,7 @@
 none      log pi - sg(log pi)                       value 0, gradient grad log pi: plain policy gradient
 token     log pi_t - log old_t                      PPO, GRPO, DAPO
 sequence  log pi_t - sg(log pi_t) + sg(mean_t (log pi - log old))     GSPO, 2507.18071
+response  log pi_t - sg(log pi_t) + sg(sum_t (log pi - log old))      RLOO, 2402.14740
 """
 
 from __future__ import annotations
@@ -47,3 +48,16 @@ class Sequence(Ratio, kind="sequence"):
         length_B1 = mask_BT.sum(dim=1, keepdim=True).clamp(min=1)
         mean_B1 = token_BT.detach().sum(dim=1, keepdim=True) / length_B1
         return torch.where(mask_BT, token_BT - token_BT.detach() + mean_B1, 0)
+
+
+class Response(Ratio, kind="response"):
+    """The ratio of whole responses, pi(y) / old(y), at every token: a response is one action (RLOO, 2402.14740).
+
+    With `sequence_sum` and an advantage that is constant in the response it has exactly the gradient of
+    (pi(y) / old(y)) A / B. It grows with length: clips meant for tokens act on almost every long response.
+    """
+
+    def __call__(self, logp_BT: Tensor, old_logp_BT: Tensor, mask_BT: Tensor) -> Tensor:
+        token_BT = torch.where(mask_BT, logp_BT - old_logp_BT, 0)
+        sum_B1 = token_BT.detach().sum(dim=1, keepdim=True)
+        return torch.where(mask_BT, token_BT - token_BT.detach() + sum_B1, 0)

@@ -6,18 +6,23 @@ With D = log pi - log ref at the sampled token (Schulman 2020, "Approximating KL
 
 As losses their gradients are not those of the divergence they estimate. At tokens drawn from pi itself, with the
 visited states frozen, k1's is 0 in expectation, k2's is that of KL(pi || ref), k3's is that of KL(ref || pi).
-`straight_through` keeps the value and takes k2's gradient (verl's suffix "+").
+`straight_through` keeps the value and takes k2's gradient (verl's suffix "+"). `correction` multiplies the cost f by a
+weight w through which the gradient flows too, so that it becomes w (grad f + f grad log pi), the gradient of E[f]:
+
+    score    pi / sg(pi)     value f; exact at tokens drawn from pi itself         (NeMo RL)
+    ratio    the row's r     value r f; with token ratios exact off-policy too     (TRL, `use_bias_correction_kl`)
 """
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Literal, Self, TypeVar
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from advantages import Part
+from objectives.parts.surrogate import ratio
 
 LOG_RATIO_BOUND = 20.0
 """D is held within +-20 so that exp(-D) stays finite (verl bounds it so too); beyond it the gradient is 0, so a policy
@@ -30,10 +35,22 @@ class KL(Part):
     shown: ClassVar[tuple[str, ...]] = ("coef",)
 
     coef: float = Field(default=0.04, ge=0)
+    bound: float | None = Field(default=None, gt=0)
+    """The estimate of a token is held within +-bound, before `coef`; beyond it the gradient is 0. verl's is 10."""
+    correction: Literal["none", "score", "ratio"] = "none"
 
     @property
     def needs(self) -> frozenset[str]:
         return frozenset({"ref_logp"})
+
+    def corrected(self, cost_BT: Tensor, logp_BT: Tensor, log_ratio_BT: Tensor) -> Tensor:
+        """The cost times the weight that `correction` names; `log_ratio_BT` is what the surrogate sees."""
+        if self.correction == "none":
+            return cost_BT
+        return cost_BT * ratio(log_ratio_BT if self.correction == "ratio" else logp_BT - logp_BT.detach())
+
+    def _bounded(self, cost_BT: Tensor) -> Tensor:
+        return cost_BT if self.bound is None else cost_BT.clamp(-self.bound, self.bound)
 
     def __call__(self, logp_BT: Tensor, ref_logp_BT: Tensor) -> Tensor:
         raise TypeError(f"{type(self).__name__} does not define __call__")
@@ -57,13 +74,29 @@ def _with_gradient_of(value_BT: Tensor, other_BT: Tensor) -> Tensor:
     return value_BT.detach() + (other_BT - other_BT.detach())
 
 
+Estimate = TypeVar("Estimate", bound=KL)
+
+
+def _one_gradient(part: Estimate, straight_through: bool) -> Estimate:
+    if straight_through and part.correction != "none":
+        raise ValueError(
+            f"kl {part.kind!r}: straight_through has the gradient of KL(pi || ref) already, and correction="
+            f"{part.correction!r} would add another: keep one of the two"
+        )
+    return part
+
+
 class K1(KL, kind="k1"):
     """D. Unbiased in value, but its gradient is 0 in expectation: as a loss it adds noise unless `straight_through`."""
 
     straight_through: bool = False
 
+    @model_validator(mode="after")
+    def _once(self) -> Self:
+        return _one_gradient(self, self.straight_through)
+
     def __call__(self, logp_BT: Tensor, ref_logp_BT: Tensor) -> Tensor:
-        cost_BT = _log_ratio(logp_BT, ref_logp_BT)
+        cost_BT = self._bounded(_log_ratio(logp_BT, ref_logp_BT))
         if self.straight_through:
             cost_BT = _with_gradient_of(cost_BT, _k2(logp_BT, ref_logp_BT))
         return self.coef * cost_BT
@@ -73,7 +106,7 @@ class K2(KL, kind="k2"):
     """D^2 / 2. Biased in value; its gradient is that of KL(pi || ref) at each visited state."""
 
     def __call__(self, logp_BT: Tensor, ref_logp_BT: Tensor) -> Tensor:
-        return self.coef * _k2(logp_BT, ref_logp_BT)
+        return self.coef * self._bounded(_k2(logp_BT, ref_logp_BT))
 
 
 class K3(KL, kind="k3"):
@@ -81,8 +114,12 @@ class K3(KL, kind="k3"):
 
     straight_through: bool = False
 
+    @model_validator(mode="after")
+    def _once(self) -> Self:
+        return _one_gradient(self, self.straight_through)
+
     def __call__(self, logp_BT: Tensor, ref_logp_BT: Tensor) -> Tensor:
-        cost_BT = k3(logp_BT, ref_logp_BT)
+        cost_BT = self._bounded(k3(logp_BT, ref_logp_BT))
         if self.straight_through:
             cost_BT = _with_gradient_of(cost_BT, _k2(logp_BT, ref_logp_BT))
         return self.coef * cost_BT

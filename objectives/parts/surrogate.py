@@ -3,6 +3,7 @@
 linear            r A
 clip              min(r A, clip(r, 1 - low, 1 + high) A)          PPO, 1707.06347, equation 7
 clipped_weight    sg(clip(r, floor, cap)) A log pi                CISPO, MiniMax-M1 2506.13585
+soft_gate         4 / tau sigmoid(tau (r - 1)) A                  SAPO, 2511.20347
 """
 
 from __future__ import annotations
@@ -89,3 +90,21 @@ class ClippedWeight(Surrogate, kind="clipped_weight"):
     def __call__(self, log_ratio_BT: Tensor, advantage_BT: Tensor) -> Tensor:
         weight_BT = ratio(log_ratio_BT.detach()).clamp(self.floor, self.cap)
         return weight_BT * advantage_BT * (log_ratio_BT - log_ratio_BT.detach()).exp()
+
+
+class SoftGate(Surrogate, kind="soft_gate"):
+    """4 / tau sigmoid(tau (r - 1)) A: a clip without an edge (SAPO, 2511.20347).
+
+    The gradient fades smoothly on both sides of r = 1, where its slope is A. `positive` is tau where A > 0, `negative`
+    elsewhere; the larger one fades faster. The defaults are TRL's.
+    """
+
+    shown: ClassVar[tuple[str, ...]] = ("positive", "negative")
+    clips: ClassVar[bool] = True
+
+    positive: float = Field(default=1.0, gt=0)
+    negative: float = Field(default=1.05, gt=0)
+
+    def __call__(self, log_ratio_BT: Tensor, advantage_BT: Tensor) -> Tensor:
+        tau_BT = torch.where(advantage_BT > 0, self.positive, self.negative)
+        return torch.sigmoid(tau_BT * (ratio(log_ratio_BT) - 1)) * 4 / tau_BT * advantage_BT
