@@ -13,6 +13,7 @@ from types import ModuleType
 from advantages.names import nearest
 from objectives.ablate import split
 from objectives.objective import Objective
+from objectives.profiles import row
 
 ENTRY_POINT_GROUP = "rlzoo.objectives"
 
@@ -36,16 +37,16 @@ def register(objective: Objective, page: str | None = None) -> Objective:
 
 
 def get(name: str) -> Objective:
-    """The objective of a name. `gspo[ratio=token,surrogate.high=0.2]` is that objective with cells changed.
+    """The objective of a name. `gspo[ratio=token,surrogate.high=0.2]` is that objective with cells changed, and
+    `gspo@trl` the one with the conventions of a framework (see `objectives.profiles`); both go together.
 
     Raises:
-        ValueError: unknown name, column or field; the message names the nearest.
+        ValueError: unknown name, framework, column or field; the message names the nearest.
     """
     _load_entry_points()
     base, changes = split(name)
-    if base not in _registry:
-        raise ValueError(f"unknown objective {base!r}; {nearest(base, _registry)}")
-    return _registry[base].but(**changes) if changes else _registry[base]
+    objective = _base(base)
+    return objective.but(**changes) if changes else objective
 
 
 def names() -> list[str]:
@@ -56,7 +57,19 @@ def names() -> list[str]:
 
 def page(name: str) -> str:
     """The objective's page: equation, paper, constants with their sources. An ablation has its base's page."""
-    return _pages[split(get(name).name)[0]]
+    loss, _, framework = split(get(name).name)[0].partition("@")
+    return _pages[row(loss, framework).base if framework else loss]
+
+
+def _base(name: str) -> Objective:
+    """What stands before the brackets: a registered name, or a framework's `loss@framework`."""
+    loss, at, framework = name.partition("@")
+    if at:
+        convention = row(loss, framework)
+        return _registry[convention.base].but(**convention.changes, name=name)
+    if name not in _registry:
+        raise ValueError(f"unknown objective {name!r}; {nearest(name, _registry)}")
+    return _registry[name]
 
 
 def _load_entry_points() -> None:

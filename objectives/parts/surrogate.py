@@ -106,5 +106,5 @@ class SoftGate(Surrogate, kind="soft_gate"):
     negative: float = Field(default=1.05, gt=0)
 
     def __call__(self, log_ratio_BT: Tensor, advantage_BT: Tensor) -> Tensor:
-        tau_BT = torch.where(advantage_BT > 0, self.positive, self.negative)
+        tau_BT = torch.full_like(advantage_BT, self.negative).masked_fill(advantage_BT > 0, self.positive)
         return torch.sigmoid(tau_BT * (ratio(log_ratio_BT) - 1)) * 4 / tau_BT * advantage_BT

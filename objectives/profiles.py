@@ -1,0 +1,184 @@
+"""How other frameworks implement the same algorithms: `get("grpo@verl")` is our GRPO with verl's conventions.
+
+A profile changes what a framework does without being asked: the kind of std and its epsilon, a group of one, whitening,
+dual clip, the meaning of CISPO's bound, the aggregate, the value clip, the form of the KL. Clip widths, coefficients,
+lambda and everything outside the loss stay the preset's, unless the framework's own algorithm fixes them.
+
+A row stands for a loss that the framework has, under the framework's name for it; it need not be one of our presets
+(`get("cispo@trl")`). A framework without such a loss has no row. What stays different, and by how much each cell
+moves the gradient, is on the page `benchmarks/results/conventions.md`.
+
+Read at: TRL 1.16.0; verl 1dda039; OpenRLHF 3c3be62; NeMo RL 7ea279a.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from advantages.names import nearest
+
+
+@dataclass(frozen=True)
+class Row:
+    """One loss of one framework.
+
+    Attributes:
+        base: the preset it is an ablation of.
+        changes: cells to change, as `Objective.but` takes them.
+        means: the framework's own settings that it stands for.
+    """
+
+    base: str
+    changes: Mapping[str, object]
+    means: str
+
+
+_RLOO = {"advantage": {"kind": "group_others", "scale": "none"}, "ratio": "response", "surrogate": "clip"}
+_TRL_GROUP = {"advantage.eps": 1e-4}
+_TRL_KL = {"kl.correction": "ratio"}
+_TRL_CISPO = {"surrogate": {"kind": "clipped_weight", "floor": 0.0, "cap": 5.0}}
+
+TRL = {
+    "reinforce": Row("reinforce", {**_RLOO, "shape": "kl"}, "RLOOTrainer()"),
+    "grpo": Row("grpo", {**_TRL_GROUP, **_TRL_KL}, 'loss_type="grpo", beta=0.04'),
+    "bnpo": Row("grpo", {**_TRL_GROUP, **_TRL_KL, "aggregate": "token_mean"}, 'loss_type="bnpo", beta=0.04'),
+    "dr_grpo": Row(
+        "grpo",
+        {"advantage.scale": "none", **_TRL_KL, "aggregate": {"kind": "constant", "budget": 512}},
+        'loss_type="dr_grpo", scale_rewards="none", max_completion_length=512, beta=0.04',
+    ),
+    "dapo": Row("dapo", {**_TRL_GROUP, "select": "all"}, "epsilon_high=0.28, a soft overlong reward function"),
+    "cispo": Row(
+        "grpo",
+        {**_TRL_GROUP, "kl": None, **_TRL_CISPO, "aggregate": "token_mean"},
+        'loss_type="cispo", epsilon_high=5.0',
+    ),
+    "sapo": Row("grpo", {**_TRL_GROUP, "kl": None, "surrogate": "soft_gate"}, 'loss_type="sapo"'),
+    "gspo": Row(
+        "gspo",
+        _TRL_GROUP,
+        'loss_type="grpo", importance_sampling_level="sequence", epsilon=3e-4, epsilon_high=4e-4',
+    ),
+    "luspo": Row(
+        "gspo",
+        {**_TRL_GROUP, "aggregate": "sequence_sum"},
+        'loss_type="luspo", importance_sampling_level="sequence", epsilon=3e-4, epsilon_high=4e-4',
+    ),
+}
+"""GRPOTrainer and RLOOTrainer. There is no PPO since 1.16, and dynamic sampling never was."""
+
+_VERL_DUAL = {"surrogate.dual": 3.0}
+_VERL_GROUP = {"advantage.single": "keep"}
+
+VERL = {
+    "reinforce": Row(
+        "reinforce",
+        {
+            "advantage": {"kind": "reward_to_go", "baseline": "none", "whiten": True},
+            "ratio": "token",
+            "surrogate": {"kind": "clip", "dual": 3.0},
+            "aggregate": "token_mean",
+        },
+        "adv_estimator=reinforce_plus_plus",
+    ),
+    "ppo": Row("ppo", {**_VERL_DUAL, "value.coef": 1.0, "value.range": 0.5}, "adv_estimator=gae, lam=0.95"),
+    "grpo": Row(
+        "grpo",
+        {**_VERL_GROUP, **_VERL_DUAL, "aggregate": "token_mean", "kl.bound": 10.0},
+        "adv_estimator=grpo, use_kl_loss=True, kl_loss_type=low_var_kl, kl_loss_coef=0.04",
+    ),
+    "dr_grpo": Row(
+        "grpo",
+        {
+            "advantage": {"kind": "group", "scale": "none", "single": "keep"},
+            **_VERL_DUAL,
+            "aggregate": {"kind": "constant", "budget": 512},
+            "kl": None,
+        },
+        "norm_adv_by_std_in_grpo=False, loss_agg_mode=seq-mean-token-sum-norm, loss_scale_factor=512",
+    ),
+    "dapo": Row("dapo", {"surrogate.dual": 10.0}, "the DAPO recipe, clip_ratio_c=10"),
+    "cispo": Row(
+        "grpo",
+        {
+            **_VERL_GROUP,
+            "kl": None,
+            "surrogate": {"kind": "clipped_weight", "floor": 0.8, "cap": 1.2},
+            "aggregate": "token_mean",
+        },
+        "loss_mode=cispo, clip_ratio_low=0.2, clip_ratio_high=0.2",
+    ),
+    "gspo": Row("gspo", _VERL_GROUP, "loss_mode=gspo, clip_ratio_low=3e-4, clip_ratio_high=4e-4"),
+}
+
+_OPENRLHF_GROUP = {"advantage.eps": 1e-9}
+
+OPENRLHF = {
+    "reinforce": Row(
+        "reinforce",
+        {
+            "advantage": {"kind": "reward_to_go", "baseline": "none", "whiten": True, "ddof": 0},
+            "ratio": "token",
+            "surrogate": "clip",
+            "aggregate": "token_mean",
+        },
+        "advantage_estimator=reinforce",
+    ),
+    "ppo": Row("ppo", {"advantage.ddof": 0, "value.coef": 1.0, "value.range": 0.5}, "advantage_estimator=gae"),
+    "grpo": Row(
+        "grpo",
+        {**_OPENRLHF_GROUP, "aggregate": "token_mean", "kl.bound": 10.0},
+        "advantage_estimator=group_norm, use_kl_loss, kl_estimator=k3, kl coefficient 0.04",
+    ),
+    "dapo": Row("dapo", _OPENRLHF_GROUP, "dynamic filtering with range (0, 1), clip 0.2 and 0.28, overlong penalty"),
+    "gspo": Row("gspo", _OPENRLHF_GROUP, "policy_loss_type=gspo, clip 3e-4 and 4e-4"),
+}
+
+_NEMO_GROUP = {"advantage": "group_others"}
+
+NEMO = {
+    "grpo": Row(
+        "grpo",
+        {**_NEMO_GROUP, "aggregate": "token_mean", "kl.bound": 10.0, "kl.correction": "score"},
+        "use_leave_one_out_baseline, normalize_rewards, token_level_loss, reference_policy_kl_penalty=0.04",
+    ),
+    "dapo": Row("dapo", _NEMO_GROUP, "the DAPO recipe, use_leave_one_out_baseline"),
+    "cispo": Row(
+        "grpo",
+        {
+            **_NEMO_GROUP,
+            "kl": None,
+            "surrogate": {"kind": "clipped_weight", "floor": 0.8, "cap": 1.2},
+            "aggregate": "token_mean",
+        },
+        "use_cispo, ratio_clip_min=0.2, ratio_clip_max=0.2",
+    ),
+    "gspo": Row("gspo", _NEMO_GROUP, "sequence_level_importance_ratios, token_level_loss=False, clip 3e-4 and 4e-4"),
+}
+
+PROFILES: dict[str, dict[str, Row]] = {"trl": TRL, "verl": VERL, "openrlhf": OPENRLHF, "nemo": NEMO}
+"""Framework -> its name of a loss -> row."""
+
+
+def profile(framework: str) -> dict[str, Row]:
+    """The rows of a framework.
+
+    Raises:
+        ValueError: there is no such profile; the message names the nearest.
+    """
+    if framework not in PROFILES:
+        raise ValueError(f"unknown profile {framework!r}; {nearest(framework, PROFILES)}")
+    return PROFILES[framework]
+
+
+def row(name: str, framework: str) -> Row:
+    """One row of a framework, by the framework's name for the loss.
+
+    Raises:
+        ValueError: unknown framework, or a loss that it does not have; the message names the nearest.
+    """
+    rows = profile(framework)
+    if name not in rows:
+        raise ValueError(f"profile {framework!r} has no {name!r}; {nearest(name, rows)}")
+    return rows[name]
