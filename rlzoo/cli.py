@@ -1,17 +1,19 @@
 """The command line: what to type, and what happens when something goes wrong.
 
 Results go to stdout, progress and errors to stderr. Exit codes: 0 done, 1 a run failed, 2 something in the input to
-mend, 130 interrupted. Each command imports what it needs when it runs: help and errors should not wait for torch.
+mend, 130 interrupted. Each command imports what it needs when it runs: help does not wait for torch.
 """
 
 from __future__ import annotations
 
 import functools
 import json
+import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, cast
+from typing import Annotated, Any, Literal, TypeVar, cast
 
 import typer
 from rich.console import Console
@@ -53,11 +55,13 @@ def guarded(function: Function) -> Function:
 
     @functools.wraps(function)
     def run(*args: Any, **kwargs: Any) -> Any:
-        from rlzoo.errors import UserError
-
         try:
             return function(*args, **kwargs)
-        except UserError as error:
+        except ValueError as error:
+            from rlzoo.errors import UserError  # a ValueError; imported here, as it brings torch
+
+            if not isinstance(error, UserError):
+                raise
             complain(str(error))
             raise typer.Exit(BAD_INPUT) from None
         except KeyboardInterrupt as interrupt:
@@ -78,6 +82,13 @@ def complain(message: str, kind: str = "error") -> None:
     Console(stderr=True, highlight=False, soft_wrap=True).print(Text(f"{kind}: ", style="bold red") + Text(message))
 
 
+@contextmanager
+def starting() -> Iterator[None]:
+    """Show, in a terminal, that something goes on: importing the libraries takes some seconds."""
+    with Console(stderr=True).status("starting"):
+        yield
+
+
 def print_json(value: Any) -> None:
     """Print a value as JSON on stdout; a number that JSON cannot hold is null."""
     from rlzoo.record import finite
@@ -94,6 +105,11 @@ def common(
     ] = None,
 ) -> None:
     """Policy-gradient objectives for language models, side by side on one shared 4-bit LoRA backbone."""
+    here = os.getcwd()
+    if here not in sys.path:
+        sys.path.append(
+            here
+        )  # reward = "my_rewards:graded" is a file beside the user; last, so that it hides no library
     if modules:
         from rlzoo.cli_settings import import_module
 
@@ -103,15 +119,26 @@ def common(
 
 @command
 def list_(
+    what: Annotated[Literal["objectives", "parts", "tasks", "settings"], typer.Argument(help="What to list.")] = (
+        "objectives"
+    ),
     as_json: Json = False,
     as_markdown: Annotated[
-        bool, typer.Option("--markdown", help="Print the table as it stands in the README.")
+        bool, typer.Option("--markdown", help="Print the objectives as they stand in the README.")
     ] = False,
 ) -> None:
-    """Show all objectives: one row per algorithm, one column per part."""
-    from rlzoo import cli_zoo
+    """Show what there is: objectives (a row of parts each), parts, tasks, or the settings that --set takes."""
+    from rlzoo import cli_names, cli_zoo
+    from rlzoo.errors import UserError
 
-    if as_json:
+    if as_markdown and what != "objectives":
+        raise UserError(f"--markdown is for the table of objectives; for {what} there is --json")
+    if what != "objectives":
+        if as_json:
+            print_json(getattr(cli_names, what)())
+        else:
+            cli_names.print_names(Console(), what)
+    elif as_json:
         print_json(cli_zoo.rows())
     elif as_markdown:
         sys.stdout.write(cli_zoo.markdown())
@@ -121,7 +148,7 @@ def list_(
 
 @command
 def show(
-    name: Annotated[str, typer.Argument(help="An objective, or an ablation such as 'gspo[[ratio=token]]'.")],
+    name: Annotated[str, typer.Argument(help="An objective, or an ablation such as 'gspo\\[ratio=token]'.")],
     as_json: Json = False,
 ) -> None:
     """Show one objective: its equation, its paper, and every setting."""
@@ -148,8 +175,9 @@ def train(
     as_json: Json = False,
 ) -> None:
     """Train one objective with one seed."""
-    from rlzoo import cli_report, cli_run
-    from rlzoo.config import RunConfig
+    with starting():
+        from rlzoo import cli_report, cli_run
+        from rlzoo.config import RunConfig
 
     given = {"objective": objective, "task": task, "seed": seed}
     summary = cli_run.train_command(cli_run.settings(RunConfig, config, assignments or [], given), out, resume)
@@ -177,9 +205,10 @@ def compare(
     as_json: Json = False,
 ) -> None:
     """Train objectives side by side, each with several seeds, and compare them."""
-    import objectives as zoo
-    from rlzoo import cli_report, cli_run
-    from rlzoo.config import CompareConfig
+    with starting():
+        import objectives as zoo
+        from rlzoo import cli_report, cli_run
+        from rlzoo.config import CompareConfig
 
     given = {"objectives": objectives or None, "task": task, "seeds": seeds}
     chosen = cli_run.settings(CompareConfig, config, assignments or [], given, objectives=zoo.names())
@@ -197,7 +226,9 @@ def compare(
 
 @command
 def evaluate(
-    runs: Annotated[list[Path] | None, typer.Argument(help="Run folders; none: the base model.")] = None,
+    runs: Annotated[
+        list[Path] | None, typer.Argument(help="Run folders, or folders of runs; none: the base model.")
+    ] = None,
     base: Annotated[bool, typer.Option("--base", help="Evaluate the base model as well.")] = False,
     task: Task = None,
     prompts: Annotated[int | None, typer.Option(min=1, help="Held-out problems.")] = None,
@@ -210,8 +241,9 @@ def evaluate(
     as_json: Json = False,
 ) -> None:
     """Measure trained runs, or the base model, on held-out problems."""
-    from rlzoo import cli_report, cli_run
-    from rlzoo.errors import UserError
+    with starting():
+        from rlzoo import cli_report, cli_run
+        from rlzoo.errors import UserError
 
     if runs and config:
         raise UserError("run folders bring their own settings: leave out --config, or change single ones with --set")
@@ -238,7 +270,8 @@ def curves(
     tokens: Annotated[bool, typer.Option("--tokens", help="Against sampled tokens instead of training steps.")] = False,
 ) -> None:
     """Draw the learning curves of any runs into one figure."""
-    from rlzoo import cli_run
+    with starting():
+        from rlzoo import cli_run
 
     paths = cli_run.curves_command(folders, out, "tokens_sampled" if tokens else "step")
     Console().print(Text(f"drawn: {', '.join(map(str, paths))}"))
@@ -252,7 +285,8 @@ def warmstart(
     as_json: Json = False,
 ) -> None:
     """Train a small base model from scratch on demonstrations of the procedural tasks."""
-    from rlzoo import cli_run
+    with starting():
+        from rlzoo import cli_run
 
     summary = cli_run.warmstart_command(out, config, assignments or [])
     if as_json:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 from rich.text import Text
 
@@ -41,6 +41,8 @@ def settings(
     """
     table = {**defaults, **(read_file(file) if file else {})}
     table |= {key: value for key, value in given.items() if value is not None}
+    if isinstance(table.get("task"), str):
+        table["task"] = {"name": table["task"]}  # so that --set task.reward=... goes together with --task sort
     on_top = [*(key for key, value in given.items() if value is not None), *assignments]
     source = " with ".join(filter(None, [str(file or ""), "the command line's settings" if on_top or not file else ""]))
     return validate(model, override(table, assignments), source)
@@ -62,43 +64,45 @@ def compare_command(config: CompareConfig, out: Path | None, resume: bool) -> Co
 
 
 def evaluate_command(folders: Sequence[Path], with_base: bool, file: Path | None, **given: Any) -> list[dict[str, Any]]:
-    """Evaluate the adapters of run folders, each with its run's settings and what was given over them.
+    """Evaluate the adapters of runs in and below folders, each with its run's settings and what was given over them.
 
     Without a folder, or `with_base`, the base model itself is evaluated.
     """
     jobs: list[tuple[str, Path | None, SharedConfig]] = []
-    for folder in folders:
-        RunFolder.open(folder)
+    for folder in run_folders(folders):
         jobs.append((str(folder), folder / ADAPTER, evaluation_settings(RunConfig, folder / CONFIG, **given)))
     if not jobs or with_base:
         base = jobs[0][2] if jobs else evaluation_settings(SharedConfig, file, **given)
         jobs.insert(0, ("base", None, base))
     results = []
     loaded: dict[Any, Backbone] = {}
-    for policy, adapter, config in jobs:
-        if config.backbone not in loaded:
-            loaded = {config.backbone: Backbone.load(config.backbone)}
-        backbone = loaded[config.backbone]
-        theta = backbone.load_adapter(adapter).to(backbone.device) if adapter else None
-        evaluation = evaluate_policy(
-            backbone,
-            load_task(config.task),
-            theta,
-            config.evaluation,
-            max_new_tokens=config.train.max_new_tokens,
-            temperature=config.train.temperature,
-        )
-        results.append(
-            {
-                "policy": policy,
-                "task": config.task.name,
-                "prompts": len(evaluation.rollout.problems),
-                "samples": config.evaluation.samples,
-                "greedy": config.evaluation.greedy,
-                "metrics": evaluation.metrics,
-            }
-        )
+    with err.status("loading the base model") as status:
+        for policy, adapter, config in jobs:
+            if config.backbone not in loaded:
+                loaded = {config.backbone: Backbone.load(config.backbone)}
+            status.update(f"evaluating {policy} on {config.task.name}")
+            results.append(evaluated(loaded[config.backbone], policy, adapter, config))
     return results
+
+
+def evaluated(backbone: Backbone, policy: str, adapter: Path | None, config: SharedConfig) -> dict[str, Any]:
+    """Evaluate the base model, or an adapter on it, and return the outcome as JSON types."""
+    evaluation = evaluate_policy(
+        backbone,
+        load_task(config.task),
+        backbone.load_adapter(adapter).to(backbone.device) if adapter else None,
+        config.evaluation,
+        max_new_tokens=config.train.max_new_tokens,
+        temperature=config.train.temperature,
+    )
+    return {
+        "policy": policy,
+        "task": config.task.name,
+        "prompts": len(evaluation.rollout.problems),
+        "samples": config.evaluation.samples,
+        "greedy": config.evaluation.greedy,
+        "metrics": evaluation.metrics,
+    }
 
 
 def evaluation_settings(
@@ -119,14 +123,32 @@ def evaluation_settings(
 
 def curves_command(folders: Sequence[Path], out: Path, x: curves.Horizontal) -> list[Path]:
     """Draw the runs found in the folders and below them; returns the files."""
-    found = sorted({path.parent for folder in folders for path in folder.rglob(CONFIG)}, key=str)
-    if not found:
-        raise UserError(f"there is no run (no {CONFIG}) in or below {', '.join(map(str, folders))}")
-    runs = [(folder, RunFolder.open(folder).read_json(CONFIG)) for folder in found]
-    order = {name: position for position, name in enumerate(objectives.names())}
-    runs.sort(key=lambda run: (order.get(run[1]["objective"]["name"], len(order)), str(run[0])))
+    runs = [(folder, RunFolder.open(folder).read_json(CONFIG)) for folder in run_folders(folders)]
+    runs.sort(key=lambda run: table_position(run[1]["objective"]["name"]))
     drawn = [curves.Curves(c["objective"]["name"], c["seed"], RunFolder.open(f).read_metrics()) for f, c in runs]
     return draw(drawn, out, x, title=", ".join(dict.fromkeys(c["task"]["name"] for _, c in runs)))
+
+
+def run_folders(folders: Sequence[Path]) -> list[Path]:
+    """Return the run folders in and below some folders: by folder as given, then objectives in the table's order.
+
+    Raises:
+        UserError: there is none in one of them.
+    """
+    result: dict[Path, None] = {}
+    for folder in folders:
+        found = [path.parent for path in folder.rglob(CONFIG)]
+        if not found:
+            raise UserError(f"there is no run (no {CONFIG}) in or below {folder}")
+        names = {run: RunFolder.open(run).read_json(CONFIG)["objective"]["name"] for run in found}
+        result |= dict.fromkeys(sorted(found, key=lambda run: (table_position(names[run]), str(run))))
+    return list(result)
+
+
+def table_position(name: str) -> int:
+    """Return at which row of rlzoo list an objective stands; ablations come after all."""
+    names = objectives.names()
+    return names.index(name) if name in names else len(names)
 
 
 def draw(runs: Sequence[curves.Curves], out: Path, x: curves.Horizontal, title: str) -> list[Path]:
@@ -144,14 +166,15 @@ def warmstart_command(out: Path, file: Path | None, assignments: Sequence[str]) 
     from rlzoo.warmstart import WarmstartConfig, warmstart
 
     config = settings(WarmstartConfig, file, assignments, {})
-    with step_bar("warm start", config.steps) as on_step:
+    measuring = f"sampling {config.evaluate_prompts} problems of {len(config.tasks)} tasks for its card"
+    with step_bar("warm start", config.steps, measuring if config.evaluate_prompts else "writing it") as on_step:
         return warmstart(config, out, on_step)
 
 
 @contextmanager
 def watched(configs: Sequence[RunConfig], folder: Path) -> Iterator[Callable[[str, dict[str, Any]], None]]:
     """Show the live table while runs train; on Ctrl-C say what is safe and how to go on."""
-    runs = [RunProgress(c.name, c.objective.name, c.seed, c.train.steps) for c in configs]
+    runs = [RunProgress(c.name, c.objective.name, c.seed, c.train.steps, c.evaluation.every) for c in configs]
     try:
         with Progress(runs, err) as progress:
             yield progress.on_event
@@ -162,17 +185,28 @@ def watched(configs: Sequence[RunConfig], folder: Path) -> Iterator[Callable[[st
 
 
 @contextmanager
-def step_bar(label: str, steps: int) -> Iterator[Callable[[int, float], None]]:
-    """Show one bar for a loop that reports its step and loss."""
+def step_bar(label: str, steps: int, afterwards: str) -> Iterator[Callable[[int, float], None]]:
+    """Show one bar for a loop that reports its step and loss, and after its last step what goes on then."""
     columns = (
+        SpinnerColumn(),
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
         TextColumn("loss {task.fields[loss]:.3f}"),
     )
-    with Bar(*columns, TimeRemainingColumn(), console=err) as bar:
-        task = bar.add_task(label, total=steps, loss=float("nan"))
-        yield lambda step, loss: bar.update(task, completed=step + 1, loss=loss)
+    bar = Bar(*columns, TimeRemainingColumn(), console=err)
+    task = bar.add_task(label, total=steps, loss=float("nan"))
+
+    def on_step(step: int, loss: float) -> None:
+        bar.start()  # not before: settings that cannot be used end in a message alone
+        bar.update(task, completed=step + 1, loss=loss)
+        if step + 1 == steps:
+            bar.update(task, description=f"{label} done, {afterwards}")
+
+    try:
+        yield on_step
+    finally:
+        bar.stop()
 
 
 def resume_command() -> str:

@@ -12,6 +12,8 @@ from rich.text import Text
 
 import objectives
 from objectives import Objective
+from rlzoo.cli_names import note, toml
+from rlzoo.cli_settings import readable
 from rlzoo.errors import UserError
 from rlzoo.palette import ink
 
@@ -58,7 +60,9 @@ def print_list(console: Console) -> None:
             # A part's settings stand on a line of their own, where they need the least room.
             grid.add_row(column, *(Text(row[column].replace("(", "\n(")) for row in table))
     console.print(grid)
-    console.print(Text("\nrlzoo show NAME prints an algorithm's equation, paper and constants.", style="dim"))
+    console.print()
+    note(console, "rlzoo show NAME prints an algorithm's equation, paper and constants;")
+    note(console, "rlzoo list parts, tasks or settings what else can be named.")
 
 
 def find(name: str) -> Objective:
@@ -66,7 +70,7 @@ def find(name: str) -> Objective:
     try:
         return objectives.get(name)
     except ValueError as error:
-        raise UserError(str(error)) from error
+        raise UserError(readable(error)) from error
 
 
 def page(objective: Objective) -> str:
@@ -105,7 +109,7 @@ def print_page(console: Console, objective: Objective) -> None:
                 grid.add_row(column, Text("none", style="dim"), "")
                 continue
             fields = {name: value for name, value in part.spec().items() if name != "kind"}
-            settings = ", ".join(f"{name} = {_toml(value)}" for name, value in fields.items())
+            settings = ", ".join(f"{name} = {toml(value)}" for name, value in fields.items())
             grid.add_row(column, part.kind, Text(settings))
     console.print(grid)
     needs = ", ".join(sorted(objective.needs)) or "nothing beyond log-probs"
@@ -125,9 +129,3 @@ def paragraphs(text: str) -> list[str]:
         else:
             result.append(line)
     return result
-
-
-def _toml(value: Any) -> str:
-    if isinstance(value, bool) or value is None:
-        return {True: "true", False: "false", None: "none"}[value]
-    return f'"{value}"' if isinstance(value, str) else f"{value:g}" if isinstance(value, float) else str(value)

@@ -35,6 +35,7 @@ class RunProgress:
     algorithm: str
     seed: int
     steps: int
+    evaluate_every: int = 0  # steps between held-out evaluations; 0: unknown
     step: int = 0
     first_step: int = 0  # where this session took the run up: what was done before took none of its time
     state: str = "waiting"
@@ -48,15 +49,23 @@ class RunProgress:
         kind = record["kind"]
         self.step = record["step"]
         if kind == "start":
-            self.state, self.first_step, self.steps = "training", self.step, record["steps"]
+            self.first_step, self.steps = self.step, record["steps"]
+            self.state = self.next_state()
         elif kind == "train":
+            self.state = self.next_state()
             self.latest = {key: value for key in SHOWN if (value := record.get(key)) is not None}
         elif kind == "eval":
+            self.state = "training"
             self.accuracy = record["accuracy"]
             self.evaluations += 1
             self.accuracy_before = self.accuracy if self.accuracy_before is None else self.accuracy_before
         elif kind == "end":
             self.state = record["state"]
+
+    def next_state(self) -> str:
+        """What the run does after this step: the first, the last and every so many steps it is evaluated."""
+        due = self.step in (0, self.steps) or (self.evaluate_every and self.step % self.evaluate_every == 0)
+        return "evaluating" if due else "training"
 
 
 class Progress:
@@ -83,7 +92,7 @@ class Progress:
         self.started = self.last_line = clock()
         self.loading = console.status("loading the base model") if console.is_terminal else None
         self.live: Live | None = None
-        self.begun = False
+        self.begun = self.ended = False
 
     def __enter__(self) -> Self:
         self.started = self.last_line = self.clock()
@@ -92,6 +101,7 @@ class Progress:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.ended = True
         if self.loading:
             self.loading.stop()
         if self.live:
@@ -115,6 +125,16 @@ class Progress:
             self.loading.stop()
             self.live = Live(console=self.console, get_renderable=self.render, refresh_per_second=2)
             self.live.start()
+        else:
+            self.console.print(self.heading(), highlight=False, soft_wrap=True)
+
+    def heading(self) -> str:
+        """Return in one line what is being trained."""
+        one = next(iter(self.runs.values()))
+        seeds = len({run.seed for run in self.runs.values()})
+        every = f", evaluated every {one.evaluate_every}" if one.evaluate_every else ""
+        count = f"{seeds} seeds each, " if seeds > 1 else ""
+        return f"training {', '.join(self.algorithms)}: {count}{one.steps} steps{every}"
 
     def print_line(self) -> None:
         """Print the state of everything in one line."""
@@ -132,6 +152,9 @@ class Progress:
         done = sum(max(run.step - run.first_step, 0) for run in self.runs.values())
         left = sum(run.steps - run.step for run in self.runs.values() if run.state not in FINAL)
         return (self.clock() - self.started) * left / done if done else None
+
+    def _all_final(self) -> bool:
+        return all(run.state in FINAL for run in self.runs.values())
 
     def line(self) -> str:
         """Return the state of everything in one line of text."""
@@ -171,7 +194,10 @@ class Progress:
 
     def _times(self) -> str:
         left = self.seconds_left
-        remaining = "done" if self.fraction == 1 else "estimating" if left is None else f"{clock_time(left)} left"
+        if self.fraction == 1:
+            remaining = "done" if self.ended else "drawing the curves" if self._all_final() else "last evaluation"
+        else:
+            remaining = "estimating" if left is None else f"{clock_time(left)} left"
         return f"{clock_time(self.clock() - self.started)} elapsed, {remaining}"
 
 

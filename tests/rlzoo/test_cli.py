@@ -16,9 +16,14 @@ import pytest
 from typer.testing import CliRunner, Result
 
 import objectives
+from objectives.ablate import FAMILIES
 from rlzoo.cli import app
+from rlzoo.cli_names import toml
+from rlzoo.cli_run import settings
 from rlzoo.cli_zoo import markdown, paragraphs
+from rlzoo.config import RunConfig
 from rlzoo.record import METRICS, RunFolder
+from rlzoo.tasks import task_kinds
 
 # A run of seconds: a tiny random model, few prompts.
 SMALL = {
@@ -102,11 +107,15 @@ def test_pages_are_wrapped_anew_and_equations_are_not() -> None:
         (["train", "grppo"], "did you mean 'grpo'?"),
         (["train", "grpo", "--task", "sorrt"], "did you mean 'sort'?"),
         (["train", "grpo", "--set", "train.group_sise=4"], "did you mean 'group_size'?"),
+        (["train", "grpo", "--set", "steps=5"], "did you mean train.steps?"),
+        (["train", "grpo[surrogate.high=abc]"], "surrogate.high: should be a valid number"),
+        (["show", "grpo[surrogate.high=abc]"], "surrogate.high: should be a valid number"),
+        (["list", "parts", "--markdown"], "--markdown is for the table of objectives"),
         (["train", "grpo", "--set", "train.group_size=1"], "2 or more"),
         (["train", "grpo", "--config", "nowhere.toml"], "there is no file nowhere.toml"),
         (["train"], "objective: is missing"),
         (["compare", "grpo", "grpo"], "named once"),
-        (["evaluate", "nowhere"], "nowhere is not a run folder"),
+        (["evaluate", "nowhere"], "there is no run (no config.json) in or below nowhere"),
         (["curves", "nowhere", "--out", "x.png"], "there is no run"),
     ],
 )
@@ -127,6 +136,70 @@ def test_a_module_of_ones_own_brings_an_objective(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT)
     assert [row["name"] for row in json.loads(done.stdout)] == ["reinforce", "ppo", "grpo", "dapo", "gspo", "mine"]
     assert "--import nowhere: ModuleNotFoundError" in rlzoo("--import", "nowhere", "list", code=2).stderr
+
+
+def test_list_of_parts_has_every_part_with_its_fields() -> None:
+    rows = json.loads(rlzoo("list", "parts", "--json").stdout)
+    assert {(row["column"], row["kind"]) for row in rows} == {
+        (column, kind) for column, family in FAMILIES.items() for kind in family.members
+    }
+    assert all(row["about"] for row in rows)
+    (clip,) = [row for row in rows if row["kind"] == "clip"]
+    assert clip["fields"] == {"low": 0.2, "high": 0.2, "dual": None}
+    shown = " ".join(rlzoo("list", "parts", width=200).stdout.split())
+    assert "low = 0.2 min(r A" in shown and "grpo[kl=none]" in shown
+
+
+def test_list_of_tasks_has_levels_and_settings() -> None:
+    rows = {row["kind"]: row for row in json.loads(rlzoo("list", "tasks", "--json").stdout)}
+    assert rows.keys() == task_kinds().keys()
+    assert rows["sort"]["levels"] == ["easy", "medium", "hard", "mixed"]
+    assert rows["jsonl"]["form"] == "jsonl:PATH" and "test_path" in rows["jsonl"]["settings"]
+    shown = rlzoo("list", "tasks").stdout
+    assert "jsonl:PATH" in shown and "level = easy, medium, hard, mixed" in shown
+
+
+def test_every_listed_setting_can_be_set() -> None:
+    rows = json.loads(rlzoo("list", "settings", "--json").stdout)
+    known = {row["name"]: row for row in rows if "train" in row["commands"]}
+    assert known["train.steps"]["default"] == 60 and known["train.steps"]["about"] == "Rollouts."
+    assert known["backbone.precision"]["choices"] == ["nf4", "bf16", "fp32"]
+    assert known["task.name"]["default"] == "sort" and known["objective"]["required"]
+    texts = [
+        f"{name}={toml(row['default'])}"
+        for name, row in known.items()
+        if row["default"] is not None and name not in ("backbone.lora.target_modules",)
+    ]
+    assert settings(RunConfig, None, ["objective=grpo", *texts], {}) == RunConfig(objective="grpo")  # type: ignore[arg-type]
+    shown = rlzoo("list", "settings", width=140).stdout
+    assert all(row["name"] in shown for row in rows)
+
+
+def test_a_task_by_name_takes_settings_too() -> None:
+    config = settings(RunConfig, None, ["task.level=hard", "task.reward=my:own"], {"objective": "grpo", "task": "add"})
+    assert (config.task.name, config.task.level, config.task.reward) == ("add", "hard", "my:own")
+
+
+def test_a_reward_function_lies_where_the_user_is(
+    qwen_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "rewards_for_the_test.py").write_text("def half(completions, **_): return [0.5] * len(completions)")
+    (tmp_path / "problems.jsonl").write_text(
+        "".join(f'{{"prompt": "S{n}=", "answer": "{n}"}}\n' for n in range(100, 200))
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [path for path in sys.path if path not in ("", str(tmp_path))])
+    task = ["--task", "jsonl:problems.jsonl", "--set", "task.reward=rewards_for_the_test:half"]
+    rlzoo("train", "grpo", *task, *small(qwen_folder))
+    records = RunFolder.open(tmp_path / "runs" / "jsonl-problems.jsonl" / "grpo" / "seed0").read_metrics()
+    assert {record["reward"] for record in records} == {0.5}
+
+
+def test_help_waits_for_no_library() -> None:
+    command = "import sys; from rlzoo.cli import app; app(['train', '--help'], standalone_mode=False)"
+    code = f"{command}; assert not {{'torch', 'transformers', 'rlzoo.errors'}} & sys.modules.keys()"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=ENVIRONMENT)
+    assert done.returncode == 0 and "--resume" in done.stdout, done.stderr
 
 
 def test_unknown_command() -> None:
@@ -187,6 +260,10 @@ def test_compare_then_evaluate_and_draw(qwen_folder: Path, tmp_path: Path) -> No
         assert (result["prompts"], result["samples"]) == (3, 4)
         assert result["metrics"]["accuracy"] <= result["metrics"]["pass@2"] <= result["metrics"]["pass@4"]
     assert "greedy" in rlzoo("evaluate", runs[0], "--greedy").stdout
+    below = json.loads(rlzoo("evaluate", out, "--prompts", 2, "--json").stdout)
+    assert [result["policy"] for result in below] == [
+        str(out / a / f"seed{s}") for a in ("grpo", "gspo") for s in (0, 1)
+    ]
 
     drawn = rlzoo("curves", out, "--out", tmp_path / "all.png", "--tokens").stdout
     assert "all.svg" in drawn

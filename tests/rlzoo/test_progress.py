@@ -21,7 +21,7 @@ class Clock:
 
 
 def runs(seeds: int = 2, steps: int = 10) -> list[RunProgress]:
-    return [RunProgress(f"{a}/seed{s}", a, s, steps) for a in ("alpha", "beta") for s in range(seeds)]
+    return [RunProgress(f"{a}/seed{s}", a, s, steps, 5) for a in ("alpha", "beta") for s in range(seeds)]
 
 
 def train(step: int, **metrics: Any) -> dict[str, Any]:
@@ -100,17 +100,48 @@ def test_a_failed_run_has_nothing_left_to_do() -> None:
     assert "beta - (1 failed)" in progress.line()
 
 
+def test_the_state_says_what_a_run_is_doing() -> None:
+    progress = Progress(runs(seeds=1), console())
+    run = progress.runs["alpha/seed0"]
+    shown = []
+    for record in (
+        {"kind": "start", "step": 0, "steps": 10},
+        {"kind": "eval", "step": 0, "accuracy": 0.5},
+        train(4),
+        train(5),
+        {"kind": "eval", "step": 5, "accuracy": 0.5},
+        train(10),
+    ):
+        progress.on_event("alpha/seed0", record)
+        shown.append(run.state)
+    assert shown == ["evaluating", "training", "training", "evaluating", "training", "evaluating"]
+
+
+def test_after_the_last_step_it_says_what_it_is_waiting_for() -> None:
+    with Progress(runs(seeds=1), console()) as progress:
+        for name in progress.runs:
+            progress.on_event(name, train(10))
+        assert progress.line().split("  ")[1].endswith("last evaluation")
+        for name in progress.runs:
+            progress.on_event(name, {"kind": "end", "step": 10, "state": "done"})
+        assert progress.line().split("  ")[1].endswith("drawing the curves")
+    assert progress.line().split("  ")[1].endswith("done")
+
+
 def test_without_a_terminal_a_line_now_and_then() -> None:
     clock, out = Clock(), io.StringIO()
     narrow = Console(file=out, force_terminal=False, width=80)
     with Progress(runs(seeds=1), narrow, seconds_between_lines=15, clock=clock) as progress:
         progress.on_event("alpha/seed0", {"kind": "eval", "step": 0, "accuracy": 0.5})
-        assert out.getvalue() == ""
+        heading = "training alpha, beta: 10 steps, evaluated every 5"
+        assert out.getvalue().splitlines() == [heading]
         clock.now += 20
         progress.on_event("beta/seed0", train(2))
         progress.on_event("beta/seed0", train(3))
-        assert out.getvalue().splitlines() == [" 10%  0:20 elapsed, 3:00 left  held-out: alpha 50.0%, beta reward 0.25"]
-    assert len(out.getvalue().splitlines()) == 2
+        assert out.getvalue().splitlines()[1:] == [
+            " 10%  0:20 elapsed, 3:00 left  held-out: alpha 50.0%, beta reward 0.25"
+        ]
+    assert len(out.getvalue().splitlines()) == 3
 
 
 def test_in_a_terminal_the_table_is_redrawn_and_stays() -> None:
