@@ -16,9 +16,9 @@ from rlzoo.tasks import TaskConfig
 
 
 class Settings(BaseModel):
-    """Base of all settings: frozen and closed."""
+    """Base of all settings: frozen and closed. Numbers are finite, so that the stored configuration is valid JSON."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class TrainSettings(Settings):
@@ -40,12 +40,12 @@ class TrainSettings(Settings):
     """Where values come from, for objectives that need them: a head on the policy (None means that too), or an adapter
     and head of the critic's own, on the same base."""
     old_logp: Literal["sampler", "recompute"] = "sampler"
-    """Log-probs the ratios start from: those the sampler took on the way, or a forward pass of the trainer's own
-    (which hides the difference of the two where activations are bfloat16)."""
+    """Log-probs that ratios and the KL in the reward start from: those the sampler took on the way, or a forward pass
+    of the trainer's own (which hides the difference of the two in bfloat16; `sampler_gap` shows it)."""
     save_every: int = Field(default=10, ge=1)
     """Steps between checkpoints."""
     samples: int = Field(default=4, ge=0)
-    """Responses per step that are kept in samples.jsonl."""
+    """Prompts per step, and per evaluation, whose first response is kept in samples.jsonl."""
 
     @model_validator(mode="after")
     def _minibatches_have_prompts(self) -> Self:
@@ -61,21 +61,24 @@ class TrainSettings(Settings):
         return self.minibatches * self.epochs
 
 
+Beta = Annotated[float, Field(ge=0, lt=1)]
+
+
 class OptimizerSettings(Settings):
     """AdamW of each run, in float32."""
 
     lr: float = Field(default=2e-3, gt=0)
     critic_lr: float | None = Field(default=None, gt=0)
     """Of a critic adapter; None: the same."""
-    betas: tuple[float, float] = (0.9, 0.999)
+    betas: tuple[Beta, Beta] = (0.9, 0.999)
     eps: float = Field(default=1e-8, gt=0)
     weight_decay: float = Field(default=0.0, ge=0)
     max_grad_norm: float = Field(default=1.0, gt=0)
-    """Clip of the gradient's 2-norm over all trained parameters of the run."""
+    """Clip of the gradient's 2-norm over all trained parameters of the run; a large number never clips."""
     warmup_steps: int = Field(default=0, ge=0)
     """Steps over which the rate rises linearly."""
     schedule: Literal["constant", "linear", "cosine"] = "constant"
-    """What the rate does after warm-up; linear and cosine end at 0."""
+    """What the rate does after warm-up; linear and cosine would reach 0 one step after the last."""
 
 
 class EvaluationSettings(Settings):
@@ -84,6 +87,7 @@ class EvaluationSettings(Settings):
     every: int = Field(default=10, ge=1)
     """Steps between evaluations; before the first and after the last step there always is one."""
     prompts: int = Field(default=128, ge=1)
+    """The first so many problems of the test split, or all of a smaller one."""
     samples: int = Field(default=1, ge=1)
     """Responses per prompt, at the training temperature; accuracy is their mean (pass@1)."""
     greedy: bool = False
@@ -115,6 +119,18 @@ class SharedConfig(Settings):
     evaluation: EvaluationSettings = Field(default_factory=EvaluationSettings)
     engine: EngineSettings = Field(default_factory=EngineSettings)
 
+    @model_validator(mode="after")
+    def _nothing_is_idle(self) -> Self:
+        if self.optimizer.critic_lr is not None and self.train.critic != "adapter":
+            raise ValueError("optimizer.critic_lr is the rate of a critic adapter: set train.critic = 'adapter' too")
+        warmup, steps = self.optimizer.warmup_steps, self.train.steps
+        if warmup and warmup >= steps:
+            raise ValueError(
+                f"optimizer.warmup_steps {warmup} never ends in {steps} steps, and the schedule after it never begins: "
+                "make it smaller than train.steps"
+            )
+        return self
+
 
 def parse_objective(value: object) -> object:
     """Read an objective from a name: `"gspo"`, `"gspo[ratio=token]"`. Tables and values go on to validation."""
@@ -140,8 +156,6 @@ class RunConfig(SharedConfig):
             )
         if train.critic is not None and "value" not in needs:
             raise ValueError(f"train.critic = {train.critic!r}, but {self.objective.name} has no critic: leave it out")
-        if self.optimizer.critic_lr is not None and train.critic != "adapter":
-            raise ValueError("optimizer.critic_lr is the rate of a critic adapter: set train.critic = 'adapter' too")
         return self
 
     @property
@@ -171,14 +185,19 @@ class CompareConfig(SharedConfig):
         names = [objective.name for objective in self.objectives]
         if not names:
             raise ValueError("objectives: name at least one")
-        if len(set(names)) < len(names) or len(set(self.seeds)) < len(self.seeds) or not self.seeds:
+        if not self.seeds:
+            raise ValueError("seeds: name at least one, or give a number of them")
+        if len(set(names)) < len(names) or len(set(self.seeds)) < len(self.seeds):
             raise ValueError(f"objectives and seeds must each be named once: {names}, seeds {list(self.seeds)}")
         if self.train.critic is not None and not any("value" in o.needs for o in self.objectives):
             raise ValueError(f"train.critic = {self.train.critic!r}, but none of {names} has a critic: leave it out")
-        if self.train.updates_per_rollout == 1:
-            _refuse_identical(self.objectives)
+        _refuse_identical(self.objectives, self.train.updates_per_rollout)
         self.runs()
         return self
+
+    def shared(self) -> dict[str, Any]:
+        """What every run of the comparison stores alike, as JSON types: not objective, seed and the critic's own."""
+        return shared_part(self.runs()[0].stored())
 
     def runs(self) -> list[RunConfig]:
         """The runs, objective by objective. The critic's settings go to the objectives that have one."""
@@ -197,12 +216,24 @@ def _no_critic(shared: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _refuse_identical(objectives: tuple[Objective, ...]) -> None:
-    """At one update per rollout, refuse rows that only differ in what acts on ratios other than 1."""
-    seen: dict[Objective, str] = {}
+def shared_part(stored: dict[str, Any]) -> dict[str, Any]:
+    """Of a run's stored configuration, what all runs of its comparison have in common."""
+    table = {key: value for key, value in stored.items() if key in SharedConfig.model_fields}
+    for section, setting in (("train", "critic"), ("optimizer", "critic_lr")):
+        table[section] = {key: value for key, value in table[section].items() if key != setting}
+    return table
+
+
+def _refuse_identical(objectives: tuple[Objective, ...], updates_per_rollout: int) -> None:
+    """Refuse rows that differ in name only or, at one update per rollout, only in what acts on ratios other than 1."""
+    same: dict[Objective, str] = {}
+    same_at_one: dict[Objective, str] = {}
     for objective in objectives:
-        twin = seen.setdefault(objective.at_ratio_one(), objective.name)
+        twin = same.setdefault(objective.but(name="unnamed"), objective.name)
         if twin != objective.name:
+            raise ValueError(f"{twin} and {objective.name} are one algorithm under two names: leave one out")
+        twin = same_at_one.setdefault(objective.at_ratio_one(), objective.name)
+        if updates_per_rollout == 1 and twin != objective.name:
             raise ValueError(
                 f"{twin} and {objective.name} are one algorithm under this schedule: with one update per rollout every "
                 "ratio is 1, and ratio, clip and value clip do nothing. Set train.minibatches or train.epochs above 1"

@@ -9,7 +9,7 @@ import pytest
 from pydantic import ValidationError
 
 from objectives import get
-from rlzoo.config import CompareConfig, OptimizerSettings, RunConfig, TrainSettings
+from rlzoo.config import CompareConfig, OptimizerSettings, RunConfig, TrainSettings, shared_part
 from rlzoo.learner import rate_factor
 
 MakeConfig = Callable[..., RunConfig]
@@ -37,7 +37,8 @@ def test_the_stored_configuration_makes_the_run_again(make_config: MakeConfig) -
         ({"objectives": ["grppo"]}, "did you mean 'grpo'"),
         ({"objectives": ["grpo[surrogate.hgih=1]"]}, "did you mean 'high'"),
         ({"objectives": ["grpo", "grpo"]}, "once"),
-        ({"seeds": []}, "once"),
+        ({"seeds": []}, "name at least one"),
+        ({"seeds": [0, 0]}, "once"),
         ({"objectives": []}, "at least one"),
         ({"train": {"stepz": 3}}, "stepz"),
         ({"train": {"group_size": 1}}, "grpo compares the responses to one prompt .* 2 or more, got 1"),
@@ -45,6 +46,11 @@ def test_the_stored_configuration_makes_the_run_again(make_config: MakeConfig) -
         ({"train": {"temperature": 0}}, "greater than 0"),
         ({"objectives": ["grpo"], "train": {"critic": "head"}}, r"none of \['grpo'\] has a critic"),
         ({"optimizer": {"critic_lr": 0.1}}, "set train.critic = 'adapter' too"),
+        ({"objectives": ["grpo"], "optimizer": {"critic_lr": 0.1}}, "set train.critic = 'adapter' too"),
+        ({"optimizer": {"warmup_steps": 60}, "train": {"steps": 60}}, "60 never ends in 60 steps"),
+        ({"optimizer": {"betas": [0.9, 1.0]}}, "less than 1"),
+        ({"optimizer": {"max_grad_norm": float("inf")}}, "finite"),
+        ({"objectives": ["grpo", "grpo[surrogate.high=0.2]"]}, "one algorithm under two names"),
         ({"evaluation": {"greedy": True, "samples": 4}}, "one response per prompt"),
     ],
 )
@@ -77,6 +83,15 @@ def test_the_critics_settings_go_to_those_who_have_one() -> None:
     runs = comparison(train={"critic": "adapter"}, optimizer={"critic_lr": 0.01}, seeds=1).runs()
     critics = {run.objective.name: (run.train.critic, run.optimizer.critic_lr) for run in runs}
     assert critics["ppo"] == ("adapter", 0.01) and critics["grpo"] == (None, None)
+
+
+def test_what_a_comparison_shares_is_what_its_runs_store_alike() -> None:
+    chosen = comparison(train={"critic": "adapter"}, optimizer={"critic_lr": 0.01}, seeds=1)
+    assert all(shared_part(run.stored()) == chosen.shared() for run in chosen.runs())
+    assert chosen.shared() == comparison(objectives=["grpo"], seeds=3).shared()
+    assert chosen.shared() != comparison(train={"critic": "adapter", "steps": 3}).shared()
+    assert chosen.shared() != comparison(task="add").shared()
+    assert chosen.shared() == comparison(engine={"micro_batch_tokens": 1}).shared()
 
 
 def test_learning_rate_schedules() -> None:
