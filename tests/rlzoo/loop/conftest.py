@@ -10,9 +10,11 @@ import pytest
 import torch
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
+from rlzoo import curves
 from rlzoo.backbone import Backbone, BackboneConfig
 from rlzoo.char_tokenizer import char_tokenizer
 from rlzoo.config import RunConfig
+from rlzoo.run import Run
 from rlzoo.tasks import Problem, Task, TaskConfig, register_task
 
 
@@ -36,6 +38,18 @@ class EvenTask(Task):
 
 
 register_task(EvenTask)
+
+
+@pytest.fixture
+def figures() -> None:
+    """For tests of the figures: without it, runs draw none, which takes longer than they do."""
+
+
+@pytest.fixture(autouse=True)
+def _no_figures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    if "figures" not in request.fixturenames:
+        monkeypatch.setattr(Run, "draw", lambda self: None)
+        monkeypatch.setattr(curves, "draw", lambda *args, **kwargs: None)
 
 
 @pytest.fixture(scope="session")
