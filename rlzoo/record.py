@@ -7,7 +7,7 @@
 
 The rule of resuming: the checkpoint remembers how long the two logs were when it was made, and loading it cuts them
 back to that length. So checkpoint and logs agree, whatever was killed when, and a resumed run writes the records that
-an uninterrupted one would have written.
+an uninterrupted one would have written. A folder has one writer at a time (see `rlzoo.lock`).
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ import torch
 
 from rlzoo.environment import environment
 from rlzoo.errors import UserError
+from rlzoo.lock import LOCK, FolderLock, hold
 
 CONFIG, ENVIRONMENT, SUMMARY = "config.json", "environment.json", "summary.json"
 METRICS, SAMPLES, STATE, CURVES, ADAPTER = "metrics.jsonl", "samples.jsonl", "state.pt", "curves.png", "adapter"
@@ -35,6 +36,9 @@ PARTIAL = ".partial"  # suffix of a file that is being written; readers never lo
 class RunFolder:
     """One run's folder. Make it with `create` (to write) or `open` (to read)."""
 
+    lock: FolderLock
+    """Only in a folder that was made to write."""
+
     def __init__(self, path: Path) -> None:
         self.path = path
 
@@ -42,7 +46,8 @@ class RunFolder:
     def create(cls, path: str | Path, config: dict[str, Any], resume: bool = False) -> RunFolder:
         """Make the folder, or take up the one that is there.
 
-        With `resume`, a folder that does not exist yet is made: the same command starts a run and continues it.
+        With `resume`, a folder that does not exist yet is made: the same command starts a run and continues it. A
+        folder without a record, left by a run that could not begin, is nobody's: it is taken over.
 
         Args:
             path: where; parents are made.
@@ -50,24 +55,27 @@ class RunFolder:
             resume: continue what is there instead of refusing it.
 
         Raises:
-            UserError: the folder is in use and `resume` is false; it holds another configuration; it cannot be written.
+            UserError: the folder is in use and `resume` is false; it holds another configuration; it cannot be written;
+                another process is writing it.
         """
         folder = cls(Path(path))
         config = json.loads(json.dumps(config))  # tuples become lists: what is compared is what is stored
         with folder._safely("make the folder"):
             folder.path.mkdir(parents=True, exist_ok=True)
-            present = sorted(p.name for p in folder.path.iterdir() if p.suffix != PARTIAL)
-        if CONFIG in present:
-            if not resume:
-                raise UserError(
-                    f"{folder.path} already holds a run. Continue it with --resume, or name another folder with --out."
-                )
-            _refuse_differences(folder.path, folder.read_json(CONFIG), config)
-        elif present:
+            present = sorted(p.name for p in folder.path.iterdir() if p.suffix != PARTIAL and p.name != LOCK)
+        if CONFIG not in present and present:
             raise UserError(
                 f"{folder.path} is not empty and holds no run ({CONFIG} is missing; there is {present[0]}). "
                 "Name another folder with --out."
             )
+        with folder._safely("lock the folder"):
+            folder.lock = hold(folder.path)
+        if folder.began:
+            if not resume:
+                raise UserError(
+                    f"{folder.path} already holds a run. Continue it with --resume, or name another folder with --out."
+                )
+            refuse_differences(folder.path, folder.read_json(CONFIG), config)
         now = environment()
         if ENVIRONMENT in present:
             now["earlier"] = [*folder.read_json(ENVIRONMENT).pop("earlier", []), folder.read_json(ENVIRONMENT)]
@@ -82,6 +90,11 @@ class RunFolder:
         if not (Path(path) / CONFIG).is_file():
             raise UserError(f"{path} is not a run folder: it has no {CONFIG}.")
         return cls(Path(path))
+
+    @property
+    def began(self) -> bool:
+        """Whether there is anything to lose: a record, or a checkpoint."""
+        return _length(self.path / METRICS) > 0 or (self.path / STATE).exists()
 
     def log(self, record: dict[str, Any]) -> None:
         """Append one record to metrics.jsonl. A number that is not finite is written as null: JSON has no NaN."""
@@ -221,7 +234,7 @@ def finite(value: Any) -> Any:
     return value
 
 
-def _refuse_differences(path: Path, stored: Any, asked: Any) -> None:
+def refuse_differences(path: Path, stored: Any, asked: Any) -> None:
     """Raise UserError naming each setting that differs, with both values."""
     rows = [f"  {key}: {there} in the folder, {here} asked for" for key, there, here in _differences(stored, asked)]
     if rows:

@@ -58,6 +58,16 @@ def test_a_folder_in_use_is_refused_unless_resumed(tmp_path: Path) -> None:
     assert RunFolder.create(tmp_path / "run", CONFIG, resume=True).read_metrics() == [{"step": 1}]
 
 
+def test_a_run_that_never_began_does_not_hold_its_folder(tmp_path: Path) -> None:
+    """The model was misspelt, say: the corrected command runs as it is, and what the folder tells is the new one."""
+    RunFolder.create(tmp_path / "run", CONFIG)
+    folder = RunFolder.create(tmp_path / "run", {"seed": 5})
+    assert folder.read_json("config.json") == {"seed": 5} and not folder.began
+    folder.save_state({"step": 0})
+    with pytest.raises(UserError, match="already holds a run"):
+        RunFolder.create(tmp_path / "run", CONFIG)
+
+
 def test_a_folder_with_other_files_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("precious")
     with pytest.raises(UserError, match=r"holds no run.*thesis\.tex"):
@@ -66,7 +76,7 @@ def test_a_folder_with_other_files_is_left_alone(tmp_path: Path) -> None:
 
 
 def test_resuming_with_another_configuration_names_every_difference(tmp_path: Path) -> None:
-    RunFolder.create(tmp_path / "run", CONFIG)
+    RunFolder.create(tmp_path / "run", CONFIG).log({"step": 1})
     other = {"objective": {"kind": "x", "clip": {"low": 0.2, "high": 0.4}}, "seed": 1, "extra": True, "sizes": [1, 2]}
     with pytest.raises(UserError) as caught:
         RunFolder.create(tmp_path / "run", other, resume=True)
