@@ -99,9 +99,8 @@ class Fleet:
                         if part.value_BT is not None:
                             values[k].append(part.value_BT)
             for k, i in enumerate(mine):
-                width = requests[i].tokens.mask_NT.shape[1]
-                value_NT = _whole(values[k], width) if requests[i].value else None
-                answers[i] = Scored(_whole(logp[k], width), value_NT)
+                mask_NT = requests[i].tokens.mask_NT
+                answers[i] = Scored(_whole(logp[k], mask_NT), _whole(values[k], mask_NT) if requests[i].value else None)
         return [answer for answer in answers if answer is not None]
 
     def _update(self, requests: list[UpdateRequest]) -> list[Updated | NotFinite]:
@@ -137,9 +136,10 @@ class Fleet:
     def _step(
         self, request: UpdateRequest, loss: float, gradients: list[Tensor], outputs: list[PolicyOutput]
     ) -> Updated | NotFinite:
-        width = request.tokens.mask_NT.shape[1]
         fields = [[getattr(out, name) for out in outputs] for name in ("logp_BT", "value_BT", "entropy_BT")]
-        policy = PolicyOutput(*(None if parts[0] is None else _whole(parts, width) for parts in fields))
+        policy = PolicyOutput(
+            *(None if parts[0] is None else _whole(parts, request.tokens.mask_NT) for parts in fields)
+        )
         try:
             return Updated(policy, request.learner.step(gradients, loss))
         except NotFinite as error:
@@ -183,13 +183,14 @@ class Fleet:
 def micro_batches(tokens: Sequence[Tokens], budget: int) -> Iterator[dict[int, Tensor]]:
     """Cut the rows of several requests into passes of about `budget` tokens; every pass has a share of each request.
 
-    Yields request index -> row indices, so that the runs of a pass have about as many rows each.
+    Yields request index -> row indices, so that the runs of a pass have about as many rows each. A request may be empty
+    (a step may keep no prompt); if all are, there is no pass.
     """
     size = sum(part.size for part in tokens)
     longest = max(len(part) for part in tokens)
-    passes = min(max(-(-size // budget), 1), longest)
+    passes = min(max(-(-size // budget), 1), max(longest, 1))
     shares = [torch.arange(len(part)).tensor_split(passes) for part in tokens]
-    for j in range(passes):
+    for j in range(passes if longest else 0):
         yield {k: share[j] for k, share in enumerate(shares) if len(share[j])}
 
 
@@ -198,6 +199,6 @@ def _narrow(batch: Any, rows: Tensor, out: PolicyOutput) -> Any:
     return batch.rows((rows, slice(0, out.logp_BT.shape[1])))
 
 
-def _whole(parts: list[Tensor], width: int) -> Tensor:
-    x = cat_padded(parts)
-    return torch.nn.functional.pad(x, (0, width - x.shape[1]))
+def _whole(parts: Sequence[Tensor], mask_NT: Tensor) -> Tensor:
+    """Put the rows of all passes below each other, padded to the mask's width; there may be no row at all."""
+    return cat_padded([*parts, torch.zeros_like(mask_NT[:0], dtype=torch.float32)])
