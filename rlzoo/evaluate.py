@@ -62,7 +62,10 @@ async def evaluate(
         greedy=settings.greedy,
     )
     rollout = score_samples(backbone, task, problems, prompts, await engine.sample(request))
-    return Evaluation(response_metrics(rollout) | pass_at_k(rollout.accuracy_N.view(count, -1)), rollout)
+    metrics = response_metrics(rollout) | pass_at_k(rollout.accuracy_N.view(count, -1))
+    if settings.greedy:
+        metrics["entropy"] = math.nan  # its estimate is of sampled tokens
+    return Evaluation(metrics, rollout)
 
 
 def evaluate_policy(
@@ -74,15 +77,19 @@ def evaluate_policy(
 
 
 def response_metrics(rollout: Rollout) -> dict[str, float]:
-    """Describe sampled responses: reward, accuracy, length in tokens (all, right, wrong), share that came to an end."""
+    """Describe sampled responses, also those without a reward: they count in everything but `reward`.
+
+    reward, accuracy, length in tokens (all, right, wrong), share that came to an end, silent groups, and entropy as the
+    mean of -log p at the sampled tokens. nan where there is nothing to take the mean of.
+    """
     length_N = rollout.tokens.mask_NT.sum(dim=1).float()
-    known, right = rollout.accuracy_N.isfinite(), rollout.accuracy_N > 0.5
+    right = rollout.accuracy_N > 0.5
     return {
         "reward": _mean(rollout.reward_N[rollout.reward_N.isfinite()]),
-        "accuracy": _mean(rollout.accuracy_N[known]),
+        "accuracy": _mean(rollout.accuracy_N),
         "length": _mean(length_N),
-        "length_right": _mean(length_N[known & right]),
-        "length_wrong": _mean(length_N[known & ~right]),
+        "length_right": _mean(length_N[right]),
+        "length_wrong": _mean(length_N[~right]),
         "finished": _mean(rollout.finished_N.float()),
         "silent_groups": silent_groups(rollout),
         "entropy": _mean(-rollout.logp_NT[rollout.tokens.mask_NT]),
@@ -90,14 +97,22 @@ def response_metrics(rollout: Rollout) -> dict[str, float]:
 
 
 def silent_groups(rollout: Rollout) -> float:
-    """Share of prompts whose responses all got the same reward; nan with one response per prompt."""
-    reward_PG = rollout.reward_N.view(-1, rollout.group_size).nan_to_num(0.0)
-    return _mean((reward_PG == reward_PG[:, :1]).all(dim=1).float()) if rollout.group_size > 1 else math.nan
+    """Share of prompts whose responses all got the same reward; nan with one response per prompt.
+
+    Responses without a reward are left out, and so is a prompt that has no others.
+    """
+    if rollout.group_size == 1:
+        return math.nan
+    reward_PG = rollout.reward_N.view(-1, rollout.group_size)
+    known_PG = reward_PG.isfinite()
+    low_P = reward_PG.where(known_PG, math.inf).amin(dim=1)
+    high_P = reward_PG.where(known_PG, -math.inf).amax(dim=1)
+    return _mean((low_P == high_P)[known_PG.any(dim=1)].float())
 
 
 def pass_at_k(accuracy_PG: Tensor) -> dict[str, float]:
     """pass@k for k = 2, 4, 8, ... up to the number of samples; empty with one sample per prompt."""
-    right_PG = accuracy_PG.nan_to_num(0.0) > 0.5
+    right_PG = accuracy_PG > 0.5
     n = right_PG.shape[1]
     counts = right_PG.sum(dim=1).tolist()
     ks = [2**i for i in range(1, n.bit_length()) if 2**i <= n]

@@ -20,7 +20,8 @@ from advantages import Select
 from rlzoo import noise
 from rlzoo.backbone import Backbone
 from rlzoo.engine import Engine, Tokens, cat_padded
-from rlzoo.sampler import SampleRequest, Samples
+from rlzoo.errors import UserError
+from rlzoo.sampler import SampleRequest, Samples, check_prompt
 from rlzoo.tasks import Problem, Task
 
 
@@ -34,7 +35,7 @@ class Rollout:
         logp_NT: log-probs under the sampling policy.
         finished_N: bool, true where the response ended with an end token.
         reward_N: the task's reward, nan where it could not be scored.
-        accuracy_N: 0 or 1, before any shaping; nan where it could not be scored.
+        accuracy_N: the task's verdict, 0 or 1, before any shaping; known for every response.
         completions: the N responses as text.
     """
 
@@ -56,6 +57,11 @@ class Rollout:
     def mask_NT(self) -> Tensor:
         """Tokens that may be learned from: a response without a reward is no response."""
         return self.tokens.mask_NT & self.reward_N.isfinite()[:, None]
+
+    @property
+    def usable_accuracy_PG(self) -> Tensor:
+        """What selection decides on: the accuracy of the responses that may be learned from, nan for the others."""
+        return self.accuracy_N.where(self.reward_N.isfinite(), torch.nan).view(-1, self.group_size)
 
     def keep(self, keep_P: Tensor) -> Rollout:
         """The rollout of the prompts that are true in keep_P."""
@@ -133,7 +139,7 @@ async def roll_out(
         samples = await engine.sample(replace(request, prompts=prompts, prompt_keys=keys))
         sampled = score_samples(backbone, task, problems, prompts, samples)
         first = first or sampled
-        kept.append(sampled.keep(select(sampled.accuracy_N.view(missing, -1))))
+        kept.append(sampled.keep(select(sampled.usable_accuracy_PG)))
         account = account.add(sampled, kept[-1])
     assert first is not None
     return Rollout.cat(kept), first, account
@@ -145,17 +151,32 @@ def draw(task: Task, seed: int, step: int, round_: int, count: int) -> list[Prob
     if size is None:
         indices = [noise.derive(seed, "problem", step, round_, place) for place in range(count)]
     elif round_ == 0:
-        indices = [
-            _epoch_order(size, seed, (step * count + i) // size)[(step * count + i) % size] for i in range(count)
-        ]
+        places = range(step * count, (step + 1) * count)
+        indices = [int(_epoch_order(size, seed, place // size)[place % size]) for place in places]
     else:
         indices = noise.integers(size, seed, "refill", step, round_, torch.arange(count)).tolist()
     return [task.problem("train", index) for index in indices]
 
 
 @lru_cache(maxsize=64)
-def _epoch_order(size: int, seed: int, epoch: int) -> list[int]:
-    return noise.permutation(size, seed, "epoch", epoch).tolist()
+def _epoch_order(size: int, seed: int, epoch: int) -> Tensor:
+    return noise.permutation(size, seed, "epoch", epoch)
+
+
+def check_prompts(backbone: Backbone, task: Task, max_new_tokens: int) -> None:
+    """Look through the training prompts of a task that has them at hand: a misfit is better found now than at step 900.
+
+    Raises:
+        UserError: a prompt is empty, or does not fit the model's context with `max_new_tokens`; names its row.
+    """
+    size = task.size("train")
+    if size is None or not task.at_hand:
+        return
+    for index in range(size):
+        try:
+            check_prompt(backbone, backbone.encode(task.problem("train", index).prompt), max_new_tokens)
+        except UserError as error:
+            raise UserError(f"task {task.name!r}, train row {index}: {error}") from error
 
 
 def score_samples(
@@ -168,7 +189,6 @@ def score_samples(
     scores = task.score([problem for problem in problems for _ in range(group_size)], completions)
     device = samples.logp_NT.device
     reward_N = torch.tensor([math.nan if r is None else r for r in scores.reward], device=device, dtype=torch.float32)
-    accuracy_N = torch.tensor(scores.accuracy, device=device, dtype=torch.float32)
     return Rollout(
         list(problems),
         group_size,
@@ -176,6 +196,6 @@ def score_samples(
         samples.logp_NT,
         samples.finished_N,
         reward_N,
-        torch.where(reward_N.isnan(), torch.nan, accuracy_N),
+        torch.tensor(scores.accuracy, device=device, dtype=torch.float32),
         completions,
     )

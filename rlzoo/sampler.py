@@ -99,14 +99,19 @@ def _check(backbone: Backbone, request: SampleRequest) -> None:
     if len(request.prompt_keys) != len(request.prompts):
         raise ValueError(f"{len(request.prompts)} prompts but {len(request.prompt_keys)} prompt_keys")
     for prompt in request.prompts:
-        if not prompt:
-            raise UserError("a prompt is empty: it has no token to continue from")
-        if backbone.context_length is not None and len(prompt) + request.max_new_tokens > backbone.context_length:
-            raise UserError(
-                f"a prompt of {len(prompt)} tokens with max_new_tokens {request.max_new_tokens} exceeds the model's "
-                f"context of {backbone.context_length}: lower max_new_tokens, or drop prompts this long "
-                f"(this one begins {backbone.decode(list(prompt[:20]))!r})"
-            )
+        check_prompt(backbone, prompt, request.max_new_tokens)
+
+
+def check_prompt(backbone: Backbone, prompt: Sequence[int], max_new_tokens: int) -> None:
+    """Raise `UserError` for an empty prompt, and for one that leaves no room in the context for the response."""
+    if not prompt:
+        raise UserError("a prompt is empty: it has no token to continue from")
+    if backbone.context_length is not None and len(prompt) + max_new_tokens > backbone.context_length:
+        raise UserError(
+            f"a prompt of {len(prompt)} tokens with max_new_tokens {max_new_tokens} exceeds the model's "
+            f"context of {backbone.context_length}: lower max_new_tokens, or drop prompts this long "
+            f"(this one begins {backbone.decode(list(prompt[:20]))!r})"
+        )
 
 
 @dataclass(frozen=True)

@@ -52,6 +52,8 @@ class Task(ABC):
     """The name before the colon: `sort` in `sort:hard`, `jsonl` in `jsonl:data.jsonl`."""
     uses: ClassVar[frozenset[str]] = frozenset()
     """The fields of TaskConfig that this kind reads, apart from name, reward and accuracy. All others are rejected."""
+    at_hand: ClassVar[bool] = False
+    """True if problems are rows to look up, not drawn: a trainer looks through all of them before it starts."""
 
     def __init__(self, name: str, level: str | None = None, reward: str | None = None, accuracy: str | None = None):
         self.name = name

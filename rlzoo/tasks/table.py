@@ -26,6 +26,8 @@ class Rows(Protocol):
 class TableTask(Task):
     """Problems are the rows of two tables; the verdict is `answers.matches`, or the function named as `accuracy`."""
 
+    at_hand = True
+
     def __init__(self, config: TaskConfig, train: Rows, test: Rows):
         super().__init__(config.name, None, config.reward, config.accuracy)
         self._rows: dict[Split, Rows] = {"train": train, "test": test}

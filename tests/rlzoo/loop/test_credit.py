@@ -23,7 +23,7 @@ def rollout_of(rewards: list[list[float]], lengths: list[list[int]]) -> Rollout:
     rows = torch.arange(len(reward_N))
     tokens = Tokens([[7]] * len(rows), rows[:, None] * mask_NT, mask_NT)
     problems = [Problem(str(p), "") for p in range(len(rewards))]
-    accuracy_N = torch.where(reward_N.isnan(), reward_N, (reward_N > 0).float())
+    accuracy_N = (reward_N > 0).float()
     text = [str(i) for i in rows.tolist()]
     return Rollout(problems, len(rewards[0]), tokens, -mask_NT.float(), length_N < 4, reward_N, accuracy_N, text)
 
@@ -86,6 +86,31 @@ def test_response_metrics() -> None:
     assert (metrics["length"], metrics["length_right"], metrics["length_wrong"]) == pytest.approx((3, 11 / 3, 1))
     assert metrics["finished"] == pytest.approx(3 / 4) and metrics["entropy"] == pytest.approx(1)
     assert metrics["silent_groups"] == pytest.approx(1 / 2)
+
+
+def test_responses_without_a_reward_count_in_everything_but_the_reward() -> None:
+    nan = math.nan
+    metrics = response_metrics(rollout_of([[nan, 1.0], [nan, 0.0], [nan, nan], [0.0, 1.0]], [[4, 1]] * 4))
+    assert metrics["reward"] == pytest.approx(2 / 4)
+    assert metrics["accuracy"] == pytest.approx(2 / 8)
+    assert (metrics["length"], metrics["length_right"], metrics["length_wrong"]) == pytest.approx((2.5, 1, 18 / 6))
+    assert metrics["silent_groups"] == pytest.approx(2 / 3)  # two groups of one known reward, one mixed; one has none
+
+
+def test_silence_is_told_of_groups_only() -> None:
+    assert math.isnan(response_metrics(rollout_of([[1.0], [0.0]], [[2], [2]]))["silent_groups"])
+
+
+def test_an_update_has_the_rows_of_its_prompts_in_every_field() -> None:
+    rollout = rollout_of([[0.0, 1.0]] * 4, [[2, 3], [1, 3], [3, 3], [2, 2]])
+    row_NT = torch.arange(8.0)[:, None] * rollout.mask_NT
+    given = Assigned(rollout, Credit(row_NT + 1, row_NT + 2), row_NT + 3, row_NT + 4, row_NT + 5, (), {})
+    for tokens, batch in minibatches(get("ppo"), given, seed=0, step=0, epochs=1, count=3):
+        row_BT = tokens.response_NT.float()  # row i's tokens are all i
+        assert torch.equal(batch.mask_BT, tokens.mask_NT)
+        fields = (batch.advantage_BT, batch.return_BT, batch.old_logp_BT, batch.ref_logp_BT, batch.old_value_BT)
+        for offset, field in enumerate(fields, start=1):
+            assert field is not None and torch.equal(field, row_BT + offset)
 
 
 def test_pass_at_k_is_the_unbiased_estimate() -> None:

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
-from rlzoo.rollout import draw
+import pytest
+import torch
+
+from advantages import All, Mixed
+from rlzoo.backbone import Backbone
+from rlzoo.errors import UserError
+from rlzoo.rollout import check_prompts, draw
 from rlzoo.tasks import Problem
 from tests.rlzoo.loop.conftest import EvenTask
+from tests.rlzoo.loop.test_credit import rollout_of
 
 
 class Finite(EvenTask):
@@ -33,3 +40,28 @@ def test_refills_draw_other_prompts_than_the_first_round() -> None:
     assert len(set(rounds)) == 3
     finite = [tuple(p.prompt for p in draw(Finite("finite"), 0, 0, round_, 6)) for round_ in (1, 2)]
     assert finite[0] != finite[1]
+
+
+def test_prompts_at_hand_are_looked_through_before_training(backbone: Backbone) -> None:
+    class Rows(Finite):
+        at_hand = True
+
+        def problem(self, split: str, index: int) -> Problem:
+            return Problem("7" * (50 if (split, index) == ("train", 6) else 5), "")
+
+    assert backbone.context_length == 64
+    check_prompts(backbone, Rows("rows"), 14)
+    with pytest.raises(UserError, match=r"'rows', train row 6: a prompt of 50 tokens with max_new_tokens 15 exceeds"):
+        check_prompts(backbone, Rows("rows"), 15)
+    Rows.at_hand = False  # problems that cost something to draw
+    check_prompts(backbone, Rows("rows"), 15)
+
+
+def test_selection_decides_on_what_can_be_learned_from() -> None:
+    """Without the unknown reward, group 0 has right answers only; group 1 has nothing; group 2 is mixed."""
+    nan = float("nan")
+    rollout = rollout_of([[1.0, nan, 1.0], [nan, nan, nan], [0.0, nan, 1.0]], [[1, 2, 3]] * 3)
+    assert rollout.accuracy_N.tolist() == [1, 0, 1, 0, 0, 0, 0, 0, 1]
+    assert Mixed()(rollout.usable_accuracy_PG).tolist() == [False, False, True]
+    assert All()(rollout.usable_accuracy_PG).tolist() == [True, False, True]
+    assert torch.equal(rollout.usable_accuracy_PG.isnan().flatten(), rollout.reward_N.isnan())
