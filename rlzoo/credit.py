@@ -7,6 +7,7 @@ The trainer asks the objective what it needs (`objective.needs`) and computes ex
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -27,7 +28,8 @@ class Assigned:
 
     Attributes:
         states: what adaptive shapers carry to the next step.
-        metrics: silent groups and advantage statistics.
+        metrics: silent groups and advantage statistics of what is trained on, the shapers' states that it was shaped
+            with, and `sampler_gap` if the old log-probs were recomputed.
     """
 
     rollout: Rollout
@@ -68,7 +70,17 @@ async def assign_credit(
     )
     credit = objective.advantage(reward_NT, mask_NT, rollout.group_N, value_NT)
     metrics = rollout_metrics(reward_N, mask_NT, rollout.group_N, credit)
+    used = zip(objective.shape, states, strict=True)
+    metrics |= {f"{part.kind}_state": state for part, state in used if state is not None}
+    if recompute:
+        metrics["sampler_gap"] = largest_gap(old_logp_NT, rollout.logp_NT, mask_NT)
     return Assigned(rollout, credit, old_logp_NT, ref_logp_NT, value_NT, following, metrics)
+
+
+def largest_gap(logp_NT: Tensor, other_NT: Tensor, mask_NT: Tensor) -> float:
+    """Largest distance of two log-probs of the same tokens, in nats; nan without a token."""
+    gaps = (logp_NT - other_NT)[mask_NT].abs()
+    return float(gaps.max()) if gaps.numel() else math.nan
 
 
 def minibatches(

@@ -102,10 +102,7 @@ class Run:
 
     def record_step(self, metrics: dict[str, float], rollout: Rollout, seconds: float) -> None:
         """Record a training step and keep some of its responses."""
-        states = {
-            f"{part.kind}_state": s for part, s in zip(self.config.objective.shape, self.shape_states, strict=True)
-        }
-        self._record("train", metrics | {key: value for key, value in states.items() if value is not None}, seconds)
+        self._record("train", metrics, seconds)
         self._keep_samples("train", rollout, self.config.train.samples)
 
     def record_evaluation(self, evaluation: Evaluation, seconds: float) -> None:
@@ -116,7 +113,7 @@ class Run:
         self._keep_samples("eval", evaluation.rollout, self.config.train.samples)
 
     def finish(self, backbone: Backbone, seconds: float, failure: str | None = None) -> dict[str, Any]:
-        """Write adapter, last checkpoint and summary. A failed run keeps its state of before the failure."""
+        """Write adapter, summary and last checkpoint. A failed run keeps its parameters of before the bad update."""
         *_, last = self.evaluations or [{}]
         summary = {
             "name": self.name,
@@ -135,7 +132,7 @@ class Run:
         if self.learner.critic is not self.learner.theta:
             backbone.save_adapter(self.learner.critic, self.folder.path / "critic")
         self.folder.write_json(SUMMARY, summary)
-        self.save(seconds, None if failure else summary)
+        self.save(seconds, summary)
         self.summary = summary
         self._announce({"kind": "end", **summary})
         return summary

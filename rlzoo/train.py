@@ -5,22 +5,22 @@ for each step:  (evaluate)  roll out  ->  assign credit  ->  one update per mini
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from objectives import UPDATE_KEYS, update_metrics
 from rlzoo.backbone import Backbone
 from rlzoo.config import RunConfig
-from rlzoo.credit import assign_credit, minibatches
+from rlzoo.credit import assign_credit, largest_gap, minibatches
 from rlzoo.engine import Engine, Updated, UpdateRequest
+from rlzoo.errors import UserError
 from rlzoo.evaluate import evaluate, response_metrics
 from rlzoo.fleet import Fleet
 from rlzoo.learner import NotFinite
-from rlzoo.rollout import roll_out
+from rlzoo.rollout import check_prompts, roll_out
 from rlzoo.run import Run
 from rlzoo.sampler import SampleRequest
 from rlzoo.tasks import Task, load_task
@@ -52,23 +52,31 @@ def train_fleet(
 ) -> dict[str, dict[str, Any]]:
     """Train runs that share task and backbone together; returns name -> summary.
 
-    A run whose loss or gradient is not finite stops, its state kept, with `state: "failed"` in its summary.
+    A run whose loss or gradient is not finite stops, its state kept, with `state: "failed"` in its summary. That is an
+    outcome like any other: resuming does not try again, as the same numbers would come out.
 
     Args:
         runs: name -> configuration and folder.
         resume: take up folders that are there already.
         on_record: called with (name, record) for every record of every run; see `rlzoo.progress`.
-        backbone, task: what to train on instead of loading what the configuration names.
+        backbone, task: what to train on instead of loading what the configurations name.
 
     Raises:
-        UserError: folder, model or task cannot be used, or a prompt does not fit the context.
+        UserError: folder, model or task cannot be used, a prompt does not fit the context, or the runs name different
+            tasks, backbones or engine settings.
     """
-    first = next(iter(runs.values()))[0]
+    configs = [config for config, _ in runs.values()]
+    first = configs[0]
+    for section in ("task", "backbone", "engine"):
+        if len({repr(getattr(config, section)) for config in configs}) > 1:
+            raise UserError(f"the runs of a fleet share one {section}, but these differ in it: train them one by one")
     task = task or load_task(first.task)
     made = {name: Run.create(config, folder, resume, name, on_record) for name, (config, folder) in runs.items()}
     backbone = backbone or Backbone.load(first.backbone)
     for run in made.values():
         run.load(backbone)
+    if any(run.summary is None for run in made.values()):
+        check_prompts(backbone, task, max(config.train.max_new_tokens for config in configs))
     jobs = {name: _job(run, backbone, task) for name, run in made.items()}
     done = {name for name, run in made.items() if run.summary is not None}
     summaries = Fleet(backbone, first.engine).run(jobs)
@@ -127,23 +135,23 @@ async def train_step(run: Run, backbone: Backbone, task: Task, engine: Engine) -
     )
     made: list[Updated] = []
     metrics: list[dict[str, float]] = []
-    gap = 0.0
+    gap = math.nan
     for tokens, batch in minibatches(
         objective, assigned, seed=config.seed, step=run.step, epochs=train.epochs, count=train.minibatches
     ):
         updated = await engine.update(UpdateRequest(learner, objective, tokens, batch, train.temperature))
         if not made:  # before the first update the policy is the sampler: any difference is arithmetic
-            gap = float(torch.where(batch.mask_BT, updated.policy.logp_BT - batch.old_logp_BT, 0).abs().max())
+            gap = largest_gap(updated.policy.logp_BT, batch.old_logp_BT, batch.mask_BT)
         made.append(updated)
         metrics.append(update_metrics(objective, updated.policy, batch))
     run.count(account, assigned, updates=len(made), trained=train.epochs * int(rollout.mask_NT.sum()))
     run.record_step(
         {
+            "sampler_gap": gap,  # unless old log-probs were recomputed: then it is in assigned.metrics
             **assigned.metrics,
             **over_updates(metrics),
             **response_metrics(first),  # of the prompts every algorithm saw, before any selection
-            "gradient_norm": sum(updated.gradient_norm for updated in made) / max(len(made), 1),
-            "sampler_gap": gap,
+            "gradient_norm": sum(u.gradient_norm for u in made) / len(made) if made else math.nan,
             "learning_rate": rate,
             "rounds": account.rounds,
         },
@@ -168,9 +176,9 @@ async def evaluate_run(run: Run, backbone: Backbone, task: Task, engine: Engine)
 
 
 def over_updates(metrics: list[dict[str, float]]) -> dict[str, float]:
-    """Metrics of a step's updates as one: their mean, and the extremes of the ratio."""
+    """Metrics of a step's updates as one: their mean, and the extremes of the ratio; nan if there was no update."""
     if not metrics:
-        return dict.fromkeys(UPDATE_KEYS, float("nan"))
+        return dict.fromkeys(UPDATE_KEYS, math.nan)
     merged = {key: sum(m[key] for m in metrics) / len(metrics) for key in UPDATE_KEYS}
     return merged | {
         "ratio_min": min(m["ratio_min"] for m in metrics),

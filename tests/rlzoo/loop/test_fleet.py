@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 
-from objectives import names
+from objectives import get, names
 from rlzoo.backbone import Backbone
 from rlzoo.config import RunConfig
 from rlzoo.engine import Tokens
+from rlzoo.errors import UserError
 from rlzoo.fleet import micro_batches
 from rlzoo.record import read_lines
 from rlzoo.train import train, train_fleet
@@ -87,6 +87,19 @@ def test_a_failed_run_stops_with_its_state_and_the_others_go_on(
     assert summaries["good"]["state"] == "done"
     train(good, tmp_path / "alone", backbone=backbone)
     assert_same_run(tmp_path / "alone", tmp_path / "good", backbone)
+    logs = (tmp_path / "bad/metrics.jsonl").read_bytes()
+    again = train(bad, tmp_path / "bad", backbone=backbone, resume=True)  # a failure is an outcome
+    assert again == summaries["bad"] and (tmp_path / "bad/metrics.jsonl").read_bytes() == logs
+
+
+def test_runs_of_a_fleet_share_task_and_backbone(make_config: MakeConfig, backbone: Backbone, tmp_path: Path) -> None:
+    runs = {
+        "a": (make_config("grpo"), tmp_path / "a"),
+        "b": (make_config("ppo", task={"name": "sort"}), tmp_path / "b"),
+    }
+    with pytest.raises(UserError, match="share one task"):
+        train_fleet(runs, backbone=backbone)
+    assert not any(tmp_path.iterdir())
 
 
 def test_the_sampler_and_the_trainer_agree(make_config: MakeConfig, backbone: Backbone, tmp_path: Path) -> None:
@@ -96,6 +109,16 @@ def test_the_sampler_and_the_trainer_agree(make_config: MakeConfig, backbone: Ba
     assert max(gaps) < 2e-5
 
 
+def test_a_temperature_is_the_trainers_as_well(make_config: MakeConfig, backbone: Backbone, tmp_path: Path) -> None:
+    """In one fleet with another temperature, so that each has its own."""
+    once = {"steps": 1, "minibatches": 1}
+    runs = {f"{t}": (make_config("ppo", train=once | {"temperature": t}), tmp_path / f"{t}") for t in (0.6, 1.4)}
+    train_fleet(runs, backbone=backbone)
+    cold, warm = (next(r for r in untimed(folder) if r["kind"] == "train") for _, folder in runs.values())
+    assert max(cold["sampler_gap"], warm["sampler_gap"]) < 2e-5 and cold["entropy"] < warm["entropy"]
+    assert max(cold["kl_ref"], warm["kl_ref"]) < 1e-6  # the reference is the untrained policy, at its temperature
+
+
 def test_recomputed_old_log_probs_start_at_ratio_one(
     make_config: MakeConfig, backbone: Backbone, tmp_path: Path
 ) -> None:
@@ -103,6 +126,7 @@ def test_recomputed_old_log_probs_start_at_ratio_one(
     train(config, tmp_path, backbone=backbone)
     records = [record for record in untimed(tmp_path) if record["kind"] == "train"]
     assert all(record["ratio_max"] == pytest.approx(1, abs=1e-6) and record["clip_fraction"] == 0 for record in records)
+    assert all(0 < record["sampler_gap"] < 2e-5 for record in records)  # still that of the sampler
 
 
 def test_dynamic_sampling_fills_the_step_and_pays_for_it(
@@ -125,7 +149,29 @@ def test_a_step_whose_groups_are_all_silent_makes_no_update(
     summary = train(config, tmp_path, backbone=backbone)
     assert (summary["updates"], summary["tokens_trained"], summary["state"]) == (0, 0, "done")
     assert summary["prompts_discarded"] == summary["prompts_sampled"] == 10 * 4  # ten rounds, then it gives up
-    assert math.isnan(untimed(tmp_path)[1]["loss"] or math.nan)
+    record = untimed(tmp_path)[1]
+    assert record["kind"] == "train" and record["rounds"] == 10
+    assert record["loss"] is record["gradient_norm"] is record["sampler_gap"] is None
+
+
+def test_a_step_that_keeps_no_prompt_is_gone_through_whatever_the_objective_needs(
+    make_config: MakeConfig, backbone: Backbone, tmp_path: Path
+) -> None:
+    """No reward is known, so nothing is kept: alone, and beside runs that have something to score."""
+    unknown = {"reward": "tests.rlzoo.loop.rewards:unknown"}
+    for name in ("ppo", "grpo"):
+        config = make_config(name, task=unknown, train={"steps": 1, "old_logp": "recompute"})
+        summary = train(config, tmp_path / name, backbone=backbone)
+        assert (summary["state"], summary["updates"], summary["tokens_trained"]) == ("done", 0, 0)
+        assert summary["before"]["accuracy"] == summary["after"]["accuracy"]
+        assert summary["prompts_discarded"] == summary["prompts_sampled"] == 4
+    some = make_config("dapo[kl=k3]", train={"group_size": 2, "prompts_per_step": 2, "steps": 4})
+    lone = some.model_copy(update={"objective": get("dapo[kl=k3,select.max_rounds=1]")})
+    both = {"some": (some, tmp_path / "some"), "lone": (lone, tmp_path / "lone")}
+    train_fleet(both, backbone=backbone)
+    train(lone, tmp_path / "alone", backbone=backbone)
+    assert_same_run(tmp_path / "alone", tmp_path / "lone", backbone)
+    assert any(r["gradient_norm"] is None for r in untimed(tmp_path / "lone") if r["kind"] == "train")
 
 
 def test_a_response_without_a_reward_is_no_response(
@@ -148,3 +194,8 @@ def test_micro_batches_cover_every_row_once(budget: int) -> None:
             seen[k] += rows.tolist()
     assert [seen[k] for k in seen] == [list(range(n)) for n in sizes]
     assert len(passes) == {1: 8, 7: 8, 30: 3, 10**6: 1}[budget]  # 14 rows of 5 tokens = 70
+
+
+def test_no_row_is_no_pass() -> None:
+    empty = Tokens([], torch.zeros(0, 3, dtype=torch.long), torch.zeros(0, 3) > 0)
+    assert list(micro_batches([empty, empty], 10)) == []
