@@ -8,6 +8,7 @@ are solved. Training accuracy is measured on exactly these prompts, with fresh n
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -16,9 +17,11 @@ from rich.console import Console
 from rich.table import Table
 
 from rlzoo.backbone import Backbone
+from rlzoo.cli import guarded
 from rlzoo.cli_run import settings, watched
 from rlzoo.compare import Comparison, compare
 from rlzoo.config import CompareConfig
+from rlzoo.errors import UserError
 from rlzoo.evaluate import evaluate_policy
 from rlzoo.tasks import Problem, Scores, Split, Task, load_task
 
@@ -48,7 +51,7 @@ class Half(Task):
     def grade(self, problem: Problem, completion: str) -> float:
         return self.task.grade(problem, completion)
 
-    def score(self, problems: list[Problem], completions: list[str]) -> Scores:  # type: ignore[override]
+    def score(self, problems: Sequence[Problem], completions: Sequence[str]) -> Scores:
         return self.task.score(problems, completions)
 
 
@@ -69,17 +72,20 @@ def table(comparison: Comparison, steps: int) -> Table:
     made = Table("algorithm", "before", "after", "worst seed", f"over {GOAL:.0%}", box=None)
     for row in comparison.rows:
         after = [s["after"]["accuracy"] for s in comparison.summaries if s["objective"] == row.objective and s["after"]]
-        assert row.before is not None and row.after is not None
+        if row.before is None or row.after is None:
+            made.add_row(row.objective, "-", "-", "-", f"all {row.failed} seeds failed")
+            continue
         made.add_row(
             row.objective,
             f"{row.before.mean:.1%}",
             f"{row.after.mean:.1%}",
             f"{min(after):.1%}",
-            f"{sum(a > GOAL for a in after)} of {len(after)} seeds in {steps} steps",
+            f"{sum(a > GOAL for a in after)} of {row.seeds} seeds in {steps} steps",
         )
     return made
 
 
+@guarded
 def main(
     config: Annotated[Path, typer.Option("--config", "-c")] = Path("benchmarks/recipes/perfectibility.toml"),
     out: Annotated[Path, typer.Option("--out", "-o")] = Path("runs/perfectibility"),
@@ -91,6 +97,10 @@ def main(
     chosen = settings(CompareConfig, config, assignments or [], {})
     backbone, task = Backbone.load(chosen.backbone), load_task(chosen.task)
     found = half_solved(backbone, task, chosen, candidates=4 * problems, samples=16)[:problems]
+    if not found:
+        raise UserError(
+            f"{task.label}: the base solves none of {4 * problems} problems {LOW:.0%} to {HIGH:.0%} of the time"
+        )
     evaluation = chosen.evaluation.model_copy(update={"prompts": len(found)})
     chosen = chosen.model_copy(update={"evaluation": evaluation})
     console = Console()

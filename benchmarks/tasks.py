@@ -5,13 +5,15 @@ python -m benchmarks.tasks --out runs/tasks --write benchmarks/results/tasks.md
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import Console
 
 from rlzoo.backbone import Backbone
+from rlzoo.cli import guarded
 from rlzoo.cli_report import comparison_table
 from rlzoo.cli_run import settings, watched
 from rlzoo.compare import Comparison, compare
@@ -19,7 +21,9 @@ from rlzoo.config import CompareConfig
 from rlzoo.environment import environment
 from rlzoo.progress import clock_time, short_count
 from rlzoo.stats import Interval
+from rlzoo.tasks import load_task
 
+RECIPE = Path("benchmarks/recipes/tasks.toml")
 TASKS = ("sort:medium", "add:medium", "parity:medium", "countdown:medium", "needle:medium")
 
 
@@ -59,13 +63,23 @@ def markdown(results: dict[str, Comparison], config: CompareConfig, command: str
             length = f"{row.length_before or 0:.1f} → {row.length_after or 0:.1f}"
             cost = f"{short_count(row.tokens_sampled)} | {clock_time(row.engine_s)}"
             failed = f" ({row.failed} failed)" if row.failed else ""
-            cells = f"{percent(row.before)} | {percent(row.after)} | {percent(row.gain)} | {length} | {cost}"
+            before = "-" if row.before is None else f"{100 * row.before.mean:.1f}"  # one model, one evaluation
+            cells = f"{before} | {percent(row.after)} | {percent(row.gain)} | {length} | {cost}"
             lines.append(f"| {row.objective}{failed} | {cells} |")
     return "\n".join(lines) + "\n"
 
 
+def command(config: Path, tasks: str, assignments: list[str]) -> str:
+    """The command line that gives these results again."""
+    words = ["--config", str(config)] if config != RECIPE else []
+    words += ["--tasks", tasks] if tasks != ",".join(TASKS) else []
+    words += [word for assignment in assignments for word in ("--set", assignment)]
+    return shlex.join(["python", "-m", "benchmarks.tasks", *words])
+
+
+@guarded
 def main(
-    config: Annotated[Path, typer.Option("--config", "-c")] = Path("benchmarks/recipes/tasks.toml"),
+    config: Annotated[Path, typer.Option("--config", "-c")] = RECIPE,
     out: Annotated[Path, typer.Option("--out", "-o")] = Path("runs/tasks"),
     write: Annotated[Path | None, typer.Option(help="Markdown file to write.")] = None,
     tasks: Annotated[str, typer.Option(help="Tasks, separated by commas.")] = ",".join(TASKS),
@@ -75,16 +89,17 @@ def main(
     """Run the same comparison on every task and write one table each."""
     console = Console()
     results: dict[str, Comparison] = {}
-    backbone: Backbone | None = None
-    chosen: Any = None
-    for name in tasks.split(","):
-        chosen = settings(CompareConfig, config, assignments or [], {"task": name})
-        backbone = backbone or Backbone.load(chosen.backbone)
+    configs = {name: settings(CompareConfig, config, assignments or [], {"task": name}) for name in tasks.split(",")}
+    for chosen in configs.values():
+        load_task(chosen.task)  # a misspelt name is better found before the first hour than after it
+    first = next(iter(configs.values()))
+    backbone = Backbone.load(first.backbone)
+    for name, chosen in configs.items():
         folder = out / name.replace(":", "-")
         with watched(chosen.runs(), folder) as on_record:
             results[name] = compare(chosen, folder, resume=resume, on_record=on_record, backbone=backbone)
         console.print(name, comparison_table(results[name], console.width))
-    text = markdown(results, chosen, f"python -m benchmarks.tasks --tasks {tasks}")
+    text = markdown(results, first, command(config, tasks, assignments or []))
     if write:
         write.write_text(text)
 
