@@ -14,8 +14,9 @@ from typing import Any
 
 from rlzoo import curves
 from rlzoo.backbone import Backbone
-from rlzoo.config import CompareConfig
-from rlzoo.record import RunFolder
+from rlzoo.config import CompareConfig, shared_part
+from rlzoo.errors import UserError
+from rlzoo.record import CONFIG, RunFolder, refuse_differences
 from rlzoo.stats import Interval, interval, paired
 from rlzoo.tasks import Task
 from rlzoo.train import OnRecord, train_fleet
@@ -73,12 +74,21 @@ def compare(
 ) -> Comparison:
     """Train all runs of a comparison together and summarize them.
 
-    With `resume`, runs that are done are left alone, so objectives and seeds can be added to a folder.
+    With `resume`, runs that have ended are left alone, so objectives and seeds can be added to a folder. The table has
+    the objectives and seeds of `config`; every run in the folder has its settings.
 
     Raises:
-        UserError: the folder is in use, holds other settings, or cannot be written; see `rlzoo.record`.
+        UserError: the folder is in use, holds runs of other settings, or cannot be written; see `rlzoo.record`.
     """
     folder = Path(folder)
+    if (folder / COMPARISON).exists() and not resume:
+        raise UserError(
+            f"{folder} already holds a comparison. Continue it, or add objectives and seeds to it, with --resume; or "
+            "name another folder with --out."
+        )
+    for run in (RunFolder(path.parent) for path in sorted(folder.glob(f"*/*/{CONFIG}"))):
+        if run.began:
+            refuse_differences(run.path, shared_part(run.read_json(CONFIG)), config.shared())
     runs = {run.name: (run, folder / run.name) for run in config.runs()}
     trained = train_fleet(runs, resume=resume, on_record=on_record, backbone=backbone, task=task)
     return summarize(config, folder, list(trained.values()))

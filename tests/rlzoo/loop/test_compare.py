@@ -13,6 +13,7 @@ from rlzoo.backbone import Backbone
 from rlzoo.compare import compare, summary_row
 from rlzoo.config import CompareConfig, RunConfig
 from rlzoo.errors import UserError
+from rlzoo.train import train
 
 MakeConfig = Callable[..., RunConfig]
 
@@ -22,7 +23,9 @@ def comparison(make_config: MakeConfig, **changes: Any) -> CompareConfig:
     return CompareConfig.model_validate(shared | {"objectives": ["reinforce", "grpo"], "seeds": 2} | changes)
 
 
-def test_a_comparison_from_start_to_table(make_config: MakeConfig, backbone: Backbone, tmp_path: Path) -> None:
+def test_a_comparison_from_start_to_table(
+    make_config: MakeConfig, backbone: Backbone, tmp_path: Path, figures: None
+) -> None:
     result = compare(comparison(make_config), tmp_path, backbone=backbone)
     assert [row.objective for row in result.rows] == ["reinforce", "grpo"]
     for row in result.rows:
@@ -40,13 +43,32 @@ def test_a_comparison_from_start_to_table(make_config: MakeConfig, backbone: Bac
 
 def test_objectives_and_seeds_can_be_added(make_config: MakeConfig, backbone: Backbone, tmp_path: Path) -> None:
     compare(comparison(make_config), tmp_path, backbone=backbone)
-    with pytest.raises(UserError, match="--resume"):
-        compare(comparison(make_config), tmp_path, backbone=backbone)
+    for again in (comparison(make_config), comparison(make_config, objectives=["ppo"])):
+        with pytest.raises(UserError, match=r"already holds a comparison.*--resume"):
+            compare(again, tmp_path, backbone=backbone)
     logs = {path: path.read_bytes() for path in tmp_path.glob("*/seed*/metrics.jsonl")}
     more = comparison(make_config, objectives=["reinforce", "grpo", "gspo"], seeds=3)
     result = compare(more, tmp_path, resume=True, backbone=backbone)
     assert [row.seeds for row in result.rows] == [3, 3, 3]
     assert len(logs) == 4 and all(path.read_bytes() == text for path, text in logs.items())
+
+
+def test_every_run_in_a_folder_has_its_settings(make_config: MakeConfig, backbone: Backbone, tmp_path: Path) -> None:
+    """Also those of other objectives, and those that `train` put there: one table never mixes settings."""
+    stray = make_config("reinforce")
+    with pytest.raises(RuntimeError, match="killed"):
+        train(stray, tmp_path / stray.name, backbone=backbone, on_record=killed_at_the_first_evaluation)
+    other = comparison(make_config, objectives=["grpo"], seeds=1, optimizer={"lr": 0.5})
+    with pytest.raises(UserError, match=r"reinforce/seed0 holds a run .*\n  optimizer\.lr: 0\.003 in the folder, 0\.5"):
+        compare(other, tmp_path, backbone=backbone)
+    assert not (tmp_path / "grpo").exists()
+    same = comparison(make_config, objectives=["ppo"], seeds=1, train=stray.train.model_dump() | {"critic": "adapter"})
+    compare(same, tmp_path, backbone=backbone)  # the critic is the business of those who have one
+
+
+def killed_at_the_first_evaluation(_: str, record: dict[str, Any]) -> None:
+    if record["kind"] == "eval":
+        raise RuntimeError("killed")
 
 
 def test_a_row_says_how_many_seeds_failed() -> None:
