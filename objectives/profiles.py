@@ -149,10 +149,10 @@ NEMO = {
         {
             **_NEMO_GROUP,
             "kl": None,
-            "surrogate": {"kind": "clipped_weight", "floor": 0.8, "cap": 1.2},
+            "surrogate": {"kind": "clipped_weight", "floor": 0.0, "cap": 6.0},
             "aggregate": "token_mean",
         },
-        "use_cispo, ratio_clip_min=0.2, ratio_clip_max=0.2",
+        "use_cispo, ratio_clip_min=1.0, ratio_clip_max=5.0",
     ),
     "gspo": Row("gspo", _NEMO_GROUP, "sequence_level_importance_ratios, token_level_loss=False, clip 3e-4 and 4e-4"),
 }

@@ -336,7 +336,7 @@ def nemo_dapo(rows: Rows, logp: Tokens, value: Tokens) -> Tensor:
 
 
 def nemo_cispo(rows: Rows, logp: Tokens, value: Tokens) -> Tensor:
-    return token_mean(cispo_terms(rows, logp, nemo_group(rows), 0.8, 1.2))
+    return token_mean(cispo_terms(rows, logp, nemo_group(rows), 1 - 1.0, 1 + 5.0))
 
 
 def nemo_gspo(rows: Rows, logp: Tokens, value: Tokens) -> Tensor:
