@@ -1,7 +1,8 @@
 """Learning curves: one figure of small multiples, one colour per algorithm, the mean over seeds and its 95% interval.
 
 Training metrics are noisy from step to step, so each run is averaged over a few neighbouring steps first; the caption
-says over how many. Held-out accuracy is drawn as measured.
+says over how many. Held-out accuracy is drawn as measured. An interval over two seeds is twelve times as wide as their
+distance from the mean: with fewer than three, thin lines show the seeds themselves instead.
 """
 
 from __future__ import annotations
@@ -29,6 +30,12 @@ HORIZONTAL_LABEL: dict[Horizontal, str] = {"step": "training steps", "tokens_sam
 
 GRID_POINTS = 200  # of a curve over tokens, where each run has positions of its own
 STEPS_PER_WINDOW = 25  # the smoothing window is the run's length divided by this
+SEEDS_FOR_INTERVAL = 3
+
+# The layout, in inches. matplotlib can find one by itself, but that doubles the time of drawing.
+PANEL = (2.45, 1.75)
+BETWEEN = (0.92, 0.8)  # room for the labels of a panel
+LEFT, RIGHT, BOTTOM, TITLE, LEGEND_ROW = 0.75, 0.15, 0.75, 0.3, 0.24
 
 STYLE = {
     "font.size": 9,
@@ -114,16 +121,14 @@ def plot(runs: Sequence[Curves], x: Horizontal = "step", title: str = "", panels
     window = smoothing_window(runs)
     alpha = min(0.15, 0.6 / len(algorithms))  # many shades on top of each other would hide the lines
     columns = min(4, len(shown)) if len(shown) != 6 else 3
-    rows = -(-len(shown) // columns)
-    figure = Figure(figsize=(3.3 * columns, 2.55 * rows + 0.85), layout="constrained")
-    axes = [figure.add_subplot(rows, columns, i + 1) for i in range(len(shown))]
+    figure, axes = _grid(len(shown), columns, algorithms, title)
     for panel, ax in zip(shown, axes, strict=True):
         for position, algorithm in enumerate(algorithms):
             same = [run for run in runs if run.algorithm == algorithm]
             _draw_algorithm(ax, same, panel, x, window, alpha, colour(position), dash(position))
         _dress(ax, panel, x)
-    _legend(figure, algorithms, title)
-    figure.supxlabel(_caption(runs, window), fontsize=8, color="#666666", x=0.995, ha="right")
+    corner = {"x": 1 - RIGHT / figure.get_figwidth(), "y": 0.06 / figure.get_figheight()}
+    figure.text(s=_caption(runs, window), fontsize=8, color="#666666", ha="right", va="bottom", **corner)
     return figure
 
 
@@ -191,11 +196,15 @@ def _draw_algorithm(
     mean, low, high = band(smoothed, grid)
     if len(points) == 1 and panel.kind == "train" and window > 1:
         ax.plot(*points[0], color=ink, linewidth=0.7, alpha=0.3)
-    before = ax.dataLim.frozen()
-    ax.fill_between(grid, low, high, color=ink, alpha=alpha, linewidth=0)
-    # The axis spans what the runs did, not their intervals: with two seeds those can be twelve times as wide.
-    ax.dataLim.set(before)
-    ax.update_datalim(np.concatenate([np.stack(curve, axis=1) for curve in smoothed]))
+    elif 1 < len(points) < SEEDS_FOR_INTERVAL:
+        for curve in smoothed:
+            ax.plot(*curve, color=ink, linestyle=dashes, linewidth=0.7, alpha=0.45)
+    elif len(points) >= SEEDS_FOR_INTERVAL:
+        before = ax.dataLim.frozen()
+        ax.fill_between(grid, low, high, color=ink, alpha=alpha, linewidth=0)
+        # The axis spans what the runs did, not their intervals, which early on can be much wider.
+        ax.dataLim.set(before)
+        ax.update_datalim(np.concatenate([np.stack(curve, axis=1) for curve in smoothed]))
     measured = {"marker": "o", "markersize": 2.5} if panel.kind == "eval" and x == "step" else {}
     ax.plot(grid, mean, color=ink, linestyle=dashes, linewidth=1.6, **measured)
 
@@ -206,29 +215,45 @@ def _dress(ax: Axes, panel: Panel, x: Horizontal) -> None:
     ax.set_xlabel(HORIZONTAL_LABEL[x])
     ax.margins(x=0.02)
     if x == "step":
-        ax.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+        ax.xaxis.set_major_locator(MaxNLocator(5, integer=True, steps=[1, 2, 5, 10]))
     else:
         ax.xaxis.set_major_formatter(EngFormatter(sep=""))
-    ax.yaxis.set_major_locator(MaxNLocator(5))
-    if panel.percent:
-        ax.yaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{100 * share:.6g}%"))
+    ax.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
+    scale, unit = (100, "%") if panel.percent else (1, "")
+    ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{scale * value:.6g}{unit}"))
     if panel.full_range:
         ax.set_ylim(0, 1)
     elif panel.percent:
         ax.set_ylim(0, min(ax.get_ylim()[1], 1.02))
 
 
-def _legend(figure: Figure, algorithms: Sequence[str], title: str) -> None:
+def _grid(panels: int, columns: int, algorithms: Sequence[str], title: str) -> tuple[Figure, list[Axes]]:
+    """Return a figure with that many empty panels, with title and legend above them."""
+    rows = -(-panels // columns)
+    width = LEFT + columns * PANEL[0] + (columns - 1) * BETWEEN[0] + RIGHT
+    letters_per_inch, room_for_line = 11, 7
+    fitting = max(1, int(width * letters_per_inch / (max(map(len, algorithms)) + room_for_line)))
+    in_row = min(fitting, len(algorithms))
+    top = 0.45 + (TITLE if title else 0) + LEGEND_ROW * -(-len(algorithms) // in_row)
+    height = top + rows * PANEL[1] + (rows - 1) * BETWEEN[1] + BOTTOM
+    figure = Figure(figsize=(width, height))
+    figure.subplots_adjust(
+        left=LEFT / width,
+        right=1 - RIGHT / width,
+        bottom=BOTTOM / height,
+        top=1 - top / height,
+        wspace=BETWEEN[0] / PANEL[0],
+        hspace=BETWEEN[1] / PANEL[1],
+    )
     handles = []
     for position, algorithm in enumerate(algorithms):
         look = {"color": colour(position), "linestyle": dash(position)}
         handles.append(Line2D([], [], linewidth=2.2, label=algorithm, **look))
-    letters_per_inch, room_for_line = 11, 7
-    columns = int(figure.get_figwidth() * letters_per_inch / (max(map(len, algorithms)) + room_for_line))
     legend = figure.legend(
         handles=handles,
-        loc="outside upper left",
-        ncols=max(1, min(columns, len(handles))),
+        loc="upper left",
+        bbox_to_anchor=(0, 1),
+        ncols=in_row,
         frameon=False,
         fontsize=10,
         title=title or None,
@@ -236,9 +261,15 @@ def _legend(figure: Figure, algorithms: Sequence[str], title: str) -> None:
         alignment="left",
     )
     legend.get_title().set_fontweight("bold")
+    return figure, [figure.add_subplot(rows, columns, i + 1) for i in range(panels)]
 
 
 def _caption(runs: Sequence[Curves], window: int) -> str:
     seeds = len({run.seed for run in runs})
-    lines = "one seed" if seeds == 1 else f"mean over {seeds} seeds, shaded: 95% t interval"
+    if seeds == 1:
+        lines = "one seed"
+    elif seeds < SEEDS_FOR_INTERVAL:
+        lines = f"thick: mean over {seeds} seeds, thin: each seed"
+    else:
+        lines = f"mean over {seeds} seeds, shaded: 95% t interval"
     return lines + (f"; training metrics averaged over {window} steps" if window > 1 else "")

@@ -9,6 +9,7 @@ from typing import Any
 import matplotlib.image
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from rlzoo.curves import (
     Curves,
@@ -74,15 +75,36 @@ def test_grid_ends_where_more_than_half_of_the_runs_are() -> None:
 
 
 def test_lines_show_the_mean_and_colours_go_by_order() -> None:
-    runs = [run(algorithm, seed) for algorithm in ("zeta", "alpha") for seed in (0, 1)]
+    runs = [run(algorithm, seed) for algorithm in ("zeta", "alpha") for seed in (0, 1, 2)]
     figure = plot(runs)
     accuracy = figure.axes[0]
     assert accuracy.get_title(loc="left") == "Held-out accuracy"
     assert [line.get_color() for line in accuracy.get_lines()] == list(PALETTE[:2])
     line = accuracy.get_lines()[0]
     assert line.get_xdata() == pytest.approx([0, 4, 8, 12])
-    assert line.get_ydata() == pytest.approx([0.005, 0.045, 0.085, 0.125])
+    assert line.get_ydata() == pytest.approx([0.01, 0.05, 0.09, 0.13])
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["zeta", "alpha"]
+
+
+def test_two_seeds_are_drawn_themselves_and_three_have_an_interval() -> None:
+    two, three = (plot([run("a", seed) for seed in range(count)]) for count in (2, 3))
+    assert [len(line.get_ydata()) for line in two.axes[0].get_lines()] == [4, 4, 4]
+    assert [line.get_ydata()[0] for line in two.axes[0].get_lines()] == pytest.approx([0, 0.01, 0.005])
+    assert not two.axes[0].collections and "thin: each seed" in two.texts[0].get_text()
+    assert len(three.axes[0].get_lines()) == 1
+    assert len(three.axes[0].collections) == 1 and "95% t interval" in three.texts[0].get_text()
+
+
+def test_nothing_overlaps_or_leaves_the_paper() -> None:
+    runs = [run(f"algorithm-{i}", s, kl_old=2e-5, length=1234.5) for i in range(9) for s in range(3)]
+    figure = plot(runs, title="a title")
+    canvas = FigureCanvasAgg(figure)
+    renderer = canvas.get_renderer()
+    boxes = [ax.get_tightbbox(renderer) for ax in figure.axes]
+    boxes += [figure.legends[0].get_window_extent(renderer), figure.texts[0].get_window_extent(renderer)]
+    for i, box in enumerate(boxes):
+        assert box.x0 >= 0 and box.y0 >= 0 and box.x1 <= figure.bbox.x1 and box.y1 <= figure.bbox.y1
+        assert not any(box.overlaps(other) for other in boxes[:i])
 
 
 def test_panels_without_a_number_are_left_out() -> None:
