@@ -145,8 +145,9 @@ class Objective(BaseModel):
         logp_BT = self._inside(policy, "logp_BT", batch)
         terms_BT = {"surrogate": -self.surrogate(log_ratio_BT, self._inside(batch, "advantage_BT", batch))}
         if self.kl is not None:
-            cost_BT = self.kl(logp_BT, self._inside(batch, "ref_logp_BT", batch))
-            terms_BT["kl"] = self.kl.corrected(cost_BT, logp_BT, log_ratio_BT)
+            ref_logp_BT, weight_BT = self._inside(batch, "ref_logp_BT", batch), self.kl.weight(logp_BT, log_ratio_BT)
+            weighted = () if weight_BT is None else (weight_BT,)
+            terms_BT["kl"] = self.kl(logp_BT, ref_logp_BT, *weighted)
         if self.value is not None:
             old_value_BT = self._inside(batch, "old_value_BT", batch)
             return_BT = self._inside(batch, "return_BT", batch)

@@ -324,8 +324,14 @@ def nemo_group(rows: Rows) -> list[float]:
 
 
 def nemo_grpo(rows: Rows, logp: Tokens, value: Tokens) -> Tensor:
-    """k3 within 20 and 10, times exp(lp - sg(lp)); both over all valid tokens."""
-    kl = over_tokens(lambda i, t: (logp[i][t] - sg(logp[i][t])).exp() * low_var_kl(logp[i][t], rows.ref[i][t]), rows)
+    """calculate_kl: log-ratio within +-20, k3 times exp(lp - sg(lp)), then within +-10; over all valid tokens."""
+
+    def cost(i: int, t: int) -> Tensor:
+        x = logp[i][t]
+        d = clip(rows.ref[i][t] - x, -20, 20)
+        return clip((x - sg(x)).exp() * (d.exp() - 1 - d), -10, 10)
+
+    kl = over_tokens(cost, rows)
     return token_mean(openrlhf_terms(rows, logp, everywhere(nemo_group(rows), rows))) + 0.04 * token_mean(kl)
 
 

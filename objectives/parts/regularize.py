@@ -30,29 +30,33 @@ that has drifted that far from the reference is no longer pulled back."""
 
 
 class KL(Part):
-    """Family: (logp_BT, ref_logp_BT) -> cost_BT, to be minimized; `coef` included."""
+    """Family: (logp_BT, ref_logp_BT, weight_BT) -> cost_BT, to be minimized; `coef` included.
+
+    `weight_BT` is what `weight` gives; it is handed over only if `correction` asks for one.
+    """
 
     shown: ClassVar[tuple[str, ...]] = ("coef",)
 
     coef: float = Field(default=0.04, ge=0)
     bound: float | None = Field(default=None, gt=0)
-    """The estimate of a token is held within +-bound, before `coef`; beyond it the gradient is 0. verl's is 10."""
+    """The weighted estimate of a token is held within +-bound, before `coef`; beyond it the gradient is 0."""
     correction: Literal["none", "score", "ratio"] = "none"
 
     @property
     def needs(self) -> frozenset[str]:
         return frozenset({"ref_logp"})
 
-    def corrected(self, cost_BT: Tensor, logp_BT: Tensor, log_ratio_BT: Tensor) -> Tensor:
-        """The cost times the weight that `correction` names; `log_ratio_BT` is what the surrogate sees."""
+    def weight(self, logp_BT: Tensor, log_ratio_BT: Tensor) -> Tensor | None:
+        """The weight that `correction` names, with its gradient; `log_ratio_BT` is what the surrogate sees."""
         if self.correction == "none":
-            return cost_BT
-        return cost_BT * ratio(log_ratio_BT if self.correction == "ratio" else logp_BT - logp_BT.detach())
+            return None
+        return ratio(log_ratio_BT if self.correction == "ratio" else logp_BT - logp_BT.detach())
 
-    def _bounded(self, cost_BT: Tensor) -> Tensor:
-        return cost_BT if self.bound is None else cost_BT.clamp(-self.bound, self.bound)
+    def _bounded(self, estimate_BT: Tensor, weight_BT: Tensor | None) -> Tensor:
+        weighted_BT = estimate_BT if weight_BT is None else estimate_BT * weight_BT
+        return weighted_BT if self.bound is None else weighted_BT.clamp(-self.bound, self.bound)
 
-    def __call__(self, logp_BT: Tensor, ref_logp_BT: Tensor) -> Tensor:
+    def __call__(self, logp_BT: Tensor, ref_logp_BT: Tensor, weight_BT: Tensor | None = None) -> Tensor:
         raise TypeError(f"{type(self).__name__} does not define __call__")
 
 
@@ -95,8 +99,8 @@ class K1(KL, kind="k1"):
     def _once(self) -> Self:
         return _one_gradient(self, self.straight_through)
 
-    def __call__(self, logp_BT: Tensor, ref_logp_BT: Tensor) -> Tensor:
-        cost_BT = self._bounded(_log_ratio(logp_BT, ref_logp_BT))
+    def __call__(self, logp_BT: Tensor, ref_logp_BT: Tensor, weight_BT: Tensor | None = None) -> Tensor:
+        cost_BT = self._bounded(_log_ratio(logp_BT, ref_logp_BT), weight_BT)
         if self.straight_through:
             cost_BT = _with_gradient_of(cost_BT, _k2(logp_BT, ref_logp_BT))
         return self.coef * cost_BT
@@ -105,8 +109,8 @@ class K1(KL, kind="k1"):
 class K2(KL, kind="k2"):
     """D^2 / 2. Biased in value; its gradient is that of KL(pi || ref) at each visited state."""
 
-    def __call__(self, logp_BT: Tensor, ref_logp_BT: Tensor) -> Tensor:
-        return self.coef * self._bounded(_k2(logp_BT, ref_logp_BT))
+    def __call__(self, logp_BT: Tensor, ref_logp_BT: Tensor, weight_BT: Tensor | None = None) -> Tensor:
+        return self.coef * self._bounded(_k2(logp_BT, ref_logp_BT), weight_BT)
 
 
 class K3(KL, kind="k3"):
@@ -118,8 +122,8 @@ class K3(KL, kind="k3"):
     def _once(self) -> Self:
         return _one_gradient(self, self.straight_through)
 
-    def __call__(self, logp_BT: Tensor, ref_logp_BT: Tensor) -> Tensor:
-        cost_BT = self._bounded(k3(logp_BT, ref_logp_BT))
+    def __call__(self, logp_BT: Tensor, ref_logp_BT: Tensor, weight_BT: Tensor | None = None) -> Tensor:
+        cost_BT = self._bounded(k3(logp_BT, ref_logp_BT), weight_BT)
         if self.straight_through:
             cost_BT = _with_gradient_of(cost_BT, _k2(logp_BT, ref_logp_BT))
         return self.coef * cost_BT
