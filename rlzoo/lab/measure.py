@@ -91,13 +91,13 @@ class Measurement:
         return asdict(self)
 
 
-def critic_values(world: World, critic: Critic, seed: int = 0) -> Tensor:
+def critic_values(world: World, critic: Critic, seed: int = 0, error: float = CRITIC_NOISE) -> Tensor:
     """V of every state as a critic has it."""
     v_S = exact.values(world.logits_SV, world.space, exact.token_reward(world.space, world.reward_R)).v_S
     if critic == "zero":
         return torch.zeros_like(v_S)
     noise_S = torch.randn(v_S.shape, generator=torch.Generator().manual_seed(seed + 1), dtype=v_S.dtype)
-    return v_S + CRITIC_NOISE * noise_S if critic == "noisy" else v_S
+    return v_S + error * noise_S if critic == "noisy" else v_S
 
 
 def updates(

@@ -1,0 +1,243 @@
+"""What clips do: which tokens lose their gradient, which ones clip-higher lets through, and min against max."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import cache
+
+import torch
+from torch import Tensor
+
+from objectives.gspo import GSPO
+from objectives.parts import Clip, Surrogate
+from rlzoo.lab import exact
+from rlzoo.lab.claims.card import Finding, claim
+from rlzoo.lab.claims.collapse import PLAIN
+from rlzoo.lab.measure import Setting, updates
+from rlzoo.lab.moments import moments
+from rlzoo.lab.policy import Tabular
+from rlzoo.lab.situation import Situation
+from rlzoo.lab.space import enumerate_responses
+from rlzoo.lab.world import World, make_world, with_success
+
+RATIOS = torch.tensor([0.3, 0.6, 0.79, 0.81, 0.99, 1.0, 1.01, 1.19, 1.21, 1.5, 3.0], dtype=torch.float64)
+
+
+def _max_clip(log_ratio: Tensor, advantage: Tensor) -> Tensor:
+    """max(r A, clip(r, 0.8, 1.2) A)"""
+    r = log_ratio.exp()
+    return torch.maximum(r * advantage, r.clamp(0.8, 1.2) * advantage)
+
+
+def _slopes(surrogate: object, sign: float) -> Tensor:
+    """d surrogate / d log-ratio at `RATIOS`."""
+    leaf = RATIOS.log().requires_grad_()
+    return torch.autograd.grad(surrogate(leaf, torch.full_like(RATIOS, sign)).sum(), leaf)[0]  # type: ignore[operator]
+
+
+@claim(
+    name="min-clip-has-two-dead-cells",
+    statement="min-clip zeroes the gradient in exactly two cells, A > 0 with r > 1+e and A < 0 with r < 1-e; "
+    "elsewhere it is "
+    "r A grad log pi.",
+    source="1707.06347, equation 7",
+    how="slope of the project's clip at eleven ratios from 0.3 to 3 and both signs",
+    expected="supported",
+)
+def two_dead_cells() -> Finding:
+    wrong = 0
+    for sign in (1.0, -1.0):
+        dead = (RATIOS > 1.2) if sign > 0 else (RATIOS < 0.8)
+        expected = torch.where(dead, 0, sign * RATIOS)
+        wrong += int((~torch.isclose(_slopes(Clip(low=0.2, high=0.2), sign), expected, rtol=1e-12)).sum())
+    return Finding(wrong == 0, f"{wrong} of 22 slopes differ", {"wrong": wrong})
+
+
+@claim(
+    name="max-clip-stands-still",
+    statement="With max instead of min the live cells are the reverse: it stands still unless it is already far out.",
+    source="folklore",
+    how="slope of max(r A, clip(r) A) at the same ratios",
+    expected="supported",
+)
+def max_clip_stands_still() -> Finding:
+    inside = (RATIOS > 0.8) & (RATIOS < 1.2)
+    cells = {
+        (sign, place): bool((_slopes(_max_clip, sign)[where] != 0).all())
+        for sign in (1.0, -1.0)
+        for place, where in {"below": RATIOS < 0.8, "inside": inside, "above": RATIOS > 1.2}.items()
+    }
+    reversed_outside = (
+        cells[1.0, "above"] and cells[-1.0, "below"] and not cells[1.0, "below"] and not cells[-1.0, "above"]
+    )
+    still = not (cells[1.0, "inside"] or cells[-1.0, "inside"])
+    return Finding(
+        reversed_outside and still,
+        f"outside the interval the live cells are {'' if reversed_outside else 'not '}reversed; inside, where "
+        f"both forms are "
+        f"r A, it is {'dead' if still else 'as alive as min-clip: it does not stand still at r = 1'}",
+        {f"{'A>0' if s > 0 else 'A<0'} {place}": alive for (s, place), alive in cells.items()},
+    )
+
+
+def _climb(surrogate: Surrogate | object, steps: int = 400, rate: float = 0.05) -> list[float]:
+    """Ratio of a good choice of old probability 0.1 while one rollout is climbed: 2 choices, advantages +1 and -1/9."""
+    old = torch.tensor([0.1, 0.9], dtype=torch.float64)
+    advantage = torch.tensor([1.0, -1.0 / 9], dtype=torch.float64)
+    logits, ratios = old.log().clone(), list[float]()
+    for _ in range(steps):
+        leaf = logits.requires_grad_()
+        log_ratio = leaf.log_softmax(0) - old.log()
+        (slope,) = torch.autograd.grad((old * surrogate(log_ratio, advantage)).sum(), leaf)  # type: ignore[operator]
+        logits = (leaf + rate * slope / slope.norm().clamp(min=1e-12)).detach()
+        ratios.append(((logits.softmax(0) / old)[0]).item())
+    return ratios
+
+
+@claim(
+    name="min-damps-max-runs",
+    statement="Climbing one rollout, min-clip comes to rest and max-clip runs on to certainty.",
+    source="derived: positive feedback instead of damping",
+    how="400 normalized steps on the exact expected objective of a two-armed bandit, good arm at 0.1",
+    expected="supported",
+)
+def min_damps() -> Finding:
+    low, high = _climb(Clip(low=0.2, high=0.2)), _climb(_max_clip)
+    rest = max(low[-100:]) - min(low[-100:])
+    return Finding(
+        rest < 1e-9 and low[-1] < 5 and high[-1] > 9,
+        f"ratio of the good arm at the end: min {low[-1]:.2f}, max {high[-1]:.2f} (of at most 10). Min does not "
+        f"rest at 1.2: the "
+        "bad arm keeps its gradient until its own ratio is below 0.8, and pushes the good one meanwhile",
+        {"min": low[-1], "max": high[-1]},
+    )
+
+
+def _raised(at: Situation) -> tuple[Tensor, Tensor, Tensor]:
+    """Right tokens' ratios, their old probabilities, and how often they are sampled, [X]."""
+    space = at.space
+    mask = space.mask_RT & (at.accuracy_R > 0)[:, None]
+    old_RT = space.logp_RT(at.old_logits_SV.log_softmax(dim=1))
+    ratio_RT = (space.logp_RT(at.logp_SV) - old_RT).exp()
+    often_RT = at.old_probability_R[:, None].expand_as(ratio_RT)
+    return ratio_RT[mask], old_RT.exp()[mask], often_RT[mask]
+
+
+def _many_tokens(seed: int) -> World:
+    """Twelve tokens of very different probability; right is an answer whose first token is odd."""
+    space = enumerate_responses(12, 2)
+    right_R, policy = ((space.token_RT[:, 0] % 2 == 1) & space.finished_R).double(), Tabular(space)
+    return World(space, policy, with_success(policy, 2 * policy.initial(seed), right_R, 0.3), right_R, right_R)
+
+
+def _drifted(at: Situation, kl: float, seed: int) -> Situation:
+    """The policy moved in a random direction of its logits, about as far from the old one in KL."""
+    generator = torch.Generator().manual_seed(seed)
+    noise_SV = 0.1 * torch.randn(at.logits_SV.shape, generator=generator, dtype=torch.float64)
+    for _ in range(5):
+        found = exact.kl_divergence(at.old_logits_SV, at.old_logits_SV + noise_SV, at.space).item()
+        noise_SV = noise_SV * (kl / found) ** 0.5
+    return replace(at, logits_SV=at.old_logits_SV + noise_SV)
+
+
+PATHS = {"expected": "along the expected gradient", "random": "in a random direction, as far in KL"}
+
+
+@cache
+def _upper_clip() -> dict[str, dict[str, float]]:
+    """Per path: what the upper clip stops after four updates, over 12 bases: shares and mean old probabilities."""
+    shares: dict[str, dict[str, list[float]]] = {path: {} for path in PATHS}
+    for seed in range(12):
+        setting = Setting(group_size=8, updates=4, seed=seed)
+        at = list(updates(PLAIN, _many_tokens(seed), setting))[-1][0]
+        kl = exact.kl_divergence(at.old_logits_SV, at.logits_SV, at.space).item()
+        for path, there in {"expected": at, "random": _drifted(at, kl, seed)}.items():
+            ratio, old, often = _raised(there)
+            every, between = torch.ones_like(ratio, dtype=torch.bool), (ratio > 1.2) & (ratio <= 1.28)
+            sets = {"good": every, "stopped": ratio > 1.2, "through": between, "beyond": ratio > 1.28}
+            for name, where in sets.items():
+                total = often[where].sum()
+                if total > 0:
+                    rare = (often[where & (old < 0.2)].sum() / total).item()
+                    shares[path].setdefault(f"{name} rare", []).append(rare)
+                    shares[path].setdefault(f"{name} old", []).append(((often * old)[where].sum() / total).item())
+    return {path: {key: sum(x) / len(x) for key, x in found.items()} for path, found in shares.items()}
+
+
+def _both(holds: list[bool]) -> bool | None:
+    """One verdict where the two paths agree, none where they do not."""
+    return holds[0] if len(set(holds)) == 1 else None
+
+
+@claim(
+    name="upper-clip-hits-rare-tokens",
+    statement="Among the good tokens that the upper clip stops, rare ones (old probability below 0.2) are "
+    "over-represented.",
+    source="2503.14476, section 3.1 and figure 3a",
+    how="tokens of right answers with ratio above 1.2, weighted as sampled, 12 bases of 12 tokens, the policy "
+    "moved by four "
+    "updates along E[g] or at random",
+    expected="supported",
+)
+def hits_rare_tokens() -> Finding:
+    found = _upper_clip()
+    text = "; ".join(
+        f"{PATHS[path]}: {x['stopped rare']:.0%} of the stopped tokens, {x['good rare']:.0%} of all good ones"
+        for path, x in found.items()
+    )
+    return Finding(_both([x["stopped rare"] > x["good rare"] for x in found.values()]), text, found)
+
+
+@claim(
+    name="clip-higher-frees-the-rarest",
+    statement="The good tokens that clip-higher (0.28) lets through are rarer than those it still stops.",
+    source="read into 2503.14476, section 3.1",
+    how="the same tokens, mean old probability at ratios from 1.2 to 1.28 against ratios above",
+    expected="supported",
+)
+def frees_the_rarest() -> Finding:
+    found = _upper_clip()
+    text = "; ".join(
+        f"{PATHS[path]}: {x['through old']:.2f} let through, {x['beyond old']:.2f} still stopped"
+        for path, x in found.items()
+    )
+    return Finding(_both([x["through old"] < x["beyond old"] for x in found.values()]), text, found)
+
+
+@claim(
+    name="clip-higher-lets-rare-tokens-grow",
+    statement="For a token of old probability 0.01 the clip of 0.2 allows 0.012, for one of 0.9 it allows everything.",
+    source="2503.14476, section 3.1",
+    how="largest probability with a live gradient at A > 0, from the slope of the project's clip",
+    expected="supported",
+)
+def rare_tokens_grow() -> Finding:
+    reach: dict[str, float] = {}
+    for old in (0.01, 0.9):
+        new = torch.linspace(old, 1.0, 100001, dtype=torch.float64)
+        leaf = (new / old).log().requires_grad_()
+        gain = Clip(low=0.2, high=0.2)(leaf, torch.ones_like(leaf)).sum()
+        reach[f"{old:g}"] = new[torch.autograd.grad(gain, leaf)[0] != 0].max().item()
+    return Finding(
+        abs(reach["0.01"] - 0.012) < 2e-5 and reach["0.9"] == 1.0,
+        f"0.01 can grow to {reach['0.01']:.4f}, 0.9 to {reach['0.9']:.4f}",
+        reach,
+    )
+
+
+@claim(
+    name="gspo-clips-more",
+    statement="At their default edges GSPO stops far more tokens than GRPO, at the same policy.",
+    source="2507.18071, section 5.2 (two orders of magnitude)",
+    how="exact clip fraction at the second update with steps of 0.01 to 0.3 in parameters, groups of 8",
+    expected="supported",
+)
+def gspo_clips_more() -> Finding:
+    rows: list[str] = []
+    fractions: list[tuple[float, float]] = []
+    for step in (0.01, 0.1, 0.3):
+        at = list(updates(PLAIN, make_world(), Setting(updates=2, step=step)))[-1][0]
+        sequence, token = moments(GSPO, at, 8).clip_fraction, moments(PLAIN, at, 8).clip_fraction
+        fractions.append((sequence, token))
+        rows.append(f"step {step:g}: {sequence:.1%} against {token:.1%}")
+    return Finding(all(a > b for a, b in fractions), "; ".join(rows), {"fractions": fractions})

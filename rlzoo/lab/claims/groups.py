@@ -1,0 +1,249 @@
+"""What a group estimates: weights of easy and hard questions, baselines, groups of two."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import cache
+
+import numpy as np
+import torch
+from scipy.stats import binom
+
+from advantages import Advantage, Group, RewardToGo
+from objectives import Objective
+from objectives.parts import Linear, NoRatio, SequenceSum
+from objectives.reinforce import REINFORCE
+from rlzoo.lab.claims.card import Finding, claim
+from rlzoo.lab.moments import Moments, moments
+from rlzoo.lab.situation import Situation, first_update
+from rlzoo.lab.world import make_world
+
+SIZES = (2, 4, 8, 16, 64)
+RATES = (0.001, 0.01, 0.05, 0.1, 0.25, 0.5)
+STD, STD_UNBIASED = Group(ddof=0, eps=0), Group(ddof=1, eps=0)
+
+
+def with_advantage(advantage: Advantage, **changes: object) -> Objective:
+    """REINFORCE's parts around an advantage: what is measured is the advantage alone."""
+    plain = Objective(name="own", advantage=advantage, ratio=NoRatio(), surrogate=Linear(), aggregate=SequenceSum())
+    return plain.but(**changes) if changes else plain
+
+
+@cache
+def at_rate(success: float, longest: int = 2) -> Situation:
+    """The first update of a base that is right so often."""
+    return first_update(make_world(success=success, longest=longest))
+
+
+@cache
+def measured_weight(advantage: Advantage, size: int, success: float) -> tuple[float, float]:
+    """w in E[g] = w grad p, and how far E[g] is from that direction."""
+    at = at_rate(success)
+    mean_SV, true_SV = moments(with_advantage(advantage), at, size).mean_SV, at.true_gradient_SV
+    weight = ((mean_SV * true_SV).sum() / true_SV.square().sum()).item()
+    return weight, ((mean_SV - weight * true_SV).norm() / mean_SV.norm()).item()
+
+
+def closed_form(size: int, p: float, ddof: int = 0) -> float:
+    """w_G(p) = E[sqrt((1-q)/q)]_{q=(K+1)/G} + E[sqrt(q/(1-q))]_{q=K/G}, K ~ Bin(G-1, p); silent groups count 0."""
+    k = np.arange(size)
+    law = binom.pmf(k, size - 1, p)
+    right, wrong = (k + 1) / size, k / size
+    weight = (law * (np.sqrt((1 - right) / right) + np.sqrt(wrong / (1 - wrong)))).sum()
+    return float(weight * (np.sqrt((size - 1) / size) if ddof else 1.0))
+
+
+@claim(
+    name="difficulty-weight",
+    statement="Dividing by the group's std weighs a question's gradient by w_G(p), in closed form; the direction "
+    "is kept.",
+    source="derived",
+    how="exact E[g] = w grad p for G in 2, 4, 8, 16, 64 and six success rates, population and unbiased std",
+    expected="supported",
+)
+def difficulty_weight() -> Finding:
+    worst, off = 0.0, 0.0
+    table: dict[str, list[float]] = {}
+    for size in SIZES:
+        for ddof, advantage in ((0, STD), (1, STD_UNBIASED)):
+            for p in RATES:
+                weight, sideways = measured_weight(advantage, size, p)
+                worst, off = max(worst, abs(weight - closed_form(size, p, ddof))), max(off, sideways)
+                if ddof == 0:
+                    table.setdefault(str(size), []).append(weight)
+    shown = "; ".join(f"G={size}: " + ", ".join(f"{w:.3f}" for w in table[str(size)]) for size in SIZES)
+    return Finding(
+        worst < 1e-9 and off < 1e-9,
+        f"w at p = {', '.join(f'{p:g}' for p in RATES)}: {shown}; largest deviation from the closed form {worst:.0e}",
+        {"success": list(RATES), "weight": table, "deviation": worst},
+    )
+
+
+@claim(
+    name="no-difficulty-weight-in-twos",
+    statement="In groups of two, dividing by the std weighs all questions alike: w = 1, sqrt(1/2) with n-1.",
+    source="derived",
+    how="the same at G = 2",
+    expected="supported",
+)
+def no_difficulty_in_twos() -> Finding:
+    gaps = [abs(measured_weight(STD, 2, p)[0] - 1) for p in RATES]
+    gaps += [abs(measured_weight(STD_UNBIASED, 2, p)[0] - 0.5**0.5) for p in RATES]
+    return Finding(max(gaps) < 1e-10, f"largest deviation {max(gaps):.0e}", {"deviation": max(gaps)})
+
+
+@claim(
+    name="std-favours-hard-and-easy",
+    statement="In groups of four and more, std normalization weighs very hard and very easy questions more.",
+    source="2503.20783, section 3.1",
+    how="exact w_G(p) / w_G(0.5) at p = 0.01, 0.1, 0.9, 0.99",
+    expected="supported",
+)
+def std_favours_extremes() -> Finding:
+    ratios = {
+        size: [measured_weight(STD, size, p)[0] / measured_weight(STD, size, 0.5)[0] for p in (0.01, 0.1, 0.9, 0.99)]
+        for size in (4, 8, 16, 64)
+    }
+    shown = "; ".join(f"G={size}: " + ", ".join(f"{x:.2f}" for x in row) for size, row in ratios.items())
+    return Finding(min(min(row) for row in ratios.values()) > 1, shown, {str(k): v for k, v in ratios.items()})
+
+
+@claim(
+    name="std-weight-is-unbounded",
+    statement="That weight is 1 / sqrt(p (1-p)), hence without bound for hard questions.",
+    source="2503.20783; the limit of large groups, 2510.13651",
+    how="exact w_G(0.001) against 1 / sqrt(p (1-p)) = 31.6 and against sqrt(G-1)",
+    expected="refuted",
+)
+def std_weight_unbounded() -> Finding:
+    weights = {size: measured_weight(STD, size, 0.001)[0] for size in SIZES}
+    bounded = all(w <= max((size - 1) ** 0.5, 1) + 1e-9 for size, w in weights.items())
+    shown = ", ".join(f"G={size}: {w:.2f} of at most {(size - 1) ** 0.5:.2f}" for size, w in weights.items())
+    return Finding(not bounded, f"at p = 0.001 {shown}", {str(k): v for k, v in weights.items()})
+
+
+@claim(
+    name="leave-one-out-is-unbiased",
+    statement="Leave-one-out weighs every question by exactly 1, the group mean by (G-1)/G, however hard the question.",
+    source="2402.14740; 2503.20783",
+    how="exact E[g] = w grad p over the same grid",
+    expected="supported",
+)
+def mean_only_weights() -> Finding:
+    worst = 0.0
+    for size in SIZES:
+        for p in RATES:
+            rloo, off = measured_weight(RewardToGo(baseline="leave_one_out"), size, p)
+            centred, also_off = measured_weight(Group(scale="none"), size, p)
+            worst = max(worst, abs(rloo - 1), abs(centred - (size - 1) / size), off, also_off)
+    return Finding(worst < 1e-9, f"largest deviation {worst:.0e}", {"deviation": worst})
+
+
+def _noise(objective: Objective, size: int, at: Situation) -> float:
+    """Sampled responses at which noise equals signal, in the objective's own direction and scale."""
+    found: Moments = moments(objective, at, size)
+    return found.variance / found.mean_SV.square().sum().item() * size / found.kept
+
+
+@claim(
+    name="two-is-as-good-as-sixteen",
+    statement="Groups of 2 learn as much from a sampled response as groups of 16 (within 25% of noise).",
+    source="2510.00977 (97.6% of the gain at an eighth of the rollouts)",
+    how="exact noise per sampled response, GRPO's advantage, success rates 0.02 to 0.9",
+    expected="supported",
+)
+def two_or_sixteen() -> Finding:
+    rates = (0.02, 0.1, 0.25, 0.5, 0.75, 0.9)
+    std, rloo = (
+        [_noise(with_advantage(a), 2, at_rate(p, 3)) / _noise(with_advantage(a), 16, at_rate(p, 3)) for p in rates]
+        for a in (STD, RewardToGo(baseline="leave_one_out"))
+    )
+    return Finding(
+        max(std) < 1.25,
+        f"noise of groups of 2 over that of 16, at p = {', '.join(f'{p:g}' for p in rates)}: "
+        f"{', '.join(f'{x:.2f}' for x in std)}; with leave-one-out and no std "
+        f"{', '.join(f'{x:.2f}' for x in rloo)}: a baseline of one other response is itself noise",
+        {"success": rates, "std": std, "leave-one-out": rloo},
+    )
+
+
+@claim(
+    name="a-baseline-cuts-variance",
+    statement="Subtracting a baseline always cuts the variance.",
+    source="folklore",
+    how="exact variance, leave-one-out baseline in groups of 8 over none, rewards 0/1 and 3/4, five success rates",
+    expected="refuted",
+)
+def baseline_cuts_variance() -> Finding:
+    rates = (0.01, 0.05, 0.25, 0.5, 0.8)
+    shown: dict[str, list[float]] = {}
+    best: list[float] = []
+    for p in rates:
+        at = first_update(make_world(success=p))
+        best.append(best_constant(at))
+        for offset in (0.0, 3.0):
+            there = replace(at, reward_R=at.reward_R + offset)
+            none, rloo = (
+                moments(REINFORCE.but(**{"advantage.baseline": b}), there, 8).variance
+                for b in ("none", "leave_one_out")
+            )
+            shown.setdefault(f"{offset:g}/{offset + 1:g}", []).append(rloo / none)
+    text = "; ".join(f"rewards {k}: " + ", ".join(f"{x:.2f}" for x in row) for k, row in shown.items())
+    return Finding(
+        max(max(row) for row in shown.values()) <= 1,
+        f"variance with over without, at p = {', '.join(f'{p:g}' for p in rates)}: {text}. The best constant is "
+        f"not p but "
+        f"E[r |score|^2] / E[|score|^2] = {', '.join(f'{b:.2f}' for b in best)} (rewards 0/1); a constant above "
+        f"twice that harms",
+        {"success": rates, "ratio": shown, "best constant": best},
+    )
+
+
+def best_constant(at: Situation) -> float:
+    """E[r |score|^2] / E[|score|^2], score = grad log pi(y): the constant baseline of least variance."""
+    ones_RT = at.space.mask_RT.double()
+    square_R = at.rows(ones_RT, torch.arange(len(ones_RT))).square().sum(dim=(1, 2))
+    p_R = at.old_probability_R
+    return ((p_R * at.reward_R * square_R).sum() / (p_R * square_R).sum()).item()
+
+
+@claim(
+    name="group-advantage-is-biased",
+    statement="Given a mixed group, r - mean underestimates the advantages of hard questions and overestimates "
+    "those of "
+    "easy ones; the sign flips at p = 0.5.",
+    source="2601.08521",
+    how="E[(r - mean) - (r - p) given mixed] = p - E[r given mixed] by binomial sums, G = 8",
+    expected="supported",
+)
+def advantage_is_biased() -> Finding:
+    rates = (0.05, 0.25, 0.5, 0.75, 0.95)
+    k = np.arange(1, 8)
+    biases: list[float] = []
+    for p in rates:
+        law = binom.pmf(k, 8, p)
+        biases.append(float(p - (law * k / 8).sum() / law.sum()))
+    return Finding(
+        max(biases[:2]) < -1e-6 and abs(biases[2]) < 1e-12 and min(biases[3:]) > 1e-6,
+        "bias at p = " + ", ".join(f"{p:g}: {b:+.3f}" for p, b in zip(rates, biases, strict=True)),
+        {"success": rates, "bias": biases},
+    )
+
+
+@claim(
+    name="hence-its-gradient-is-biased",
+    statement="Hence the gradient of a question's mixed groups points elsewhere than its true gradient.",
+    source="read into 2601.08521",
+    how="exact expected gradient of r - mean over mixed groups only, G = 8",
+    expected="refuted",
+)
+def gradient_given_mixed() -> Finding:
+    cosines: list[float] = []
+    for p in (0.05, 0.25, 0.5, 0.75, 0.95):
+        at = at_rate(p, 3)
+        mean_SV = moments(with_advantage(Group(scale="none"), select="mixed"), at, 8).mean_SV
+        cosines.append(torch.cosine_similarity(mean_SV.flatten(), at.true_gradient_SV.flatten(), 0).item())
+    gap = 1 - min(cosines)
+    return Finding(
+        gap > 1e-9, f"1 - cosine is {max(gap, 0.0):.0e} at every p: only the length is changed", {"gap": gap}
+    )
