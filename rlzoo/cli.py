@@ -293,3 +293,54 @@ def warmstart(
         print_json(summary)
     else:
         Console().print(Text(f"The model is in {out}. Try it: rlzoo evaluate --set backbone.model={out}"))
+
+
+@command
+def lab(
+    objectives: Annotated[
+        list[str] | None, typer.Argument(help="Objectives or ablations; all of rlzoo list if not given.")
+    ] = None,
+    group_size: Annotated[int, typer.Option("--group-size", "-g", min=1, help="Responses per prompt.")] = 8,
+    longest: Annotated[int, typer.Option(min=1, help="Longest response, tokens.")] = 4,
+    success: Annotated[float, typer.Option(help="How often the base is right, between 0 and 1.")] = 0.25,
+    updates: Annotated[int, typer.Option(min=1, help="Updates per rollout; clips begin to act at the second.")] = 4,
+    policy: Annotated[Literal["tabular", "transformer"], typer.Option(help="The small policy.")] = "tabular",
+    critic: Annotated[Literal["exact", "noisy", "zero"], typer.Option(help="Values that a critic is given.")] = "exact",
+    step: Annotated[float, typer.Option(min=0, help="How far each update moves the parameters.")] = 0.3,
+    seed: Annotated[int, typer.Option(help="Seed of the base, and of sampling where sums are too long.")] = 0,
+    groups: Annotated[int, typer.Option(min=40, help="Groups sampled where sums are too long.")] = 2000,
+    budget: Annotated[float, typer.Option(min=1, help="Sampled tokens that the error is given for.")] = 1000,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Figure: sweep the settings and draw.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Measure what objectives' gradients estimate, exactly: direction, bias, variance in an enumerated world."""
+    with starting():
+        from rlzoo import cli_lab
+        from rlzoo.lab.measure import Setting
+
+    centre = Setting(group_size, longest, success, updates, policy=policy, critic=critic, step=step, seed=seed)
+    rows = cli_lab.lab_command(objectives or [], centre, groups, budget, out)
+    if as_json:
+        print_json([row.as_dict() | {"error": row.error(budget)} for row in rows])
+        return
+    console = Console()
+    console.print(cli_lab.lab_table(rows, centre, budget))
+    for note in cli_lab.lab_notes(centre, out):
+        console.print(Text(note, style="dim"))
+
+
+@command
+def claims(
+    names: Annotated[list[str] | None, typer.Argument(help="Claims by name; all if not given.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Markdown file to write the table to.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Check statements about the algorithms, one by one: supported, refuted, or not resolvable."""
+    with starting():
+        from rlzoo import cli_lab
+
+    results = cli_lab.claims_command(names or [], out)
+    if as_json:
+        print_json([result.as_dict() for result in results])
+    else:
+        Console().print(cli_lab.claims_table(results))

@@ -1,0 +1,151 @@
+"""The laboratory on the command line: `rlzoo lab` measures gradients exactly, `rlzoo claims` checks statements."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+import objectives
+from rlzoo import cli_zoo
+from rlzoo.errors import UserError, nearest
+from rlzoo.lab.claims import CLAIMS, Result, run
+from rlzoo.lab.measure import Measurement, Setting, measure, sweep
+from rlzoo.palette import ink
+
+
+def lab_command(
+    names: Sequence[str], centre: Setting, groups: int, budget: float, out: Path | None
+) -> list[Measurement]:
+    """Measure objectives (all registered ones if none is named) at `centre`; with `out` sweep and draw as well.
+
+    Raises:
+        UserError: an unknown objective, or a figure's suffix that cannot be drawn.
+    """
+    chosen = [cli_zoo.find(name) for name in names or objectives.names()]
+    if out is None:
+        return [row for objective in chosen for row in measure(objective, centre, groups)]
+    from rlzoo.lab.figure import AXES, draw
+
+    if out.suffix not in (".png", ".svg", ".pdf"):
+        raise UserError(f"--out {out}: a figure is .png, .svg or .pdf")
+    with Console(stderr=True).status("measuring") as status:
+        rows = sweep(chosen, centre, AXES, groups, progress=lambda what: status.update(f"measuring {what}"))
+    draw(rows, centre, budget, out)
+    return rows
+
+
+def lab_table(rows: Sequence[Measurement], centre: Setting, budget: float) -> Table:
+    """Return one line per objective and update of the centre: first and last update."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    table.add_column("", no_wrap=True)
+    headings = ("update", "cosine", "scale", "bias", "noise\ntokens", f"error at\n{budget:g} tokens", "clipped\n%")
+    for heading in (*headings, "KL to old\nnats", "kept\n%", "found"):
+        table.add_column(heading, justify="left" if heading == "found" else "right", no_wrap=True)
+    here = [row for row in rows if row.setting == centre]
+    for position, name in enumerate(dict.fromkeys(row.objective for row in here)):
+        own = [row for row in here if row.objective == name]
+        for row in own if len(own) < 3 else (own[0], own[-1]):
+            table.add_row(
+                Text(name if row.update == 1 else "", style=ink(position)),
+                str(row.update),
+                _cosine(row),
+                *(_number(x) for x in (row.scale, row.bias, row.noise, row.error(budget))),
+                f"{100 * row.clip_fraction:.1f}",
+                f"{row.kl_old:.3f}",
+                f"{100 * row.kept:.0f}",
+                Text(row.method, style="dim"),
+            )
+    return table
+
+
+def lab_notes(centre: Setting, out: Path | None) -> list[str]:
+    """Return what a reader of the table should know."""
+    return [
+        f"Groups of {centre.group_size} on one prompt, responses of at most {centre.longest} of {centre.vocabulary} "
+        f"tokens, {centre.policy} policy that is right {centre.success:.1%} of the time; each update moves it "
+        f"{centre.step:g} in parameters along the objective's own expected gradient.",
+        "Bias and error are relative to the squared true gradient, after the best rescaling (the learning rate's "
+        "business); noise is the number of sampled tokens at which it equals the signal; - where the expected "
+        "gradient does not point uphill. A shaped reward or a KL term aims at something else than the reward, and "
+        "counts as bias.",
+        *([f"Figure: {out}"] if out else ["--out FIGURE.png sweeps group size, length and success rate as well."]),
+    ]
+
+
+def _cosine(row: Measurement) -> str:
+    if row.cosine_low == row.cosine_high:
+        return f"{row.cosine:.4f}"
+    return f"{row.cosine:.3f} [{row.cosine_low:.3f}, {row.cosine_high:.3f}]"
+
+
+def _number(x: float) -> str:
+    return "-" if math.isnan(x) else f"{x:.3g}" if abs(x) >= 1e-10 else "0"
+
+
+def claims_command(names: Sequence[str], out: Path | None) -> list[Result]:
+    """Check claims (all if none is named), and write the table as Markdown if asked.
+
+    Raises:
+        UserError: an unknown claim.
+    """
+    for name in names:
+        if name not in CLAIMS:
+            raise UserError(f"unknown claim {name!r}; {nearest(name, CLAIMS)}")
+    results: list[Result] = []
+    with Console(stderr=True).status("checking") as status:
+        for claim in [CLAIMS[name] for name in names or CLAIMS]:
+            status.update(f"checking {claim.name}")
+            results.append(run(claim))
+    if out is not None:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(markdown(results, names))
+    return results
+
+
+def claims_table(results: Iterable[Result]) -> Table:
+    """Return one line per claim: verdict, statement, what was measured."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_lines=False)
+    table.add_column("verdict", no_wrap=True)
+    table.add_column("claim", ratio=2)
+    table.add_column("measured", ratio=3)
+    styles = {"supported": "green", "refuted": "red", "not resolvable": "yellow"}
+    for result in results:
+        claim = result.claim
+        verdict = Text(result.verdict, style=styles[result.verdict])
+        if result.verdict != claim.expected:
+            verdict.append("\nexpected:\n" + claim.expected, style="dim")
+        table.add_row(verdict, Text(claim.name, style="bold") + Text(f"\n{claim.statement}"), Text(result.measured))
+    return table
+
+
+def markdown(results: Sequence[Result], names: Sequence[str] = ()) -> str:
+    """Return the table of results as it stands in benchmarks/results/claims.md."""
+    count = {
+        verdict: sum(r.verdict == verdict for r in results) for verdict in dict.fromkeys(r.verdict for r in results)
+    }
+    lines = [
+        "# Claims",
+        "",
+        f"Made by `{' '.join(['rlzoo claims', *names])} --out benchmarks/results/claims.md`: "
+        + ", ".join(f"{n} {verdict}" for verdict, n in count.items())
+        + ". Every verdict is computed; nothing here is sampled unless a line says so.",
+        "",
+        "Worlds are small (at most a few hundred responses, float64), so that everything can be enumerated. What they",
+        "show is what an estimator does, not how much it matters for a large model.",
+        "",
+        "| claim | verdict | measured | how | source |",
+        "|---|---|---|---|---|",
+    ]
+    for r in results:
+        verdict = f"**{r.verdict}**"
+        if r.verdict != r.claim.expected:
+            verdict += f" (expected: {r.claim.expected})"
+        cells = (f"`{r.claim.name}`: {r.claim.statement}", verdict, r.measured, r.claim.how, r.claim.source)
+        lines.append("| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |")
+    return "\n".join(lines) + "\n"
