@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import os
+import sys
 
 import pytest
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # torch reads it when it is first imported
+# Both are read when a library is first imported, which conftest files further down do before pytest knows its options.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+OFFLINE_BY_US = "HF_HUB_OFFLINE" not in os.environ
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    if "not network" in config.option.markexpr:
-        os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    """Open the network again for `pytest -m network`."""
+    if "not network" in config.option.markexpr or not OFFLINE_BY_US:
+        return
+    os.environ.pop("HF_HUB_OFFLINE")
+    for library in ("huggingface_hub.constants", "datasets.config"):
+        if library in sys.modules:
+            sys.modules[library].HF_HUB_OFFLINE = False  # type: ignore[attr-defined]
