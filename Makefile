@@ -1,9 +1,12 @@
 # make test: lint, types and tests.  make demo: the five algorithms side by side.  Both install what they need into .venv.
+# make install EXTRAS=dev,reasoning-gym: its tests too, which are skipped without it. It is no part of the test command,
+# because one of its dependencies (pycosat) has to be compiled and a C compiler is not to be taken for granted.
 PYTHON ?= python3
 PIP_ARGS ?=
+EXTRAS ?= dev
 PYTEST_ARGS ?= -n auto --maxprocesses 4
 BIN := .venv/bin
-STAMP := .venv/.installed
+STAMP := .venv/.installed-$(EXTRAS)
 
 .PHONY: install test demo lint types clean
 .DEFAULT_GOAL := test
@@ -15,7 +18,7 @@ $(STAMP): pyproject.toml constraints.txt
 		|| { echo "rlzoo needs Python 3.11 or newer; name one: make install PYTHON=python3.12" >&2; exit 1; }
 	@echo "installing into .venv: some minutes the first time, most of them for torch"
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) -c constraints.txt -e '.[dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) -c constraints.txt -e '.[$(EXTRAS)]'
 	@touch $@
 
 lint: $(STAMP)
