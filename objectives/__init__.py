@@ -8,6 +8,7 @@ loss = grpo.loss(PolicyOutput(logp_BT), TokenBatch(mask_BT, weight_BT, advantage
 
 from objectives.metrics import ROLLOUT_KEYS, UPDATE_KEYS, rollout_metrics, update_metrics
 from objectives.objective import Objective
+from objectives.profiles import profile
 from objectives.registry import get, names, page, register
 from objectives.types import PolicyOutput, TokenBatch
 
@@ -26,6 +27,7 @@ __all__ = [
     "names",
     "page",
     "ppo",
+    "profile",
     "register",
     "reinforce",
     "rollout_metrics",
