@@ -108,7 +108,8 @@ def summarize(config: CompareConfig, folder: Path, summaries: list[dict[str, Any
         for run in config.runs()
     ]
     paths = [folder / "curves.png", folder / "curves.svg"]
-    curves.draw(drawn, paths, title=f"{config.task.name}: {len(config.seeds)} seeds each")
+    with RunFolder(folder).safely("draw the curves"):
+        curves.draw(drawn, paths, title=f"{config.task.name}: {len(config.seeds)} seeds each")
     return Comparison(folder, rows, summaries, elapsed)
 
 

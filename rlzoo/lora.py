@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 from peft import LoraConfig
 from pydantic import BaseModel, ConfigDict, Field
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from rlzoo import noise
@@ -139,7 +139,7 @@ class AdapterStack:
 def save_adapter(layout: AdapterLayout, peft_config: LoraConfig, theta: Tensor, folder: str | Path) -> None:
     """Write theta [n] as a PEFT adapter (`PeftModel.from_pretrained` loads it) and the value head beside it.
 
-    Each file is written aside and moved into place, so none is ever half there.
+    Each file is written aside and moved into place, so none is ever half there. Raises `OSError` when it cannot be.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -147,8 +147,10 @@ def save_adapter(layout: AdapterLayout, peft_config: LoraConfig, theta: Tensor, 
     keys = [key for layer in layout.layers for key in _peft_keys(layer)]
     with tempfile.TemporaryDirectory(dir=folder) as aside:
         peft_config.save_pretrained(aside)
-        save_file(dict(zip(keys, pieces, strict=True)), f"{aside}/adapter_model.safetensors", metadata={"format": "pt"})
-        save_file({"weight": weight, "bias": bias}, f"{aside}/value_head.safetensors")
+        matrices = save(dict(zip(keys, pieces, strict=True)), metadata={"format": "pt"})
+        # Written by Python: safetensors' own writing hides what the system said, a full disk for instance.
+        Path(aside, "adapter_model.safetensors").write_bytes(matrices)
+        Path(aside, "value_head.safetensors").write_bytes(save({"weight": weight, "bias": bias}))
         for file in Path(aside).iterdir():
             os.replace(file, folder / file.name)
 

@@ -60,7 +60,7 @@ class RunFolder:
         """
         folder = cls(Path(path))
         config = json.loads(json.dumps(config))  # tuples become lists: what is compared is what is stored
-        with folder._safely("make the folder"):
+        with folder.safely("make the folder"):
             folder.path.mkdir(parents=True, exist_ok=True)
             present = sorted(p.name for p in folder.path.iterdir() if p.suffix != PARTIAL and p.name != LOCK)
         if CONFIG not in present and present:
@@ -68,7 +68,7 @@ class RunFolder:
                 f"{folder.path} is not empty and holds no run ({CONFIG} is missing; there is {present[0]}). "
                 "Name another folder with --out."
             )
-        with folder._safely("lock the folder"):
+        with folder.safely("lock the folder"):
             folder.lock = hold(folder.path)
         if folder.began:
             if not resume:
@@ -149,7 +149,7 @@ class RunFolder:
                     f"{self.path / name} is shorter than when the checkpoint was made: it was edited or lost. "
                     f"Put it back, or start again in another folder."
                 )
-        with self._safely("cut the logs back to the checkpoint"):
+        with self.safely("cut the logs back to the checkpoint"):
             for name, length in lengths.items():
                 if _length(self.path / name) > length:
                     os.truncate(self.path / name, length)
@@ -158,12 +158,12 @@ class RunFolder:
     def _append(self, name: str, records: Iterable[dict[str, Any]]) -> None:
         lines = [json.dumps(finite(r), ensure_ascii=False, allow_nan=False) + "\n" for r in records]
         # One unbuffered write: once it returns, the lines outlive this process however it ends.
-        with self._safely(f"write {name}"), open(self.path / name, "ab", buffering=0) as file:
+        with self.safely(f"write {name}"), open(self.path / name, "ab", buffering=0) as file:
             _write_all(file, "".join(lines).encode())
 
     def _replace(self, name: str, write: Callable[[BinaryIO], object]) -> None:
         partial = self.path / (name + PARTIAL)
-        with self._safely(f"write {name}"):
+        with self.safely(f"write {name}"):
             try:
                 with open(partial, "wb") as file:
                     write(file)
@@ -186,7 +186,7 @@ class RunFolder:
             os.close(descriptor)
 
     @contextmanager
-    def _safely(self, action: str) -> Iterator[None]:
+    def safely(self, action: str) -> Iterator[None]:
         """Turn a failure of the disk into what the user needs: what failed, what is safe, what to do."""
         try:
             yield

@@ -17,6 +17,8 @@ from rlzoo.learner import Learner
 from rlzoo.record import ADAPTER, CURVES, SUMMARY, RunFolder
 from rlzoo.rollout import Account, Rollout
 
+CRITIC = "critic"
+"""Folder of a critic adapter, in the same format as the policy's."""
 TIMES = ("elapsed_s", "engine_s")
 """Keys of a record that a repeated run does not repeat."""
 
@@ -128,20 +130,27 @@ class Run:
             "engine_s": seconds,
             "elapsed_s": time.monotonic() - self.started,
         }
-        backbone.save_adapter(self.learner.theta, self.folder.path / ADAPTER)
-        if self.learner.critic is not self.learner.theta:
-            backbone.save_adapter(self.learner.critic, self.folder.path / "critic")
+        with self.folder.safely("save the adapter"):
+            backbone.save_adapter(self.learner.theta, self.folder.path / ADAPTER)
+            if self.learner.critic is not self.learner.theta:
+                backbone.save_adapter(self.learner.critic, self.folder.path / CRITIC)
         self.folder.write_json(SUMMARY, summary)
         self.save(seconds, summary)
         self.summary = summary
         self._announce({"kind": "end", **summary})
         return summary
 
+    @property
+    def drawn(self) -> bool:
+        """Whether its learning curves are in its folder."""
+        return (self.folder.path / CURVES).exists()
+
     def draw(self) -> None:
         """Draw the run's learning curves into its folder."""
         if self.step:
             run = curves.Curves(self.config.objective.name, self.config.seed, self.folder.read_metrics())
-            curves.draw([run], [self.folder.path / CURVES], title=f"{self.name} on {self.config.task.name}")
+            with self.folder.safely("draw the curves"):
+                curves.draw([run], [self.folder.path / CURVES], title=f"{self.name} on {self.config.task.name}")
 
     def _record(self, kind: str, metrics: dict[str, float], seconds: float) -> None:
         times = dict(zip(TIMES, (time.monotonic() - self.started, seconds), strict=True))

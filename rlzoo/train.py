@@ -78,10 +78,10 @@ def train_fleet(
     if any(run.summary is None for run in made.values()):
         check_prompts(backbone, task, max(config.train.max_new_tokens for config in configs))
     jobs = {name: _job(run, backbone, task) for name, run in made.items()}
-    done = {name for name, run in made.items() if run.summary is not None}
+    undrawn = [run for run in made.values() if run.summary is None or not run.drawn]
     summaries = Fleet(backbone, first.engine).run(jobs)
-    for name in made.keys() - done:
-        made[name].draw()
+    for run in undrawn:
+        run.draw()
     return summaries
 
 

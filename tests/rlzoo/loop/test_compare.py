@@ -39,6 +39,10 @@ def test_a_comparison_from_start_to_table(
         (tmp_path / f"{name}/seed{seed}/curves.png").exists() for name in ("grpo", "reinforce") for seed in (0, 1)
     )
     assert (tmp_path / "curves.png").stat().st_size > 10_000 and (tmp_path / "curves.svg").exists()
+    lost = tmp_path / "grpo/seed1/curves.png"  # killed after the run had ended, before it was drawn
+    lost.unlink()
+    compare(comparison(make_config), tmp_path, backbone=backbone, resume=True)
+    assert lost.exists()
 
 
 def test_objectives_and_seeds_can_be_added(make_config: MakeConfig, backbone: Backbone, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -96,6 +97,21 @@ def test_resuming_a_finished_run_changes_nothing(make_config: MakeConfig, backbo
     before = outcome(tmp_path)
     assert train(make_config(), tmp_path, backbone=backbone, resume=True) == summary
     assert outcome(tmp_path) == before
+
+
+def test_a_disk_that_fills_at_the_end_loses_nothing(
+    make_config: MakeConfig, backbone: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    train(make_config(), tmp_path / "whole", backbone=backbone)
+    with monkeypatch.context() as patched:
+        patched.setattr(Backbone, "save_adapter", full)
+        with pytest.raises(UserError, match=r"could not save the adapter .* disk is full.* checkpoint is safe"):
+            train(make_config(), tmp_path / "full", backbone=backbone)
+    train(make_config(), tmp_path / "full", backbone=backbone, resume=True)
+    assert outcome(tmp_path / "full") == outcome(tmp_path / "whole")
 
 
 def test_a_folder_in_use_or_of_other_settings_is_refused(
