@@ -152,6 +152,7 @@ class GroupOthers(Advantage, kind="group_others"):
     Where the others do not differ, in groups of one or two too, there is nothing to divide by and A_i = r_i - mean_i;
     a group without spread, or of one, gets exactly 0. `scale="none"` is RLOO (2402.14740) with one advantage per
     response: whatever shaping charges any token of a response counts at all of them, as in TRL.
+    Computed on the N x N table of pairs, since rows of a group may stand anywhere.
     """
 
     shown: ClassVar[tuple[str, ...]] = ("scale",)
