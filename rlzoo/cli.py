@@ -78,8 +78,12 @@ def command(function: Function) -> Function:
 
 
 def complain(message: str, kind: str = "error") -> None:
-    """Print a message for a person on stderr."""
-    Console(stderr=True, highlight=False, soft_wrap=True).print(Text(f"{kind}: ", style="bold red") + Text(message))
+    """Print a message for a person on stderr: wrapped at words, but an indented line (a command, say) stays whole."""
+    console = Console(stderr=True, highlight=False)
+    first, *rest = message.split("\n")
+    console.print(Text(f"{kind}: ", style="bold red") + Text(first), soft_wrap=not console.is_terminal)
+    for line in rest:
+        console.print(Text(line), soft_wrap=line.startswith(" ") or not console.is_terminal)
 
 
 @contextmanager
@@ -324,8 +328,8 @@ def lab(
         print_json([row.as_dict() | {"error": row.error(budget)} for row in rows])
         return
     console = Console()
-    console.print(cli_lab.lab_table(rows, centre, budget))
-    for note in cli_lab.lab_notes(centre, out):
+    console.print(cli_lab.lab_table(rows, centre, budget, console.width))
+    for note in cli_lab.lab_notes(rows, centre, out):
         console.print(Text(note, style="dim"))
 
 

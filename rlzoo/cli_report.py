@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -48,11 +49,18 @@ def comparison_table(comparison: Comparison, width: int = 100) -> Table:
 
 def comparison_notes(comparison: Comparison) -> list[str]:
     """Return what a reader of the table should know: how to read it, what failed, where everything is."""
-    notes = [
-        f"Held-out accuracy, mean ± 95% t interval over {max(row.seeds for row in comparison.rows)} seeds; gain and "
-        "distance to the best are paired by seed, and dim where these seeds cannot tell their sign. Tokens and engine "
-        f"time are means per run; together the runs took {clock_time(comparison.elapsed_s)}."
-    ]
+    seeds = max(row.seeds for row in comparison.rows)
+    if seeds == 1:
+        accuracy = (
+            "Held-out accuracy of one seed: without more seeds there is no interval, and no difference is resolved. "
+        )
+    else:
+        accuracy = (
+            f"Held-out accuracy, mean ± 95% t interval over {seeds} seeds; gain and distance to the best are paired by "
+            "seed, and dim where these seeds cannot tell their sign. "
+        )
+    took = f"Tokens and engine time are means per run; together the runs took {clock_time(comparison.elapsed_s)}."
+    notes = [accuracy + took]
     notes += failures(comparison.summaries)
     notes.append(f"Curves, table and runs: {comparison.folder}")
     return notes
@@ -87,7 +95,7 @@ def run_table(summaries: Sequence[Mapping[str, Any]]) -> Table:
     for s in summaries:
         before, after = s["before"] or {}, s["after"] or {}
         table.add_row(
-            s["name"],
+            Text(s["name"]),
             Text(s["state"], style="green" if s["state"] == "done" else "bold red"),
             str(s["step"]),
             *(f"{e['accuracy']:.1%}" if e else "-" for e in (before, after)),
@@ -99,25 +107,31 @@ def run_table(summaries: Sequence[Mapping[str, Any]]) -> Table:
 
 
 def evaluation_table(results: Sequence[Mapping[str, Any]]) -> Table:
-    """Return one row per evaluated policy, with pass@k where there were several samples."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("policy")
+    """Return one row per evaluated policy, with pass@k where there were several samples; fits 80 columns."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    table.add_column("policy", overflow="fold")
     passes = [key for key in results[0]["metrics"] if key.startswith("pass@")]
-    for heading in ("task", "prompts", "samples", "accuracy", *passes, "reward", "length", "finished"):
-        table.add_column(heading, justify="left" if heading == "task" else "right")
-    for result in results:
+    for heading in ("task", "samples", "accuracy", *passes, "reward", "length", "ended"):
+        table.add_column(heading, justify="left" if heading == "task" else "right", no_wrap=True)
+    for label, result in zip(short_paths([result["policy"] for result in results]), results, strict=True):
         metrics = result["metrics"]
         table.add_row(
-            result["policy"],
-            result["task"],
-            str(result["prompts"]),
-            "greedy" if result["greedy"] else str(result["samples"]),
+            Text(label),
+            Text(result["task"]),
+            f"{result['prompts']} " + ("greedy" if result["greedy"] else f"x {result['samples']}"),
             *(f"{metrics[key]:.1%}" for key in ("accuracy", *passes)),
             f"{metrics['reward']:.3f}",
             number(metrics["length"]),
             f"{metrics['finished']:.0%}",
         )
     return table
+
+
+def short_paths(policies: Sequence[str]) -> list[str]:
+    """Return run folders without the folder that all of them are in; what is no path (base) stays."""
+    paths = [policy for policy in policies if os.sep in policy]
+    shared = os.path.commonpath([os.path.dirname(path) for path in paths]) if len(paths) > 1 else ""
+    return [os.path.relpath(policy, shared) if shared and policy in paths else policy for policy in policies]
 
 
 def plus_minus(one: Interval | None, sign: str = "") -> str:

@@ -80,7 +80,7 @@ def evaluate_command(folders: Sequence[Path], with_base: bool, file: Path | None
         for policy, adapter, config in jobs:
             if config.backbone not in loaded:
                 loaded = {config.backbone: Backbone.load(config.backbone)}
-            status.update(f"evaluating {policy} on {config.task.name}")
+            status.update(Text(f"evaluating {policy} on {config.task.name}"))
             results.append(evaluated(loaded[config.backbone], policy, adapter, config))
     return results
 
@@ -92,6 +92,7 @@ def evaluated(backbone: Backbone, policy: str, adapter: Path | None, config: Sha
         load_task(config.task),
         backbone.load_adapter(adapter).to(backbone.device) if adapter else None,
         config.evaluation,
+        batching=config.engine,
         max_new_tokens=config.train.max_new_tokens,
         temperature=config.train.temperature,
     )

@@ -126,7 +126,7 @@ class Progress:
             self.live = Live(console=self.console, get_renderable=self.render, refresh_per_second=2)
             self.live.start()
         else:
-            self.console.print(self.heading(), highlight=False, soft_wrap=True)
+            self.print_plain(self.heading())
 
     def heading(self) -> str:
         """Return in one line what is being trained."""
@@ -138,7 +138,11 @@ class Progress:
 
     def print_line(self) -> None:
         """Print the state of everything in one line."""
-        self.console.print(self.line(), highlight=False, soft_wrap=True)
+        self.print_plain(self.line())
+
+    def print_plain(self, line: str) -> None:
+        """Print a line as it is: the brackets of an ablation's name are not markup."""
+        self.console.print(Text(line), soft_wrap=True)
 
     @property
     def fraction(self) -> float:

@@ -270,6 +270,16 @@ def test_compare_then_evaluate_and_draw(qwen_folder: Path, tmp_path: Path) -> No
     assert (tmp_path / "all.png").stat().st_size > 10_000
 
 
+def test_names_and_folders_stand_whole_in_a_narrow_terminal(qwen_folder: Path, tmp_path: Path) -> None:
+    arguments = ["compare", "grpo[kl=none]", "--task", "sort:easy", "--seeds", 1, *small(qwen_folder)]
+    shown = rlzoo(*arguments, "--out", tmp_path / "out", width=80).stdout
+    assert "grpo[kl=none] " in shown and "one seed" in shown
+    shown = rlzoo("evaluate", tmp_path / "out", "--samples", 8, "--prompts", 2, width=80).stdout
+    assert "[kl=none]" in "".join(shown.split()) and "2 x 8" in shown and "pass@8" in shown and "…" not in shown
+    run = RunFolder.open(tmp_path / "out" / "grpo[kl=none]" / "seed0")
+    assert run.read_json("config.json")["objective"]["name"] == "grpo[kl=none]"
+
+
 def test_the_last_evaluation_of_a_run_can_be_repeated(qwen_folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     rlzoo("train", "grpo", "--task", "sort:easy", *small(qwen_folder), "--out", out)

@@ -100,6 +100,14 @@ def test_a_failed_run_has_nothing_left_to_do() -> None:
     assert "beta - (1 failed)" in progress.line()
 
 
+def test_names_with_brackets_are_not_taken_for_markup() -> None:
+    out = io.StringIO()
+    one = RunProgress("grpo[kl=none]/seed0", "grpo[kl=none]", 0, 10, 5)
+    with Progress([one], Console(file=out, force_terminal=False, width=80)) as progress:
+        progress.on_event(one.name, train(10))
+    assert [line.count("grpo[kl=none]") for line in out.getvalue().splitlines()] == [1, 1]
+
+
 def test_the_state_says_what_a_run_is_doing() -> None:
     progress = Progress(runs(seeds=1), console())
     run = progress.runs["alpha/seed0"]
