@@ -34,14 +34,18 @@ def test_python_blocks_run(code: str, monkeypatch: pytest.MonkeyPatch) -> None:
         advantage = 0.5 / ((1 / 3) ** 0.5 + 1e-6)
         gradient = scope["logp_BT"].grad  # type: ignore[attr-defined]
         assert gradient[:, 0].tolist() == pytest.approx([-advantage / 12, advantage / 12] * 2)
-    if "Soft" in scope:
-        assert get("grpo[surrogate=soft]").surrogate.kind == "soft"
+    if "graded" in scope:
+        assert scope["graded"](["it is 12", "no", " "], answer=["12", "3", "4"]) == [1.0, 0.1, 0.0]  # type: ignore[operator]
+    if "Bounded" in scope:
+        assert get("grpo[surrogate=bounded]").surrogate.kind == "bounded"
 
 
 def test_commands_exist() -> None:
     said = set(re.findall(r"^rlzoo (\w+)", README, re.MULTILINE))
-    assert said >= {"list", "show", "compare", "train", "evaluate"}
+    assert said >= {"list", "show", "compare", "train", "evaluate", "curves", "warmstart"}
     for name in said:
+        assert CliRunner().invoke(cli.app, [name, "--help"]).exit_code == 0
+    for name in re.findall(r"--import mine.py (\w+)", README):
         assert CliRunner().invoke(cli.app, [name, "--help"]).exit_code == 0
     makefile = (ROOT / "Makefile").read_text()
     assert all(f"\n{target}:" in makefile for target in re.findall(r"^make (\w+)", README, re.MULTILINE))
