@@ -61,7 +61,13 @@ def half_solved(backbone: Backbone, task: Task, config: CompareConfig, candidate
     probe = Half(task, problems)
     wide = config.evaluation.model_copy(update={"prompts": candidates, "samples": samples, "greedy": False})
     evaluation = evaluate_policy(
-        backbone, probe, None, wide, max_new_tokens=config.train.max_new_tokens, temperature=config.train.temperature
+        backbone,
+        probe,
+        None,
+        wide,
+        batching=config.engine,
+        max_new_tokens=config.train.max_new_tokens,
+        temperature=config.train.temperature,
     )
     share_P = evaluation.rollout.accuracy_N.view(candidates, samples).mean(dim=1).tolist()
     return [problem for problem, share in zip(problems, share_P, strict=True) if LOW <= share <= HIGH]

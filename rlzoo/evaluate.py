@@ -15,7 +15,7 @@ from torch import Tensor
 
 from rlzoo import noise
 from rlzoo.backbone import Backbone
-from rlzoo.config import EvaluationSettings
+from rlzoo.config import EngineSettings, EvaluationSettings
 from rlzoo.engine import Engine
 from rlzoo.fleet import Fleet
 from rlzoo.rollout import Rollout, score_samples
@@ -69,11 +69,17 @@ async def evaluate(
 
 
 def evaluate_policy(
-    backbone: Backbone, task: Task, theta: Tensor | None, settings: EvaluationSettings, **kwargs: Any
+    backbone: Backbone,
+    task: Task,
+    theta: Tensor | None,
+    settings: EvaluationSettings,
+    *,
+    batching: EngineSettings | None = None,
+    **kwargs: Any,
 ) -> Evaluation:
-    """`evaluate` outside a run: one policy, now. Takes the same keyword arguments."""
+    """`evaluate` outside a run: one policy, now. Takes the same keyword arguments, and how to batch the work."""
     job = {"": lambda engine: evaluate(engine, backbone, task, theta, settings, **kwargs)}
-    return Fleet(backbone).run(job)[""]
+    return Fleet(backbone, batching).run(job)[""]
 
 
 def response_metrics(rollout: Rollout) -> dict[str, float]:

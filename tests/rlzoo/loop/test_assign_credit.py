@@ -111,6 +111,12 @@ def test_old_log_probs_may_be_recomputed_and_the_gap_is_told() -> None:
     assert torch.equal(made.old_logp_NT, rollout.logp_NT) and "sampler_gap" not in made.metrics
 
 
+def test_the_kl_in_the_reward_starts_from_the_old_log_probs_too() -> None:
+    row = get("ppo[shape.coef=0.1,advantage.lam=1,advantage.whiten=false]")
+    made, _ = assign(row, rollout_of([[1.0, 0.0]], [[1, 1]]), recompute=True)
+    assert advantages(made)[0, 0] == pytest.approx(1 - 0.1 * (-2 + 3) - 0.25)
+
+
 def test_a_punishment_of_length_counts_from_the_longest_response_allowed() -> None:
     row = get("dapo").but(advantage={"kind": "group", "scale": "none"})
     made, _ = assign(row, rollout_of([[1.0, 1.0]], [[9, 2]]))  # of 10, the last two are punished: 9 costs 1/2

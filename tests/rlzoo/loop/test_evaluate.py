@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from rlzoo.backbone import Backbone
-from rlzoo.config import EvaluationSettings, RunConfig
+from rlzoo.config import EngineSettings, EvaluationSettings, RunConfig
 from rlzoo.evaluate import Evaluation, evaluate_policy
 from rlzoo.tasks import load_task
 from rlzoo.train import train
@@ -33,6 +33,11 @@ def test_every_policy_answers_the_same_held_out_prompts_with_the_same_noise(back
     moved = evaluated(backbone, random_adapter(backbone, 0))
     assert moved.rollout.completions != base.rollout.completions
     assert [p.prompt for p in moved.rollout.problems] == [f"t{i}=" for i in range(8)]
+    few = evaluate_policy(
+        backbone, load_task("even"), None, EvaluationSettings(prompts=8), batching=EngineSettings(sample_rows=3),
+        max_new_tokens=6, temperature=1.0,
+    )  # fmt: skip
+    assert few.rollout.completions == base.rollout.completions
     assert evaluated(backbone, prompts=12).rollout.completions[:8] == base.rollout.completions
 
 
