@@ -40,13 +40,17 @@ def lab_command(
     return rows
 
 
-def lab_table(rows: Sequence[Measurement], centre: Setting, budget: float) -> Table:
-    """Return one line per objective and update of the centre: first and last update."""
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
-    table.add_column("", no_wrap=True)
-    headings = ("update", "cosine", "scale", "bias", "noise\ntokens", f"error at\n{budget:g} tokens", "clipped\n%")
-    for heading in (*headings, "KL to old\nnats", "kept\n%", "found"):
-        table.add_column(heading, justify="left" if heading == "found" else "right", no_wrap=True)
+def lab_table(rows: Sequence[Measurement], centre: Setting, budget: float, width: int = 100) -> Table:
+    """Return two lines per objective, the first and the last update of the centre.
+
+    Args:
+        width: columns of the terminal; the table fits 80.
+    """
+    table = Table(box=None, pad_edge=False, padding=(0, 3 if width >= 100 else 1, 0, 0), header_style="dim")
+    table.add_column("", overflow="fold")
+    headings = ("up-\ndate", "\ncosine", "\nscale", "\nbias", "noise\ntokens", f"error at\n{_short(budget)} tok.")
+    for heading in (*headings, "clipped\n%", "KL old\nnats", "kept\n%"):
+        table.add_column(heading, justify="right", no_wrap=True)
     here = [row for row in rows if row.setting == centre]
     for position, name in enumerate(dict.fromkeys(row.objective for row in here)):
         own = [row for row in here if row.objective == name]
@@ -54,19 +58,23 @@ def lab_table(rows: Sequence[Measurement], centre: Setting, budget: float) -> Ta
             table.add_row(
                 Text(name if row.update == 1 else "", style=ink(position)),
                 str(row.update),
-                _cosine(row),
+                ("~" if sampled(row) else "") + f"{row.cosine:.{3 if sampled(row) else 4}f}",
                 *(_number(x) for x in (row.scale, row.bias, row.noise, row.error(budget))),
                 f"{100 * row.clip_fraction:.1f}",
                 f"{row.kl_old:.3f}",
                 f"{100 * row.kept:.0f}",
-                Text(row.method, style="dim"),
             )
     return table
 
 
-def lab_notes(centre: Setting, out: Path | None) -> list[str]:
+def sampled(row: Measurement) -> bool:
+    """True where groups were sampled because the exact sum is too long."""
+    return row.cosine_low != row.cosine_high
+
+
+def lab_notes(rows: Sequence[Measurement], centre: Setting, out: Path | None) -> list[str]:
     """Return what a reader of the table should know."""
-    return [
+    notes = [
         f"Groups of {centre.group_size} on one prompt, responses of at most {centre.longest} of {centre.vocabulary} "
         f"tokens, {centre.policy} policy that is right {centre.success:.1%} of the time; each update moves it "
         f"{centre.step:g} in parameters along the objective's own expected gradient.",
@@ -74,18 +82,25 @@ def lab_notes(centre: Setting, out: Path | None) -> list[str]:
         "business); noise is the number of sampled tokens at which it equals the signal; - where the expected "
         "gradient does not point uphill. A shaped reward or a KL term aims at something else than the reward, and "
         "counts as bias.",
-        *([f"Figure: {out}"] if out else ["--out FIGURE.png sweeps group size, length and success rate as well."]),
     ]
-
-
-def _cosine(row: Measurement) -> str:
-    if row.cosine_low == row.cosine_high:
-        return f"{row.cosine:.4f}"
-    return f"{row.cosine:.3f} [{row.cosine_low:.3f}, {row.cosine_high:.3f}]"
+    estimates = [row for row in rows if row.setting == centre and sampled(row)]
+    if estimates:
+        widest = max(row.cosine_high - row.cosine_low for row in estimates) / 2
+        notes.append(
+            f"~ {estimates[0].method}: the objective looks at more of a batch than can be enumerated; cosines are good "
+            f"to ±{widest:.1g} (95%). Everything else is exact."
+        )
+    return [*notes, f"Figure: {out}" if out else "--out FIGURE.png sweeps group size, length and success rate as well."]
 
 
 def _number(x: float) -> str:
-    return "-" if math.isnan(x) else f"{x:.3g}" if abs(x) >= 1e-10 else "0"
+    if math.isnan(x):
+        return "-"
+    return "0" if abs(x) < 1e-10 else f"{x:.0f}" if abs(x) >= 100 else f"{x:.2g}" if abs(x) < 0.1 else f"{x:.3g}"
+
+
+def _short(x: float) -> str:
+    return f"{x / 1000:g}k" if x >= 1000 else f"{x:g}"
 
 
 def claims_command(names: Sequence[str], out: Path | None) -> list[Result]:

@@ -61,6 +61,9 @@ def draw(rows: Sequence[Measurement], centre: Setting, budget: float, path: Path
                 line = along([row for row in rows if row.objective == name], centre, axis)
                 x = [row.update if axis == "update" else getattr(row.setting, axis) for row in line]
                 look = {"color": colour(position), "linestyle": dash(position), "marker": "o", "markersize": 3}
+                look["linewidth"] = 1.2 + 0.9 * (
+                    len(names) - 1 - position
+                )  # equal curves stay visible under each other
                 grid[0, column].plot(x, [row.cosine for row in line], **look)
                 low = [row.cosine_low for row in line]
                 grid[0, column].fill_between(x, low, [row.cosine_high for row in line], color=look["color"], alpha=0.15)

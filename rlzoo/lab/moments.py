@@ -17,12 +17,15 @@ import torch
 from torch import Tensor
 
 from objectives import Objective
+from rlzoo.errors import UserError
 from rlzoo.lab import group
 from rlzoo.lab.situation import Situation
 from rlzoo.lab.table import Table, find_table
 
 CHUNK = 4_000_000
 """Numbers per slab of token gradients."""
+MOST_DRAWS = 1000
+"""Groups drawn per group trained on, before sampling gives up."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,11 @@ class Moments:
 
 
 def moments(objective: Objective, at: Situation, group_size: int, *, groups: int = 2000, seed: int = 0) -> Moments:
-    """Exact moments where the others' statistics can be tabulated, else those of `groups` sampled groups."""
+    """Exact moments where the others' statistics can be tabulated, else those of `groups` sampled groups.
+
+    Raises:
+        UserError: the objective's selection keeps no group of this size.
+    """
     table = find_table(objective, at, group_size, seed)
     if table is None:
         return sampled_moments(objective, at, group_size, groups, seed)
@@ -60,6 +67,8 @@ def exact_moments(objective: Objective, at: Situation, group_size: int, table: T
     law_AZ, keep_DA, scale_DZ = table.others.law_AZ, table.keep_DA, table.scale_DZ
     p_D = torch.zeros(len(keep_DA), dtype=p_R.dtype).index_add(0, table.type_R, p_R)
     kept = (p_D[:, None] * keep_DA * law_AZ.sum(dim=1)).sum().item()
+    if kept == 0:
+        raise _never_kept(objective, group_size)
     mean_DA = keep_DA * (scale_DZ @ law_AZ.T)
     square_DA = keep_DA * (scale_DZ.square() @ law_AZ.T)
     slab_DASV, norm_DA, flat = _slabs(objective, at, table)
@@ -136,6 +145,13 @@ def _pairs(at: Situation, table: Table, slab_DASV: Tensor) -> float:
     return total * (before.n + 1)
 
 
+def _never_kept(objective: Objective, group_size: int) -> UserError:
+    return UserError(
+        f"{objective.name}: select {objective.select} trains on no group of {group_size} here: take larger groups, a "
+        "success rate nearer to 0.5, or select=all"
+    )
+
+
 def sampled_moments(objective: Objective, at: Situation, group_size: int, groups: int, seed: int) -> Moments:
     """Moments of `groups` sampled groups; groups that are not selected are counted and drawn again."""
     generator = torch.Generator().manual_seed(seed)
@@ -144,6 +160,8 @@ def sampled_moments(objective: Objective, at: Situation, group_size: int, groups
     while len(kept_XG) < groups:
         response_G = p_R.multinomial(group_size, replacement=True, generator=generator)
         drawn += 1
+        if drawn > MOST_DRAWS * groups:
+            raise _never_kept(objective, group_size)
         if group.keeps(objective, at, response_G):
             kept_XG.append(response_G)
             told.append(group.credit_and_weight(objective, group.inputs(objective, at, response_G)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
 
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor
 
 from objectives.gspo import GSPO
-from objectives.parts import Clip, Surrogate
+from objectives.parts import Clip
 from rlzoo.lab import exact
 from rlzoo.lab.claims.card import Finding, claim
 from rlzoo.lab.claims.collapse import PLAIN
@@ -20,6 +21,8 @@ from rlzoo.lab.situation import Situation
 from rlzoo.lab.space import enumerate_responses
 from rlzoo.lab.world import World, make_world, with_success
 
+Surrogate = Callable[[Tensor, Tensor], Tensor]
+
 RATIOS = torch.tensor([0.3, 0.6, 0.79, 0.81, 0.99, 1.0, 1.01, 1.19, 1.21, 1.5, 3.0], dtype=torch.float64)
 
 
@@ -29,10 +32,10 @@ def _max_clip(log_ratio: Tensor, advantage: Tensor) -> Tensor:
     return torch.maximum(r * advantage, r.clamp(0.8, 1.2) * advantage)
 
 
-def _slopes(surrogate: object, sign: float) -> Tensor:
+def _slopes(surrogate: Surrogate, sign: float) -> Tensor:
     """d surrogate / d log-ratio at `RATIOS`."""
     leaf = RATIOS.log().requires_grad_()
-    return torch.autograd.grad(surrogate(leaf, torch.full_like(RATIOS, sign)).sum(), leaf)[0]  # type: ignore[operator]
+    return torch.autograd.grad(surrogate(leaf, torch.full_like(RATIOS, sign)).sum(), leaf)[0]
 
 
 @claim(
@@ -80,7 +83,7 @@ def max_clip_stands_still() -> Finding:
     )
 
 
-def _climb(surrogate: Surrogate | object, steps: int = 400, rate: float = 0.05) -> list[float]:
+def _climb(surrogate: Surrogate, steps: int = 400, rate: float = 0.05) -> list[float]:
     """Ratio of a good choice of old probability 0.1 while one rollout is climbed: 2 choices, advantages +1 and -1/9."""
     old = torch.tensor([0.1, 0.9], dtype=torch.float64)
     advantage = torch.tensor([1.0, -1.0 / 9], dtype=torch.float64)
@@ -88,7 +91,7 @@ def _climb(surrogate: Surrogate | object, steps: int = 400, rate: float = 0.05) 
     for _ in range(steps):
         leaf = logits.requires_grad_()
         log_ratio = leaf.log_softmax(0) - old.log()
-        (slope,) = torch.autograd.grad((old * surrogate(log_ratio, advantage)).sum(), leaf)  # type: ignore[operator]
+        (slope,) = torch.autograd.grad((old * surrogate(log_ratio, advantage)).sum(), leaf)
         logits = (leaf + rate * slope / slope.norm().clamp(min=1e-12)).detach()
         ratios.append(((logits.softmax(0) / old)[0]).item())
     return ratios

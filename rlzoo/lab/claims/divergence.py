@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
 
@@ -30,9 +31,9 @@ def away_from_reference(longest: int) -> Situation:
     return replace(at, ref_logits_SV=at.logits_SV + drift_SV)
 
 
-def _autograd(at: Situation, divergence: object) -> Tensor:
+def _autograd(at: Situation, divergence: Callable[[Tensor], Tensor]) -> Tensor:
     leaf_SV = at.logits_SV.clone().requires_grad_()
-    return torch.autograd.grad(divergence(leaf_SV), leaf_SV)[0]  # type: ignore[operator]
+    return torch.autograd.grad(divergence(leaf_SV), leaf_SV)[0]
 
 
 def reverse(at: Situation) -> Tensor:

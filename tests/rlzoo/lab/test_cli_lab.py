@@ -21,8 +21,17 @@ def rlzoo(*arguments: str) -> Result:
 def test_lab_prints_a_table() -> None:
     result = rlzoo("lab", "grpo[kl=none]", "reinforce", "--longest", "3", "--updates", "2", "-g", "4")
     assert result.exit_code == 0, result.output
-    assert "grpo[kl=none]" in result.stdout and "exact (returns)" in result.stdout
+    assert "grpo[kl=none]" in result.stdout
+    assert "~" not in result.stdout  # both are exact
     assert "1.0000" in result.stdout  # REINFORCE's cosine
+
+
+def test_lab_fits_a_narrow_terminal_and_says_what_was_sampled() -> None:
+    arguments = ["lab", "ppo", "dapo", "--updates", "3", "--groups", "60"]
+    result = CliRunner().invoke(app, arguments, env={"COLUMNS": "80"})
+    assert result.exit_code == 0, result.output
+    assert "…" not in result.stdout
+    assert "~0." in result.stdout and "sampled (60 groups)" in result.stdout
 
 
 def test_lab_prints_json_with_every_update() -> None:
@@ -41,6 +50,7 @@ def test_lab_prints_json_with_every_update() -> None:
         (("lab", "grpo", "--success", "1.5"), "between 0 and 1"),
         (("lab", "grpo", "--out", "figure.txt"), ".png, .svg or .pdf"),
         (("lab", "grpo", "--longest", "30"), "smaller length"),
+        (("lab", "dapo", "-g", "1"), "take larger groups"),
         (("claims", "zero-objectiv"), "did you mean 'zero-objective'"),
     ],
 )

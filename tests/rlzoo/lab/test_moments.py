@@ -10,7 +10,7 @@ import torch
 
 import objectives
 from objectives import get
-from rlzoo.lab.measure import Setting, critic_values, measure
+from rlzoo.lab.measure import Setting, critic_values, measure, measured
 from rlzoo.lab.moments import moments, sampled_moments
 from rlzoo.lab.others import convolve, table_size
 from rlzoo.lab.situation import first_update
@@ -136,3 +136,15 @@ def test_the_critics() -> None:
     assert 0.1 < (noisy_S - exact_S).std() < 0.6
     row = measure(get("ppo[advantage.whiten=false]"), replace(Setting(), critic="noisy"))[0]
     assert row.bias > 1e-3  # lambda 0.95 lets a wrong critic through
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_interval_of_a_sampled_cosine_covers_the_exact_one(seed: int) -> None:
+    grpo, at, setting = get("grpo"), moved(make_world(success=0.3)), Setting()
+    exact = measured("grpo", setting, 1, at, moments(grpo, at, 8))
+    found = measured("grpo", setting, 1, at, sampled_moments(grpo, at, 8, groups=400, seed=seed))
+    slack = found.cosine_high - found.cosine_low
+    assert 0 < slack < 0.1
+    assert found.cosine_low - slack / 2 < exact.cosine < found.cosine_high + slack / 2
+    assert found.squared_bias == pytest.approx(exact.squared_bias, rel=0.2)
+    assert found.noise == pytest.approx(exact.noise, rel=0.3)
