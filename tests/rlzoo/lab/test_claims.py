@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import re
+from pathlib import Path
 
 import pytest
 
@@ -41,6 +43,16 @@ def test_verdict(name: str) -> None:
 
 def test_the_pinned_names_exist() -> None:
     assert set(CLAIMS) >= REFUTED | NOT_RESOLVABLE
+
+
+def test_the_published_table_is_up_to_date() -> None:
+    """Made by: rlzoo claims --out benchmarks/results/claims.md"""
+    text = (Path(__file__).parents[3] / "benchmarks" / "results" / "claims.md").read_text()
+    published = dict(re.findall(r"^\| `([\w-]+)`: .*? \| \*\*([\w ]+)\*\*", text, flags=re.MULTILINE))
+    assert list(published) == list(CLAIMS)
+    assert {name for name, verdict in published.items() if verdict == "refuted"} == REFUTED
+    assert {name for name, verdict in published.items() if verdict == "not resolvable"} == NOT_RESOLVABLE
+    assert all(CLAIMS[name].statement.replace("|", "\\|") in text for name in published)
 
 
 def test_the_verdict_does_not_look_at_what_was_expected() -> None:
