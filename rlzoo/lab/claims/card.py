@@ -30,7 +30,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Claim:
-    """The card. `expected` was written down before measuring; the verdict does not look at it."""
+    """The card. `expected` is what its source or a derivation leads one to expect; the verdict does not look at it."""
 
     name: str
     statement: str
