@@ -13,6 +13,7 @@ import torch
 from rlzoo.backbone import Backbone
 from rlzoo.config import EngineSettings, EvaluationSettings, RunConfig
 from rlzoo.evaluate import Evaluation, evaluate_policy
+from rlzoo.sampler import SampleRequest, sample
 from rlzoo.tasks import load_task
 from rlzoo.train import train
 from tests.rlzoo.loop.same import untimed
@@ -39,6 +40,15 @@ def test_every_policy_answers_the_same_held_out_prompts_with_the_same_noise(back
     )  # fmt: skip
     assert few.rollout.completions == base.rollout.completions
     assert evaluated(backbone, prompts=12).rollout.completions[:8] == base.rollout.completions
+
+
+def test_evaluation_has_noise_of_its_own(backbone: Backbone) -> None:
+    """No training seed trains on the noise that it is evaluated with."""
+    rollout = evaluated(backbone).rollout
+    for seed in range(4):
+        request = SampleRequest(None, rollout.tokens.prompts, 1, 6, seed=seed, step=0, prompt_keys=list(range(8)))
+        (trained_on,) = sample(backbone, [request])
+        assert trained_on.response_NT.tolist() != rollout.tokens.response_NT.tolist()
 
 
 def test_a_small_test_split_is_evaluated_whole(backbone: Backbone) -> None:

@@ -1,0 +1,133 @@
+"""What a run leaves behind: records, times, samples, adapters."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from objectives import UPDATE_KEYS
+from rlzoo.backbone import Backbone
+from rlzoo.config import EngineSettings, RunConfig
+from rlzoo.engine import Engine, ScoreRequest, Tokens
+from rlzoo.errors import UserError
+from rlzoo.fleet import Fleet
+from rlzoo.record import RunFolder, read_lines
+from rlzoo.tasks import Problem
+from rlzoo.train import over_updates, train, train_fleet
+from tests.rlzoo.loop.conftest import EvenTask
+
+MakeConfig = Callable[..., RunConfig]
+
+
+def test_the_first_response_to_the_first_prompts_is_kept(
+    make_config: MakeConfig, backbone: Backbone, tmp_path: Path
+) -> None:
+    config = make_config(train={"samples": 3, "steps": 1}, evaluation={"samples": 2, "prompts": 2})
+    train(config, tmp_path, backbone=backbone)
+    kept = read_lines(tmp_path / "samples.jsonl")
+    assert [(s["kind"], s["step"]) for s in kept] == [("eval", 0)] * 2 + [("train", 1)] * 3 + [("eval", 1)] * 2
+    assert [s["prompt"] for s in kept[:2]] == ["t0=", "t1="] == [s["prompt"] for s in kept[-2:]]
+    assert len({s["prompt"] for s in kept[2:5]}) == 3  # one per prompt, not three responses to one
+    for sample in kept:
+        even = float(sample["completion"][:1] != "" and ord(sample["completion"][0]) % 2 == 0)
+        assert sample["reward"] == sample["accuracy"] == even
+        assert 1 <= sample["length"] <= 6 and (sample["finished"] or sample["length"] == 6)
+
+
+def test_before_and_after_are_the_first_and_the_last_evaluation(
+    make_config: MakeConfig, backbone: Backbone, tmp_path: Path
+) -> None:
+    summary = train(make_config(train={"steps": 4}), tmp_path, backbone=backbone)
+    evaluations = [r for r in RunFolder.open(tmp_path).read_metrics() if r["kind"] == "eval"]
+    assert [r["step"] for r in evaluations] == [0, 2, 4]
+    for name, record in (("before", evaluations[0]), ("after", evaluations[-1])):
+        assert summary[name]["step"] == record["step"]
+        assert all(record[key] == value for key, value in summary[name].items())
+
+
+def test_policy_and_critic_are_saved_each_as_itself(
+    make_config: MakeConfig, backbone: Backbone, tmp_path: Path
+) -> None:
+    train(make_config("ppo", train={"critic": "adapter"}), tmp_path, backbone=backbone)
+    state = RunFolder.open(tmp_path).load_state()
+    assert state is not None
+    for folder, theta in zip(("adapter", "critic"), state["learner"]["parameters"], strict=True):
+        assert torch.equal(backbone.load_adapter(tmp_path / folder).cpu(), theta)
+    assert not torch.equal(*state["learner"]["parameters"])
+    train(make_config("ppo"), tmp_path / "head", backbone=backbone)
+    assert not (tmp_path / "head/critic").exists()
+
+
+def test_times_go_on_where_an_interrupted_run_stood(
+    make_config: MakeConfig, backbone: Backbone, tmp_path: Path
+) -> None:
+    class Killed(BaseException):
+        pass
+
+    def kill(_: str, record: dict[str, Any]) -> None:
+        if record["kind"] == "train" and record["step"] == 2:
+            raise Killed
+
+    config = make_config()
+    with pytest.raises(Killed):
+        train(config, tmp_path, backbone=backbone, on_record=kill)
+    folder = RunFolder.open(tmp_path)
+    state = folder.load_state()
+    assert state is not None and state["step"] == 1
+    state |= {"seconds": 1000.0, "elapsed": 2000.0}  # as if it had been slow
+    folder.save_state(state)
+    train(config, tmp_path, backbone=backbone, resume=True)
+    times = [(r["engine_s"], r["elapsed_s"]) for r in folder.read_metrics()]
+    assert all(engine < 1000 and elapsed < 2000 for engine, elapsed in times[:2])
+    assert all(1000 < engine < 1100 and 2000 < elapsed < 2100 for engine, elapsed in times[2:])
+
+
+def test_engine_time_is_shared_by_tokens(backbone: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A batch of 8 seconds: 1 row beside 3 rows of the same size pays 2 of them."""
+    clock = iter([0.0, 8.0])
+    monkeypatch.setattr("rlzoo.fleet.time.perf_counter", lambda: next(clock))
+    engines: list[Engine] = []
+
+    def job(rows: int) -> Callable[[Engine], Any]:
+        async def score(engine: Engine) -> None:
+            engines.append(engine)
+            tokens = Tokens([[1, 2]] * rows, torch.ones(rows, 2, dtype=torch.long), torch.ones(rows, 2) > 0)
+            scored = await engine.score(ScoreRequest(None, tokens, 1.0))
+            assert scored.logp_NT.shape == (rows, 2) and scored.value_NT is None
+
+        return score
+
+    Fleet(backbone, EngineSettings()).run({"small": job(1), "large": job(3)})
+    assert [engine.seconds for engine in engines] == [2.0, 6.0]
+
+
+def test_metrics_of_a_step_are_means_over_its_updates_and_the_extremes_of_the_ratio() -> None:
+    updates = [dict.fromkeys(UPDATE_KEYS, value) for value in (1.0, 4.0)]
+    merged = over_updates(updates)
+    assert (merged["ratio_min"], merged["ratio_max"]) == (1.0, 4.0)
+    assert {merged[key] for key in UPDATE_KEYS if key not in ("ratio_min", "ratio_max")} == {2.5}
+    assert all(math.isnan(value) for value in over_updates([]).values())
+
+
+def test_a_prompt_too_long_for_any_run_is_found_before_anything_is_recorded(
+    make_config: MakeConfig, backbone: Backbone, tmp_path: Path
+) -> None:
+    class Rows(EvenTask):
+        kind, at_hand = "rows", True
+
+        def size(self, split: str) -> int:
+            return 900
+
+        def problem(self, split: str, index: int) -> Problem:
+            return Problem("7" * (55 if (split, index) == ("train", 800) else 5), "")
+
+    long, short = make_config("grpo", train={"max_new_tokens": 10}), make_config("gspo")
+    runs = {"short": (short, tmp_path / "short"), "long": (long, tmp_path / "long")}
+    with pytest.raises(UserError, match="train row 800: a prompt of 55 tokens with max_new_tokens 10"):
+        train_fleet(runs, backbone=backbone, task=Rows("rows"))
+    assert not any(RunFolder.open(folder).began for _, folder in runs.values())
