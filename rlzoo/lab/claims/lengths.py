@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
+from fractions import Fraction
 from functools import cache
+from itertools import product
 
 import torch
 from torch import Tensor
@@ -109,6 +112,61 @@ def token_statistic() -> Finding:
         f"{16 * biases['16']:+.3f}), so it is consistent, not unbiased, when lengths are random; unbiased given "
         f"the lengths",
         biases,
+    )
+
+
+def _small_groups() -> Iterator[tuple[list[Fraction], list[Fraction]]]:
+    """Every group of three responses with A_i in 0, 1, 2 and n_i in 1 .. 4: advantages and lengths."""
+    one = [(Fraction(a), Fraction(n)) for a in range(3) for n in range(1, 5)]
+    for three in product(one, repeat=3):
+        yield [a for a, _ in three], [n for _, n in three]
+
+
+@claim(
+    name="each-statistic-has-its-mean",
+    statement="Given the lengths, sum A/sum n is the mean advantage over all tokens, as A_i/n_i is that within "
+    "response i; A_i over the mean length (DAPO's one token) is neither, unless n_i is average or A_i is 0.",
+    source="derived",
+    how="every group of three responses of 1 to 4 tokens with advantages 0, 1, 2, in fractions",
+    expected="supported",
+)
+def four_statistics() -> Finding:
+    wrong = groups = 0
+    for a, n in _small_groups():
+        tokens = [a_i / n_i for a_i, n_i in zip(a, n, strict=True) for _ in range(int(n_i))]
+        means = [a_i / n_i for a_i, n_i in zip(a, n, strict=True)]
+        average = sum(n) / 3
+        wrong += sum(a) / sum(n) != sum(tokens, Fraction(0)) / len(tokens)
+        wrong += any(
+            (a_i / average == mean) != (n_i == average or a_i == 0) for a_i, n_i, mean in zip(a, n, means, strict=True)
+        )
+        groups += 1
+    return Finding(wrong == 0, f"exceptions in {groups} groups: {wrong}", {"groups": groups, "exceptions": wrong})
+
+
+@claim(
+    name="statistics-differ-unless-equal",
+    statement="mean_i A_i/n_i and sum A/sum n agree only if all lengths or all means within responses are equal.",
+    source="folklore",
+    how="the same groups, in fractions",
+    expected="supported",
+)
+def sequence_against_token() -> Finding:
+    agree = others = uncorrelated = 0
+    for a, n in _small_groups():
+        means = [a_i / n_i for a_i, n_i in zip(a, n, strict=True)]
+        if sum(means) / 3 != sum(a) / sum(n):
+            continue
+        agree += 1
+        if len(set(n)) > 1 and len(set(means)) > 1:
+            others += 1
+            covariance = sum(a) / 3 - sum(n) / 3 * sum(means) / 3  # mean of n_i m_i = A_i, less the product of means
+            uncorrelated += covariance == 0
+    return Finding(
+        others == 0,
+        f"they agree in {agree} groups, in {others} of them with unequal lengths and means: what it takes is that "
+        f"length and mean are uncorrelated in the group (true of {uncorrelated} of these {others})",
+        {"agree": agree, "neither equal": others, "uncorrelated": uncorrelated},
     )
 
 

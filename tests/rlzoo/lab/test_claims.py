@@ -18,6 +18,7 @@ REFUTED = {
     "a-baseline-cuts-variance",
     "hence-its-gradient-is-biased",
     "ratio-of-sums-is-unbiased",
+    "statistics-differ-unless-equal",
     "right-answers-shorten-more",
     "token-mean-removes-the-length-bias",
     "soft-overlong-is-soft",
