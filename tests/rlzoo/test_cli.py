@@ -195,6 +195,15 @@ def test_a_reward_function_lies_where_the_user_is(
     assert {record["reward"] for record in records} == {0.5}
 
 
+@pytest.mark.parametrize(("given", "used"), [(None, "passive"), ("active", "active")])
+def test_threads_sleep_while_they_wait_unless_the_user_says_otherwise(given: str | None, used: str) -> None:
+    environment = {key: value for key, value in ENVIRONMENT.items() if key != "OMP_WAIT_POLICY"}
+    environment |= {"OMP_WAIT_POLICY": given} if given else {}
+    code = "import os, sys, rlzoo.cli; assert 'torch' not in sys.modules; print(os.environ['OMP_WAIT_POLICY'])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    assert done.stdout.strip() == used, done.stderr
+
+
 def test_help_waits_for_no_library() -> None:
     command = "import sys; from rlzoo.cli import app; app(['train', '--help'], standalone_mode=False)"
     code = f"{command}; assert not {{'torch', 'transformers', 'rlzoo.errors'}} & sys.modules.keys()"
