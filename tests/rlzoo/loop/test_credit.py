@@ -77,6 +77,8 @@ def test_keeping_and_joining_prompts() -> None:
     short = rollout_of([[0.5, 0.5]], [[1, 1]])
     both = Rollout.cat([kept, short])
     assert both.tokens.mask_NT.sum(dim=1).tolist() == [1, 2, 5, 6, 1, 1] and len(both.problems) == 3
+    assert both.tokens.response_NT[3:].tolist() == [[5] * 6, [0] * 6, [1] + [0] * 5]  # padded on the right
+    assert torch.equal(both.logp_NT, -both.tokens.mask_NT.float())
 
 
 def test_response_metrics() -> None:

@@ -14,8 +14,9 @@ from rlzoo.backbone import Backbone
 from rlzoo.config import EngineSettings, EvaluationSettings, RunConfig
 from rlzoo.evaluate import Evaluation, evaluate_policy
 from rlzoo.sampler import SampleRequest, sample
-from rlzoo.tasks import load_task
+from rlzoo.tasks import Problem, load_task
 from rlzoo.train import train
+from tests.rlzoo.loop.conftest import EvenTask
 from tests.rlzoo.loop.same import untimed
 from tests.rlzoo.models import random_adapter
 
@@ -33,7 +34,7 @@ def test_every_policy_answers_the_same_held_out_prompts_with_the_same_noise(back
     assert evaluated(backbone, backbone.new_adapter(5)).rollout.completions == base.rollout.completions  # B = 0
     moved = evaluated(backbone, random_adapter(backbone, 0))
     assert moved.rollout.completions != base.rollout.completions
-    assert [p.prompt for p in moved.rollout.problems] == [f"t{i}=" for i in range(8)]
+    assert [p.prompt for p in moved.rollout.problems] == [p.prompt for p in base.rollout.problems]
     few = evaluate_policy(
         backbone, load_task("even"), None, EvaluationSettings(prompts=8), batching=EngineSettings(sample_rows=3),
         max_new_tokens=6, temperature=1.0,
@@ -49,6 +50,17 @@ def test_evaluation_has_noise_of_its_own(backbone: Backbone) -> None:
         request = SampleRequest(None, rollout.tokens.prompts, 1, 6, seed=seed, step=0, prompt_keys=list(range(8)))
         (trained_on,) = sample(backbone, [request])
         assert trained_on.response_NT.tolist() != rollout.tokens.response_NT.tolist()
+
+
+def test_held_out_is_the_test_split(backbone: Backbone) -> None:
+    class Named(EvenTask):
+        def problem(self, split: str, index: int) -> Problem:
+            return Problem(f"{split}{index}", "")
+
+    found = evaluate_policy(
+        backbone, Named("named"), None, EvaluationSettings(prompts=3), max_new_tokens=6, temperature=1.0
+    )
+    assert [p.prompt for p in found.rollout.problems] == ["test0", "test1", "test2"]
 
 
 def test_a_small_test_split_is_evaluated_whole(backbone: Backbone) -> None:

@@ -13,13 +13,14 @@ import torch
 from objectives import UPDATE_KEYS
 from rlzoo.backbone import Backbone
 from rlzoo.config import EngineSettings, RunConfig
-from rlzoo.engine import Engine, ScoreRequest, Tokens
+from rlzoo.engine import Engine, Scored, ScoreRequest, Tokens
 from rlzoo.errors import UserError
 from rlzoo.fleet import Fleet
 from rlzoo.record import RunFolder, read_lines
 from rlzoo.tasks import Problem
 from rlzoo.train import over_updates, train, train_fleet
 from tests.rlzoo.loop.conftest import EvenTask
+from tests.rlzoo.models import random_adapter
 
 MakeConfig = Callable[..., RunConfig]
 
@@ -85,6 +86,41 @@ def test_times_go_on_where_an_interrupted_run_stood(
     times = [(r["engine_s"], r["elapsed_s"]) for r in folder.read_metrics()]
     assert all(engine < 1000 and elapsed < 2000 for engine, elapsed in times[:2])
     assert all(1000 < engine < 1100 and 2000 < elapsed < 2100 for engine, elapsed in times[2:])
+
+
+def test_the_rate_is_that_of_the_step(make_config: MakeConfig, backbone: Backbone, tmp_path: Path) -> None:
+    optimizer = {"lr": 8e-3, "warmup_steps": 2, "schedule": "linear"}
+    train(make_config(train={"steps": 4}, optimizer=optimizer), tmp_path, backbone=backbone)
+    records = [r for r in RunFolder.open(tmp_path).read_metrics() if r["kind"] == "train"]
+    assert [r["learning_rate"] for r in records] == pytest.approx([4e-3, 8e-3, 8e-3, 4e-3])
+
+
+def test_scores_together_are_scores_alone(backbone: Backbone) -> None:
+    """Values are given to whom asks for them, whoever else is in the batch."""
+    thetas = [random_adapter(backbone, seed) for seed in (1, 2)]
+    mask_NT = torch.arange(4) < torch.tensor([[4], [2], [3]])
+    tokens = Tokens([[5, 6], [7], [8, 9, 10]], torch.arange(20, 32).view(3, 4) * mask_NT, mask_NT)
+    requests = [
+        ScoreRequest(thetas[0], tokens, 0.7),
+        ScoreRequest(None, tokens, 1.0),
+        ScoreRequest(thetas[1], tokens, 1.3, value=True),
+    ]
+
+    def job(request: ScoreRequest) -> Callable[[Engine], Any]:
+        async def score(engine: Engine) -> Scored:
+            return await engine.score(request)
+
+        return score
+
+    for budget in (1, 10**4):
+        fleet = Fleet(backbone, EngineSettings(micro_batch_tokens=budget))
+        together = fleet.run({str(i): job(request) for i, request in enumerate(requests)})
+        for i, request in enumerate(requests):
+            alone = fleet.run({"": job(request)})[""]
+            torch.testing.assert_close(together[str(i)].logp_NT, alone.logp_NT)
+            assert (alone.value_NT is None) == (not request.value) == (together[str(i)].value_NT is None)
+        torch.testing.assert_close(together["2"].value_NT, alone.value_NT)
+        assert together["2"].value_NT.abs().max() > 0
 
 
 def test_engine_time_is_shared_by_tokens(backbone: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
