@@ -20,6 +20,7 @@ from rlzoo.backbone import Backbone
 from rlzoo.config import RunConfig
 from rlzoo.errors import UserError
 from rlzoo.record import RunFolder, read_lines
+from rlzoo.run import TIMES
 from rlzoo.train import train, train_fleet
 from tests.rlzoo.loop.same import assert_same_run, untimed
 
@@ -52,7 +53,7 @@ def test_a_run_killed_at_any_record_ends_as_if_it_had_not_been(
     dapo: dict[str, Any] = {"train": {"steps": 4, "save_every": save_every}}
     row = "ppo[shape.target=0.1]" if objective == "ppo" else objective
     config = make_config(row, **(ppo if objective == "ppo" else dapo))
-    train(config, tmp_path / "whole", backbone=backbone)
+    uninterrupted = train(config, tmp_path / "whole", backbone=backbone)
     whole = outcome(tmp_path / "whole")
     for survive in range(1, len(whole[0]) + 1):
         seen = 0
@@ -67,6 +68,9 @@ def test_a_run_killed_at_any_record_ends_as_if_it_had_not_been(
         with pytest.raises(Killed):
             train(config, folder, backbone=backbone, on_record=kill)
         summary = train(config, folder, backbone=backbone, resume=True)
+        assert {k: v for k, v in summary.items() if k not in TIMES} == {
+            k: v for k, v in uninterrupted.items() if k not in TIMES
+        }
         assert summary["state"] == "done" and outcome(folder) == whole
 
 

@@ -88,6 +88,12 @@ def test_times_go_on_where_an_interrupted_run_stood(
     assert all(1000 < engine < 1100 and 2000 < elapsed < 2100 for engine, elapsed in times[2:])
 
 
+def test_every_epoch_updates_on_every_token_again(make_config: MakeConfig, backbone: Backbone, tmp_path: Path) -> None:
+    summary = train(make_config("gspo", train={"epochs": 3, "steps": 2}), tmp_path, backbone=backbone)
+    assert summary["updates"] == 2 * 3 * 2  # steps, epochs, minibatches
+    assert summary["tokens_trained"] == 3 * summary["tokens_sampled"]
+
+
 def test_the_rate_is_that_of_the_step(make_config: MakeConfig, backbone: Backbone, tmp_path: Path) -> None:
     optimizer = {"lr": 8e-3, "warmup_steps": 2, "schedule": "linear"}
     train(make_config(train={"steps": 4}, optimizer=optimizer), tmp_path, backbone=backbone)
