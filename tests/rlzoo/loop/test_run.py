@@ -10,12 +10,13 @@ from typing import Any
 import pytest
 import torch
 
-from objectives import UPDATE_KEYS
+from objectives import UPDATE_KEYS, TokenBatch, get
 from rlzoo.backbone import Backbone
 from rlzoo.config import EngineSettings, RunConfig
-from rlzoo.engine import Engine, Scored, ScoreRequest, Tokens
+from rlzoo.engine import Engine, Scored, ScoreRequest, Tokens, Updated, UpdateRequest
 from rlzoo.errors import UserError
 from rlzoo.fleet import Fleet
+from rlzoo.learner import Learner
 from rlzoo.record import RunFolder, read_lines
 from rlzoo.tasks import Problem
 from rlzoo.train import over_updates, train, train_fleet
@@ -127,6 +128,49 @@ def test_scores_together_are_scores_alone(backbone: Backbone) -> None:
             assert (alone.value_NT is None) == (not request.value) == (together[str(i)].value_NT is None)
         torch.testing.assert_close(together["2"].value_NT, alone.value_NT)
         assert together["2"].value_NT.abs().max() > 0
+
+
+def test_values_and_their_gradients_are_the_critic_adapters(make_config: MakeConfig, backbone: Backbone) -> None:
+    """In company of a run whose value head is on its policy."""
+    own = Learner(backbone, make_config("ppo", train={"critic": "adapter"}))
+    head = Learner(backbone, make_config("ppo", seed=1))
+    with torch.no_grad():
+        for seed, theta in enumerate([*own.parameters, *head.parameters]):
+            theta.copy_(random_adapter(backbone, seed))
+    mask_NT = torch.arange(3) < torch.tensor([[3], [2]])
+    tokens = Tokens([[5, 6], [7]], torch.arange(20, 26).view(2, 3) * mask_NT, mask_NT)
+    ones, zeros = mask_NT.float(), torch.zeros(2, 3)
+    batch = TokenBatch(mask_NT, ones / 5, ones, zeros - ones, zeros - ones, zeros, ones)
+    objective = get("ppo[value=plain]")
+
+    def job(learner: Learner) -> Callable[[Engine], Any]:
+        async def update(engine: Engine) -> tuple[Scored, Scored, Updated]:
+            policy = await engine.score(ScoreRequest(learner.theta, tokens, 1.0))
+            critic = await engine.score(ScoreRequest(learner.critic, tokens, 1.0, value=True))
+            return policy, critic, await engine.update(UpdateRequest(learner, objective, tokens, batch, 1.0))
+
+        return update
+
+    before = [theta.detach().clone() for theta in (own.theta, own.critic, head.theta)]
+    outcomes = Fleet(backbone).run({"own": job(own), "head": job(head)})
+    for policy, critic, updated in outcomes.values():
+        torch.testing.assert_close(updated.policy.logp_BT, policy.logp_NT)
+        torch.testing.assert_close(updated.policy.value_BT, critic.value_NT)
+    value_head = backbone.hidden_size + 1  # the end of theta
+    moved = [now.detach() - then for now, then in zip((own.theta, own.critic, head.theta), before, strict=True)]
+    assert not moved[0][-value_head:].any() and moved[0][:-value_head].any()
+    for critic_moved in moved[1:]:
+        assert critic_moved[-value_head:].all() and critic_moved[:-value_head].any()
+
+
+def test_an_adaptive_coefficient_is_carried_from_step_to_step(
+    make_config: MakeConfig, backbone: Backbone, tmp_path: Path
+) -> None:
+    """The policy starts as the reference: KL 0 is far below any target, so the first change is to 98%."""
+    config = make_config("ppo[shape.coef=0.1,shape.target=1e3]", train={"steps": 4})
+    train(config, tmp_path, backbone=backbone)
+    used = [r["kl_state"] for r in RunFolder.open(tmp_path).read_metrics() if r["kind"] == "train"]
+    assert used == pytest.approx([0.1, 0.1 * 0.98, 0.1 * 0.98**2, 0.1 * 0.98**3])
 
 
 def test_engine_time_is_shared_by_tokens(backbone: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
