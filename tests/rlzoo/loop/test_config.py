@@ -74,9 +74,12 @@ def test_rows_that_the_schedule_makes_identical_are_refused() -> None:
 
 
 def test_a_cap_below_one_still_acts_at_ratio_one() -> None:
-    capped = {"kind": "clipped_weight", "cap": 0.5}
-    rows = [get("gspo"), get("gspo").but(surrogate=capped)]
-    comparison(objectives=rows, train={"minibatches": 1})
+    """A cap of 5 never touches a ratio of 1, so the row is its base again; a cap of 0.5 halves every gradient."""
+    once = {"minibatches": 1}
+    inert, acting = ([get("gspo"), get("gspo").but(surrogate={"kind": "clipped_weight", "cap": c})] for c in (5, 0.5))
+    with pytest.raises(ValidationError, match="are one algorithm"):
+        comparison(objectives=inert, train=once)
+    assert comparison(objectives=acting, train=once).objectives == tuple(acting)
 
 
 def test_the_critics_settings_go_to_those_who_have_one() -> None:
