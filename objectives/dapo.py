@@ -30,4 +30,5 @@ DAPO = register(
         aggregate=TokenMean(),
     ),
     page=__doc__,
+    family="group-relative",
 )

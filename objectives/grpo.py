@@ -26,4 +26,5 @@ GRPO = register(
         kl=K3(coef=0.04),
     ),
     page=__doc__,
+    family="group-relative",
 )

@@ -25,4 +25,5 @@ GSPO = register(
         aggregate=SequenceMean(),
     ),
     page=__doc__,
+    family="sequence-level",
 )

@@ -30,4 +30,5 @@ PPO = register(
         value=ClippedValueLoss(coef=0.5, range=0.2),
     ),
     page=__doc__,
+    family="actor-critic",
 )

@@ -19,10 +19,15 @@ ENTRY_POINT_GROUP = "rlzoo.objectives"
 
 _registry: dict[str, Objective] = {}
 _pages: dict[str, str] = {}
+_families: dict[str, str] = {}
 
 
-def register(objective: Objective, page: str | None = None) -> Objective:
-    """Make an objective known by its name. `page` is its text for `rlzoo show`, usually the module's docstring.
+def register(objective: Objective, page: str | None = None, family: str | None = None) -> Objective:
+    """Make an objective known by its name.
+
+    Args:
+        page: its text for `rlzoo show`, usually the module's docstring.
+        family: the heading it stands under in `rlzoo list`; "more" if nothing is said.
 
     Raises:
         ValueError: the name is taken, or would be read as an ablation.
@@ -33,6 +38,7 @@ def register(objective: Objective, page: str | None = None) -> Objective:
         raise ValueError(f"objective {objective.name!r} exists already; give yours another name")
     _registry[objective.name] = objective
     _pages[objective.name] = (page or _pages.get(objective.name, "")).strip()
+    _families[objective.name] = family or _families.get(objective.name, "more")
     return objective
 
 
@@ -53,6 +59,14 @@ def names() -> list[str]:
     """Names of all registered objectives, in order of registration."""
     _load_entry_points()
     return list(_registry)
+
+
+def families() -> dict[str, list[str]]:
+    """Family -> names of its registered objectives, both in order of registration."""
+    result: dict[str, list[str]] = {}
+    for name in names():
+        result.setdefault(_families[name], []).append(name)
+    return result
 
 
 def page(name: str) -> str:

@@ -27,4 +27,5 @@ REINFORCE = register(
         aggregate=SequenceSum(),
     ),
     page=__doc__,
+    family="REINFORCE and its baselines",
 )

@@ -8,7 +8,7 @@ from importlib.metadata import EntryPoint
 import pytest
 
 import objectives
-from objectives import Objective, get, names, page, register
+from objectives import Objective, families, get, names, page, register
 from objectives import registry as module
 
 
@@ -85,6 +85,8 @@ def test_registered_is_known() -> None:
     assert get("mine") is mine
     assert page("mine") == "Mine."
     assert get("mine[kl=k3]").name == "mine[kl=k3]"
+    assert families()["more"] == ["mine"]
+    assert [name for family in families().values() for name in family] == names()
 
 
 def test_entry_points_may_be_an_objective_or_a_module_that_registers(installed) -> None:
