@@ -9,7 +9,7 @@ loss = grpo.loss(PolicyOutput(logp_BT), TokenBatch(mask_BT, weight_BT, advantage
 from objectives.metrics import ROLLOUT_KEYS, UPDATE_KEYS, rollout_metrics, update_metrics
 from objectives.objective import Objective
 from objectives.profiles import profile
-from objectives.registry import families, get, names, page, register
+from objectives.registry import families, get, names, page, parent, register
 from objectives.types import PolicyOutput, TokenBatch
 
 from objectives import reinforce, ppo, grpo, dapo, gspo  # isort: skip  # each registers its preset; order of the table
@@ -27,6 +27,7 @@ __all__ = [
     "gspo",
     "names",
     "page",
+    "parent",
     "ppo",
     "profile",
     "register",

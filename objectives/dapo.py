@@ -31,4 +31,5 @@ DAPO = register(
     ),
     page=__doc__,
     family="group-relative",
+    parent="grpo",
 )

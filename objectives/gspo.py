@@ -26,4 +26,5 @@ GSPO = register(
     ),
     page=__doc__,
     family="sequence-level",
+    parent="grpo",
 )

@@ -20,14 +20,18 @@ ENTRY_POINT_GROUP = "rlzoo.objectives"
 _registry: dict[str, Objective] = {}
 _pages: dict[str, str] = {}
 _families: dict[str, str] = {}
+_parents: dict[str, str] = {}
 
 
-def register(objective: Objective, page: str | None = None, family: str | None = None) -> Objective:
+def register(
+    objective: Objective, page: str | None = None, family: str | None = None, parent: str | None = None
+) -> Objective:
     """Make an objective known by its name.
 
     Args:
         page: its text for `rlzoo show`, usually the module's docstring.
         family: the heading it stands under in `rlzoo list`; "more" if nothing is said.
+        parent: name of the objective that its paper set out from, which ablations lead back to.
 
     Raises:
         ValueError: the name is taken, or would be read as an ablation.
@@ -39,6 +43,8 @@ def register(objective: Objective, page: str | None = None, family: str | None =
     _registry[objective.name] = objective
     _pages[objective.name] = (page or _pages.get(objective.name, "")).strip()
     _families[objective.name] = family or _families.get(objective.name, "more")
+    if parent is not None:
+        _parents[objective.name] = parent
     return objective
 
 
@@ -67,6 +73,11 @@ def families() -> dict[str, list[str]]:
     for name in names():
         result.setdefault(_families[name], []).append(name)
     return result
+
+
+def parent(name: str) -> str | None:
+    """Name of the objective that this one's paper set out from, as registered; None if nothing is said."""
+    return _parents.get(split(get(name).name)[0])
 
 
 def page(name: str) -> str:

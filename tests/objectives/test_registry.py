@@ -8,7 +8,7 @@ from importlib.metadata import EntryPoint
 import pytest
 
 import objectives
-from objectives import Objective, families, get, names, page, register
+from objectives import Objective, families, get, names, page, parent, register
 from objectives import registry as module
 
 
@@ -86,6 +86,8 @@ def test_registered_is_known() -> None:
     assert page("mine") == "Mine."
     assert get("mine[kl=k3]").name == "mine[kl=k3]"
     assert families()["more"] == ["mine"]
+    assert parent("mine") is None
+    assert (parent("dapo"), parent("dapo[kl=k3]")) == ("grpo", "grpo")
     assert [name for family in families().values() for name in family] == names()
 
 
