@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from objectives import PolicyOutput
+from rlzoo import stages
 from rlzoo.backbone import Backbone
 from rlzoo.config import EngineSettings
 from rlzoo.engine import Call, Engine, Kind, Scored, ScoreRequest, Tokens, Updated, UpdateRequest, cat_padded
@@ -46,6 +47,7 @@ class Fleet:
         results: dict[str, Any] = {}
         try:
             while True:
+                stages.enter("rest")
                 for name, answer in answers.items():
                     try:
                         resume = coroutines[name].throw if isinstance(answer, NotFinite) else coroutines[name].send
@@ -82,6 +84,7 @@ class Fleet:
     @torch.no_grad()
     def _score(self, requests: list[ScoreRequest]) -> list[Scored]:
         """Score the rows of each request; reference rows, which need no adapter, go in passes of their own."""
+        stages.enter("score")
         answers: list[Scored | None] = [None] * len(requests)
         for adapted in (False, True):
             mine = [i for i, request in enumerate(requests) if (request.theta is not None) is adapted]
@@ -105,6 +108,7 @@ class Fleet:
 
     def _update(self, requests: list[UpdateRequest]) -> list[Updated | NotFinite]:
         """Make one optimizer step of each request's run; all runs share each forward and backward pass."""
+        stages.enter("forward")
         learners = [request.learner for request in requests]
         thetas = [learner.theta for learner in learners]
         own = [k for k, learner in enumerate(learners) if learner.critic is not learner.theta]
@@ -123,10 +127,13 @@ class Fleet:
                 parts = {
                     k: requests[k].objective.loss(out[k], _narrow(requests[k].batch, chunk[k], out[k])) for k in out
                 }
+                stages.enter("backward")
                 torch.stack(list(parts.values())).sum().backward()
+                stages.enter("forward")
                 for k, part in parts.items():
                     losses[k] += float(part.detach())
                     outputs[k].append(out[k].detach())
+        stages.enter("optimizer")
         gradients = stack.grads()
         return [
             self._step(request, losses[k], [gradients[k], *gradients[critic_slot.get(k, len(gradients)) :][:1]], part)

@@ -17,7 +17,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from rlzoo import noise
+from rlzoo import noise, stages
 from rlzoo.backbone import Backbone
 from rlzoo.errors import UserError
 from rlzoo.forward import pad_left
@@ -167,6 +167,7 @@ def _batches(group_size: Tensor, max_rows: int) -> list[tuple[int, int]]:
 
 def _decode(backbone: Backbone, stack: AdapterStack | None, prompts: _Prompts) -> Samples:
     """Sample one batch: prefill each prompt once, give each of its samples a copy of the cache, decode all together."""
+    stages.enter("prefill")
     device = backbone.device
     prompt_N = torch.arange(len(prompts.tokens), device=device).repeat_interleave(prompts.group_size)
     start_P = prompts.group_size.cumsum(0) - prompts.group_size
@@ -192,6 +193,7 @@ def _decode(backbone: Backbone, stack: AdapterStack | None, prompts: _Prompts) -
     live, alive = torch.arange(rows, device=device), torch.ones(rows, dtype=torch.bool, device=device)
     vocabulary = torch.arange(logits.shape[1], device=device)
 
+    stages.enter("decode")
     with ExitStack() as active:
         active.enter_context(backbone.adapters(stack, slot_N))
         for t in range(longest):

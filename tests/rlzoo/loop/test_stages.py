@@ -1,0 +1,47 @@
+"""The engine says what it does, the clock adds up, and watching changes no number."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from rlzoo import stages
+from rlzoo.backbone import Backbone
+from rlzoo.config import RunConfig
+from rlzoo.stages import StageClock
+from rlzoo.train import train
+from tests.rlzoo.loop.same import untimed
+
+
+def test_seconds_of_a_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """rest 0-1, decode 1-3, score 3-6, decode 6-10, read at 10 and again, still decoding, at 15."""
+    now = iter([0.0, 1.0, 3.0, 6.0, 10.0, 15.0])
+    monkeypatch.setattr(time, "perf_counter", lambda: next(now))
+    waited: list[None] = []
+    clock = StageClock(wait=lambda: waited.append(None))
+    with stages.watch(clock):
+        stages.enter("decode")
+        stages.enter("score")
+        stages.enter("decode")
+    stages.enter("prefill")  # nobody watches any more
+    assert clock.read() == {"rest": 1.0, "decode": 2.0 + 4.0, "score": 3.0}
+    assert clock.read() == {"rest": 1.0, "decode": 2.0 + 4.0 + 5.0, "score": 3.0}
+    assert len(waited) == 5
+
+
+def test_a_run_goes_through_all_stages(
+    make_config: Callable[..., RunConfig], backbone: Backbone, tmp_path: Path
+) -> None:
+    config = make_config("grpo")  # its KL needs reference log-probs: a score
+    train(config, tmp_path / "unwatched", backbone=backbone)
+    clock, start = StageClock(), time.perf_counter()
+    with stages.watch(clock):
+        train(config, tmp_path / "watched", backbone=backbone)
+    seconds, elapsed = clock.read(), time.perf_counter() - start
+    assert set(seconds) == {"prefill", "decode", "score", "forward", "backward", "optimizer", "rest"}
+    assert all(seconds.values())
+    assert sum(seconds.values()) == pytest.approx(elapsed, abs=0.5)
+    assert untimed(tmp_path / "watched") == untimed(tmp_path / "unwatched")
