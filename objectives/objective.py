@@ -91,6 +91,11 @@ class Objective(BaseModel):
         """The row of the table: column -> one-line form, empty where the column is empty."""
         return {column: " + ".join(map(str, self._cell(column))) for column in self.columns}
 
+    def changes_from(self, other: Objective) -> dict[str, str]:
+        """The cells in which this row differs from another: column -> its own one-line form, "none" where empty."""
+        theirs = other.row()
+        return {column: cell or "none" for column, cell in self.row().items() if cell != theirs[column]}
+
     def _cell(self, column: str) -> tuple[Part, ...]:
         """The parts in one column: none, one, or several shapers."""
         cell = cast("Part | tuple[Part, ...] | None", getattr(self, column))

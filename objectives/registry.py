@@ -76,8 +76,13 @@ def families() -> dict[str, list[str]]:
 
 
 def parent(name: str) -> str | None:
-    """Name of the objective that this one's paper set out from, as registered; None if nothing is said."""
-    return _parents.get(split(get(name).name)[0])
+    """Name of the objective that this one's paper set out from, as registered; None if nothing is said.
+
+    Of a framework's `loss@framework` it is the preset that the row is an ablation of.
+    """
+    base = split(get(name).name)[0]
+    loss, _, framework = base.partition("@")
+    return row(loss, framework).base if framework else _parents.get(base)
 
 
 def page(name: str) -> str:

@@ -1,4 +1,8 @@
-"""The zoo on the screen: `rlzoo list` (one row per algorithm, one column per part) and `rlzoo show NAME` (its page)."""
+"""The zoo on the screen: `rlzoo list` (an algorithm is a row of parts) and `rlzoo show NAME` (its page).
+
+An algorithm whose paper set out from another one is listed as that one with some cells changed, under its family; the
+others are listed with every cell. So the list stays short however many there are.
+"""
 
 from __future__ import annotations
 
@@ -20,49 +24,100 @@ from rlzoo.palette import ink
 LABEL = re.compile(r"[A-Z][a-z ]+: ")
 
 
-def rows() -> list[dict[str, str]]:
-    """Return one table row per registered objective, name and every column, in order of registration."""
-    return [{"name": name, **objectives.get(name).row()} for name in objectives.names()]
+def rows() -> list[dict[str, Any]]:
+    """Return one table row per registered objective: name, family, parent, and every column; family by family."""
+    return [
+        {"name": name, "family": family, "parent": objectives.parent(name), **objectives.get(name).row()}
+        for family, members in objectives.families().items()
+        for name in members
+    ]
 
 
-def shown_columns(table: list[dict[str, str]]) -> list[str]:
-    """Return the columns in which some row has something."""
-    return [column for column in Objective.columns if any(row[column] for row in table)]
+def roots() -> list[str]:
+    """Return the objectives that set out from no other one, family by family: their rows are listed in full."""
+    return [row["name"] for row in rows() if row["parent"] is None]
+
+
+def heirs() -> dict[str, dict[str, dict[str, str]]]:
+    """Return family -> name -> what the objective changes from its parent, for all that have one."""
+    result: dict[str, dict[str, dict[str, str]]] = {}
+    for row in rows():
+        if row["parent"] is not None:
+            changes = objectives.get(row["name"]).changes_from(objectives.get(row["parent"]))
+            result.setdefault(row["family"], {})[row["name"]] = changes
+    return result
+
+
+def in_words(changes: dict[str, str]) -> str:
+    """Return changed cells on one line, each a word to wrap around: `surrogate=clip(0.2,0.28), kl=none`."""
+    return ", ".join(f"{column}={cell.replace(' ', '')}" for column, cell in changes.items()) or "nothing"
+
+
+def full_table() -> tuple[list[str], list[list[str]]]:
+    """Return the columns in which some root has something, and the roots' rows, name first."""
+    table = {name: objectives.get(name).row() for name in roots()}
+    columns = [column for column in Objective.columns if any(row[column] for row in table.values())]
+    return columns, [[name, *(row[column] for column in columns)] for name, row in table.items()]
 
 
 def markdown() -> str:
-    """Return the table of all objectives in Markdown, as it stands in the README."""
-    table = rows()
-    columns = shown_columns(table)
-    lines = ["| | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
-    lines += ["| " + " | ".join([row["name"], *(row[column] for column in columns)]) + " |" for row in table]
+    """Return the tables of all objectives in Markdown, as they stand in the README."""
+    columns, table = full_table()
+    lines = [_markdown_row(["", *columns]), "|---" * (len(columns) + 1) + "|", *map(_markdown_row, table)]
+    if heirs():
+        lines += ["", _markdown_row(["", "sets out from", "and changes"]), "|---|---|---|"]
+    for family, members in heirs().items():
+        lines.append(_markdown_row([f"**{family}**", "", ""]))
+        for name, changes in members.items():
+            lines.append(_markdown_row([name, objectives.parent(name) or "", in_words(changes)]))
     return "\n".join(lines) + "\n"
 
 
+def _markdown_row(cells: list[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
 def print_list(console: Console) -> None:
-    """Print the table: as in the README where the terminal is wide enough, else with algorithms as columns."""
-    table = rows()
-    columns = shown_columns(table)
-    widths = [max(len(column), *(len(row[column]) for row in table)) for column in ["name", *columns]]
-    if sum(widths) + 3 * len(widths) <= console.width:
-        grid = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-        grid.add_column("")
-        for column in columns:
-            grid.add_column(column)
-        for position, row in enumerate(table):
-            grid.add_row(Text(row["name"], style=ink(position)), *(Text(row[column]) for column in columns))
-    else:
-        grid = Table(box=None, pad_edge=False)
-        grid.add_column("", style="dim")
-        for position, row in enumerate(table):
-            grid.add_column(Text(row["name"], style=ink(position)), overflow="fold")
-        for column in columns:
-            # A part's settings stand on a line of their own, where they need the least room.
-            grid.add_row(column, *(Text(row[column].replace("(", "\n(")) for row in table))
-    console.print(grid)
+    """Print the roots in full, then every family's other members as what they change."""
+    style = {name: ink(position) for position, name in enumerate(objectives.names())}
+    console.print(_full_grid(console.width, style))
     console.print()
+    grid = Table(box=None, pad_edge=False, header_style="dim")
+    for heading in ("", "sets out from", "and changes"):
+        grid.add_column(heading)
+    for family, members in heirs().items():
+        grid.add_row("")
+        grid.add_row(Text(family, style="bold"))
+        for name, changes in members.items():
+            label = Text(f"  {name}", style=style[name])
+            grid.add_row(label, objectives.parent(name), Text(in_words(changes)))
+    if heirs():
+        console.print(grid)
+        console.print()
     note(console, "rlzoo show NAME prints an algorithm's equation, paper and constants;")
     note(console, "rlzoo list parts, tasks or settings what else can be named.")
+
+
+def _full_grid(width: int, style: dict[str, str]) -> Table:
+    """The roots' rows: as in the README where there is room for it, else with algorithms as columns."""
+    columns, table = full_table()
+    widths = [max(map(len, cells)) for cells in zip(["", *columns], *table, strict=True)]
+    if sum(widths) + 3 * len(widths) <= width:
+        grid = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+        for column in ("", *columns):
+            grid.add_column(column)
+        for name, *cells in table:
+            grid.add_row(Text(name, style=style[name]), *map(Text, cells))
+        return grid
+    grid = Table(box=None, pad_edge=False)
+    grid.add_column("", style="dim")
+    for name, *_ in table:
+        grid.add_column(Text(name, style=style[name]), overflow="fold")
+    for column, *cells in zip(["", *columns], *table, strict=True):
+        if column:
+            # A part's settings stand on a line of their own, where they need the least room.
+            grid.add_row(column, *(Text(cell.replace("(", "\n(")) for cell in cells))
+    return grid
 
 
 def find(name: str) -> Objective:
@@ -78,11 +133,25 @@ def page(objective: Objective) -> str:
     return objectives.page(objective.name.partition("[")[0])
 
 
+def origin(objective: Objective) -> str | None:
+    """Return the name of what an objective was made from: an ablation's base, else the registered parent, if any."""
+    base, bracket, _ = objective.name.partition("[")
+    return base if bracket else objectives.parent(base)
+
+
+def changes(objective: Objective) -> dict[str, str]:
+    """Return column -> cell for the cells in which an objective differs from what it was made from."""
+    parent = origin(objective)
+    return {} if parent is None else objective.changes_from(objectives.get(parent))
+
+
 def described(objective: Objective) -> dict[str, Any]:
     """Return everything about an objective as JSON types."""
     return {
         "name": objective.name,
         "page": page(objective),
+        "parent": origin(objective),
+        "changes": changes(objective),
         "needs": sorted(objective.needs),
         "row": objective.row(),
         "settings": objective.model_dump(mode="json"),
@@ -90,7 +159,7 @@ def described(objective: Objective) -> dict[str, Any]:
 
 
 def print_page(console: Console, objective: Objective) -> None:
-    """Print the page, then every setting with its value, under the name that --set and TOML know it by."""
+    """Print the page, then what differs from what it was made from, then every setting under the name --set takes."""
     title, _, rest = page(objective).partition("\n")
     if "[" in objective.name:
         console.print(Text(objective.name, style="bold"))
@@ -98,6 +167,15 @@ def print_page(console: Console, objective: Objective) -> None:
     for paragraph in paragraphs(rest):
         console.print(Text(paragraph), soft_wrap=paragraph.startswith(" "))
     console.print()
+    parent = origin(objective)
+    if parent is not None:
+        theirs = objectives.get(parent).row()
+        grid = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+        for heading in ("what changes", parent, objective.name):
+            grid.add_column(Text(heading), overflow="fold")
+        for column, cell in changes(objective).items():
+            grid.add_row(column, Text(theirs[column] or "none"), Text(cell))
+        console.print(grid)
     grid = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for heading in ("column", "part", "settings"):
         grid.add_column(heading)

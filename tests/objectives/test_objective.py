@@ -165,3 +165,16 @@ def test_an_objective_by_hand_accepts_kinds_tables_and_values() -> None:
     assert (mine.advantage, mine.ratio, mine.kl, mine.shape) == (Group(), NoRatio(), None, ())
     with pytest.raises(ValueError, match="Extra inputs are not permitted"):
         Objective(name="mine", advantage="group", ratio="none", surrogate="linear", aggregate="token_mean", clip=0.2)
+
+
+def test_changes_are_the_cells_that_differ() -> None:
+    dapo, grpo = get("dapo"), get("grpo")
+    assert dapo.changes_from(grpo) == {
+        "select": "mixed",
+        "shape": "soft_overlong",
+        "surrogate": "clip(0.2, 0.28)",
+        "aggregate": "token_mean",
+        "kl": "none",
+    }
+    assert grpo.changes_from(grpo) == {}
+    assert set(grpo.changes_from(dapo)) == set(dapo.changes_from(grpo))

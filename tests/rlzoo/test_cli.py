@@ -57,26 +57,57 @@ def small(model: Path, **changes: Any) -> list[str]:
 
 def test_list_for_machines_is_the_registry() -> None:
     rows = json.loads(rlzoo("list", "--json").stdout)
-    assert [row["name"] for row in rows] == objectives.names()
+    assert [row["name"] for row in rows] == [name for family in objectives.families().values() for name in family]
     for row in rows:
-        assert {k: v for k, v in row.items() if k != "name"} == objectives.get(row["name"]).row()
+        name = row.pop("name")
+        assert name in objectives.families()[row.pop("family")]
+        assert row.pop("parent") == objectives.parent(name)
+        assert row == objectives.get(name).row()
 
 
-@pytest.mark.parametrize("width", [80, 220])
+@pytest.mark.parametrize("width", [80, 140, 220])
 def test_list_shows_every_cell_whole(width: int) -> None:
-    shown = "".join(rlzoo("list", width=width).stdout.split())
+    """Roots with every cell, the others with every cell that differs from their parent's."""
+    lines = rlzoo("list", width=width).stdout.splitlines()
+    assert max(map(len, lines)) <= width
+    shown = "".join(" ".join(lines).split())
     assert "…" not in shown
     for row in json.loads(rlzoo("list", "--json").stdout):
-        for cell in row.values():
-            for word in cell.replace("(", " (").split():
-                assert word in shown
+        parent = objectives.get(row["parent"]).row() if row["parent"] else {}
+        cells = {column: row[column] or "none" for column in FAMILIES if row[column] != parent.get(column, "")}
+        assert row["name"] in shown
+        assert bool(parent) <= (row["family"].replace(" ", "") in shown)
+        for column, cell in cells.items():
+            for word in [f"{column}={cell}"] if parent else cell.replace("(", " (").split():
+                assert word.replace(" ", "") in shown
 
 
 def test_list_for_the_readme() -> None:
-    lines = rlzoo("list", "--markdown").stdout.splitlines()
-    assert "\n".join(lines) + "\n" == markdown()
-    assert {line.count("|") for line in lines} == {lines[0].count("|")}
-    assert [line.split("|")[1].strip() for line in lines[2:]] == objectives.names()
+    """Two tables: the roots in full; the others below their family's heading, each once."""
+    text = rlzoo("list", "--markdown").stdout
+    assert text == markdown()
+    full, changed = (table.splitlines() for table in text.split("\n\n"))
+    for lines in (full, changed):
+        assert {line.count("|") for line in lines} == {lines[0].count("|")}
+    names = [name for family in objectives.families().values() for name in family]
+    assert [line.split("|")[1].strip() for line in full[2:]] == [n for n in names if objectives.parent(n) is None]
+    headed = [f"**{f}**" for f, members in objectives.families().items() if any(map(objectives.parent, members))]
+    below = [line.split("|")[1].strip() for line in changed[2:]]
+    assert [line for line in below if line.startswith("**")] == headed
+    assert [line for line in below if not line.startswith("**")] == [n for n in names if objectives.parent(n)]
+
+
+def test_show_says_what_an_objective_changes() -> None:
+    """Two clips and one KL: gspo is grpo with three cells changed; an ablation is its base with the cells it names."""
+    shown = json.loads(rlzoo("show", "gspo", "--json").stdout)
+    assert shown["parent"] == "grpo"
+    assert shown["changes"] == {"ratio": "sequence", "surrogate": "clip(0.0003, 0.0004)", "kl": "none"}
+    lines = [line.split() for line in rlzoo("show", "gspo[kl=k3]").stdout.splitlines()]
+    assert ["what", "changes", "gspo", "gspo[kl=k3]"] in lines and ["kl", "none", "k3(0.04)"] in lines
+    assert json.loads(rlzoo("show", "grpo@verl", "--json").stdout)["parent"] == "grpo"
+    root = json.loads(rlzoo("show", "grpo", "--json").stdout)
+    assert (root["parent"], root["changes"]) == (None, {})
+    assert "what changes" not in rlzoo("show", "grpo").stdout
 
 
 def test_show_has_equation_paper_and_settings() -> None:
