@@ -16,7 +16,7 @@ from rlzoo import cli_zoo
 from rlzoo.errors import UserError, nearest
 from rlzoo.lab.claims import CLAIMS, Result, run
 from rlzoo.lab.measure import Measurement, Setting, measure, sweep
-from rlzoo.palette import ink
+from rlzoo.palette import looks
 
 
 def lab_command(
@@ -52,11 +52,11 @@ def lab_table(rows: Sequence[Measurement], centre: Setting, budget: float, width
     for heading in (*headings, "clipped\n%", "KL old\nnats", "kept\n%"):
         table.add_column(heading, justify="right", no_wrap=True)
     here = [row for row in rows if row.setting == centre]
-    for position, name in enumerate(dict.fromkeys(row.objective for row in here)):
+    for name, look in looks(row.objective for row in here).items():
         own = [row for row in here if row.objective == name]
         for row in own if len(own) < 3 else (own[0], own[-1]):
             table.add_row(
-                Text(name if row.update == 1 else "", style=ink(position)),
+                Text(name if row.update == 1 else "", style=look.ink),
                 str(row.update),
                 ("~" if sampled(row) else "") + f"{row.cosine:.{3 if sampled(row) else 4}f}",
                 *(_number(x) for x in (row.scale, row.bias, row.noise, row.error(budget))),

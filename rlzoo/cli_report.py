@@ -10,7 +10,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from rlzoo.palette import ink
+from rlzoo.palette import looks
 from rlzoo.progress import clock_time, short_count
 from rlzoo.stats import Interval, paired
 
@@ -30,8 +30,9 @@ def comparison_table(comparison: Comparison, width: int = 100) -> Table:
     for heading in (*headings, "sampled\ntokens", "engine\ntime"):
         table.add_column(heading, justify="right", no_wrap=True)
     differences = to_the_best(comparison.summaries)
-    for position, row in enumerate(comparison.rows):
-        name = Text(row.objective, style=ink(position))
+    ink = {name: look.ink for name, look in looks(row.objective for row in comparison.rows).items()}
+    for row in comparison.rows:
+        name = Text(row.objective, style=ink[row.objective])
         if row.failed:
             name.append(f" {row.failed} of {row.seeds} failed", style="bold red")
         table.add_row(

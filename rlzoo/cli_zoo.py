@@ -19,7 +19,7 @@ from objectives import Objective
 from rlzoo.cli_names import note, toml
 from rlzoo.cli_settings import readable
 from rlzoo.errors import UserError
-from rlzoo.palette import ink
+from rlzoo.palette import looks
 
 LABEL = re.compile(r"[A-Z][a-z ]+: ")
 
@@ -79,7 +79,7 @@ def _markdown_row(cells: list[str]) -> str:
 
 def print_list(console: Console) -> None:
     """Print the roots in full, then every family's other members as what they change."""
-    style = {name: ink(position) for position, name in enumerate(objectives.names())}
+    style = {name: look.ink for name, look in looks(objectives.names()).items()}
     console.print(_full_grid(console.width, style))
     console.print()
     grid = Table(box=None, pad_edge=False, header_style="dim")

@@ -19,9 +19,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter, FuncFormatter, MaxNLocator
 from numpy.typing import NDArray
+from scipy.stats import t as student
 
-from rlzoo.palette import colour, dash
-from rlzoo.stats import interval
+from rlzoo.palette import Look, looks
+from rlzoo.stats import CONFIDENCE
 
 Horizontal = Literal["step", "tokens_sampled"]
 Array = NDArray[np.float64]
@@ -98,7 +99,7 @@ def draw(
     """Draw the runs' curves into files; each path's suffix says the format (.png, .svg, .pdf).
 
     Args:
-        runs: one or more; algorithms get their colours in the order in which they first occur.
+        runs: one or more.
         x: `step`, or `tokens_sampled` (everything that was sampled, also what was discarded).
         panels: those for which no run has a number are left out.
 
@@ -123,9 +124,9 @@ def plot(runs: Sequence[Curves], x: Horizontal = "step", title: str = "", panels
     columns = min(4, len(shown)) if len(shown) != 6 else 3
     figure, axes = _grid(len(shown), columns, algorithms, title)
     for panel, ax in zip(shown, axes, strict=True):
-        for position, algorithm in enumerate(algorithms):
+        for algorithm, look in looks(algorithms).items():
             same = [run for run in runs if run.algorithm == algorithm]
-            _draw_algorithm(ax, same, panel, x, window, alpha, colour(position), dash(position))
+            _draw_algorithm(ax, same, panel, x, window, alpha, look)
         _dress(ax, panel, x)
     corner = {"x": 1 - RIGHT / figure.get_figwidth(), "y": 0.06 / figure.get_figheight()}
     figure.text(s=_caption(runs, window), fontsize=8, color="#666666", ha="right", va="bottom", **corner)
@@ -153,20 +154,23 @@ def smooth(y: Array, window: int) -> Array:
 
 
 def band(curves: Sequence[tuple[Array, Array]], grid: Array) -> tuple[Array, Array, Array]:
-    """Return mean, low and high of several curves at the points of a grid (nan where no curve is; low and high: < 2).
+    """Return mean, low and high of several curves at the points of a grid, at each as `stats.interval`.
+
+    nan where there is no curve; low and high also where there is only one.
 
     Args:
         curves: (x, y) of each run, x increasing, y finite; between its points a curve is a straight line.
         grid: [m].
     """
     at = np.stack([np.interp(grid, x, y, left=np.nan, right=np.nan) for x, y in curves])
-    result = np.full((3, len(grid)), np.nan)
-    for i, values in enumerate(at.T):
-        values = values[np.isfinite(values)]
-        if len(values):
-            one = interval(list(values))
-            result[:, i] = [one.mean, *(np.nan if side is None else side for side in (one.low, one.high))]
-    return result[0], result[1], result[2]
+    known = np.isfinite(at)
+    n = known.sum(axis=0)
+    mean = np.divide(np.where(known, at, 0).sum(axis=0), n, out=np.full(len(grid), np.nan), where=n > 0)
+    square = np.where(known, at - mean, 0) ** 2
+    several = np.maximum(n - 1, 1)
+    half = student.ppf((1 + CONFIDENCE) / 2, several) * np.sqrt(square.sum(axis=0) / several / np.maximum(n, 1))
+    half = np.where(n > 1, half, np.nan)
+    return mean, mean - half, mean + half
 
 
 def common_grid(xs: Sequence[Array], x: Horizontal) -> Array:
@@ -186,7 +190,7 @@ def _points(run: Curves, panel: Panel, x: Horizontal) -> tuple[Array, Array]:
 
 
 def _draw_algorithm(
-    ax: Axes, runs: Sequence[Curves], panel: Panel, x: Horizontal, window: int, alpha: float, ink: str, dashes: Any
+    ax: Axes, runs: Sequence[Curves], panel: Panel, x: Horizontal, window: int, alpha: float, look: Look
 ) -> None:
     points = [(px, py) for px, py in (_points(run, panel, x) for run in runs) if px.size]
     if not points:
@@ -195,18 +199,18 @@ def _draw_algorithm(
     grid = common_grid([px for px, _ in points], x)
     mean, low, high = band(smoothed, grid)
     if len(points) == 1 and panel.kind == "train" and window > 1:
-        ax.plot(*points[0], color=ink, linewidth=0.7, alpha=0.3)
+        ax.plot(*points[0], color=look.colour, linewidth=0.7, alpha=0.3)
     elif 1 < len(points) < SEEDS_FOR_INTERVAL:
         for curve in smoothed:
-            ax.plot(*curve, color=ink, linestyle=dashes, linewidth=0.7, alpha=0.45)
+            ax.plot(*curve, **look.line, linewidth=0.7, alpha=0.45)
     elif len(points) >= SEEDS_FOR_INTERVAL:
         before = ax.dataLim.frozen()
-        ax.fill_between(grid, low, high, color=ink, alpha=alpha, linewidth=0)
+        ax.fill_between(grid, low, high, color=look.colour, alpha=alpha, linewidth=0)
         # The axis spans what the runs did, not their intervals, which early on can be much wider.
         ax.dataLim.set(before)
         ax.update_datalim(np.concatenate([np.stack(curve, axis=1) for curve in smoothed]))
-    measured = {"marker": "o", "markersize": 2.5} if panel.kind == "eval" and x == "step" else {}
-    ax.plot(grid, mean, color=ink, linestyle=dashes, linewidth=1.6, **measured)
+    measured = {"marker": look.marker, "markersize": 2.5} if panel.kind == "eval" and x == "step" else {}
+    ax.plot(grid, mean, **look.line, linewidth=1.6, **measured)
 
 
 def _dress(ax: Axes, panel: Panel, x: Horizontal) -> None:
@@ -246,9 +250,8 @@ def _grid(panels: int, columns: int, algorithms: Sequence[str], title: str) -> t
         hspace=BETWEEN[1] / PANEL[1],
     )
     handles = []
-    for position, algorithm in enumerate(algorithms):
-        look = {"color": colour(position), "linestyle": dash(position)}
-        handles.append(Line2D([], [], linewidth=2.2, label=algorithm, **look))
+    for algorithm, look in looks(algorithms).items():
+        handles.append(Line2D([], [], linewidth=2.2, label=algorithm, marker=look.marker, markersize=4, **look.line))
     legend = figure.legend(
         handles=handles,
         loc="upper left",

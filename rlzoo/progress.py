@@ -20,7 +20,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from rlzoo.palette import ink
+from rlzoo.palette import looks
 
 FINAL = ("done", "failed")
 SHOWN = ("reward", "length", "entropy", "tokens_sampled")
@@ -189,11 +189,11 @@ class Progress:
         for heading in ("seed" if fits else "seeds", "step", "reward", "held-out", "length", "entropy", "tokens"):
             table.add_column(heading, justify="right", no_wrap=True)
         table.add_column("state", no_wrap=True)
-        for position, algorithm in enumerate(self.algorithms):
+        for algorithm, look in looks(self.algorithms).items():
             runs = [run for run in self.runs.values() if run.algorithm == algorithm]
             for rows in [[run] for run in runs] if fits else [runs]:
                 label = str(rows[0].seed) if fits else str(len(rows))
-                table.add_row(Text(algorithm, style=ink(position)), label, *_cells(rows))
+                table.add_row(Text(algorithm, style=look.ink), label, *_cells(rows))
         return table
 
     def _times(self) -> str:

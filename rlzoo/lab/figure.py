@@ -14,7 +14,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from rlzoo.curves import STYLE
 from rlzoo.lab.measure import Measurement, Setting
-from rlzoo.palette import colour, dash
+from rlzoo.palette import looks
 
 AXES: dict[str, tuple[float, ...]] = {
     "group_size": (2, 4, 8, 16),
@@ -57,10 +57,10 @@ def draw(rows: Sequence[Measurement], centre: Setting, budget: float, path: Path
         figure = Figure(figsize=(11, 5.4), layout="constrained")
         grid = figure.subplots(2, len(TITLES), sharey="row")
         for column, axis in enumerate(TITLES):
-            for position, name in enumerate(names):
+            for position, (name, drawn) in enumerate(looks(names).items()):
                 line = along([row for row in rows if row.objective == name], centre, axis)
                 x = [row.update if axis == "update" else getattr(row.setting, axis) for row in line]
-                look = {"color": colour(position), "linestyle": dash(position), "marker": "o", "markersize": 3}
+                look = {**drawn.line, "marker": drawn.marker, "markersize": 3}
                 look["linewidth"] = 1.2 + 0.9 * (
                     len(names) - 1 - position
                 )  # equal curves stay visible under each other
@@ -73,7 +73,7 @@ def draw(rows: Sequence[Measurement], centre: Setting, budget: float, path: Path
         grid[0, 0].set_title("Cosine of the expected gradient with the true one")
         grid[1, 0].set_title(f"Relative squared error after {budget:,.0f} sampled tokens")
         grid[1, 0].set_yscale("log")
-        lines = [Line2D([], [], color=colour(i), linestyle=dash(i), label=name) for i, name in enumerate(names)]
+        lines = [Line2D([], [], label=name, **drawn.line) for name, drawn in looks(names).items()]
         figure.legend(handles=lines, loc="outside lower center", ncols=min(len(names), 6), frameon=False)
         path.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path, dpi=150)

@@ -20,7 +20,7 @@ from rlzoo.curves import (
     smooth,
     smoothing_window,
 )
-from rlzoo.palette import PALETTE
+from rlzoo.palette import looks
 from rlzoo.stats import interval
 
 
@@ -74,12 +74,14 @@ def test_grid_ends_where_more_than_half_of_the_runs_are() -> None:
     assert (tokens[0], tokens[-1]) == (0, 8)
 
 
-def test_lines_show_the_mean_and_colours_go_by_order() -> None:
+def test_lines_show_the_mean_and_have_their_algorithm_s_colour() -> None:
     runs = [run(algorithm, seed) for algorithm in ("zeta", "alpha") for seed in (0, 1, 2)]
     figure = plot(runs)
     accuracy = figure.axes[0]
     assert accuracy.get_title(loc="left") == "Held-out accuracy"
-    assert [line.get_color() for line in accuracy.get_lines()] == list(PALETTE[:2])
+    assert [line.get_color() for line in accuracy.get_lines()] == [
+        look.colour for look in looks(["zeta", "alpha"]).values()
+    ]
     line = accuracy.get_lines()[0]
     assert line.get_xdata() == pytest.approx([0, 4, 8, 12])
     assert line.get_ydata() == pytest.approx([0.01, 0.05, 0.09, 0.13])
