@@ -33,6 +33,9 @@ class Advantage(Part):
             mask_NT: bool, true at tokens the policy chose.
             group_N: id of the prompt that each row answers.
             value_NT: V(s_t) before token t, where the estimator needs it.
+
+        What else an estimator needs it takes by keyword, and only if it needs it: `greedy_N` (need "greedy"), the
+        reward of the greedy response to each row's prompt.
         """
         raise TypeError(f"{type(self).__name__} does not define __call__")
 
@@ -64,13 +67,14 @@ class RewardToGo(Advantage, kind="reward_to_go"):
     The baseline is one number per response, taken from returns G_0:
     `none` 0; `batch_mean` the mean over the N responses of the rollout, the own one included, which at gamma 1 scales
     the expected gradient by (N-1)/N; `leave_one_out` the mean of the other responses to the same prompt (RLOO,
-    2402.14740), unbiased. A response without others is its own baseline.
+    2402.14740), unbiased. A response without others is its own baseline. `greedy` the task's reward of the greedy
+    response to the same prompt (ReMax, 2310.10505), unbiased; a greedy response without a reward is a baseline of 0.
     `whiten` shifts and scales A over the tokens of the rollout (REINFORCE++, 2501.03262).
     """
 
     shown: ClassVar[tuple[str, ...]] = ("baseline",)
 
-    baseline: Literal["none", "batch_mean", "leave_one_out"] = "none"
+    baseline: Literal["none", "batch_mean", "leave_one_out", "greedy"] = "none"
     gamma: float = Field(default=1.0, ge=0, le=1)
     whiten: bool = False
     ddof: int = Field(default=1, ge=0, le=1)
@@ -82,11 +86,24 @@ class RewardToGo(Advantage, kind="reward_to_go"):
 
     @property
     def needs(self) -> frozenset[str]:
-        return frozenset({"group"}) if self.baseline == "leave_one_out" else frozenset()
+        supplied = {"leave_one_out": "group", "greedy": "greedy"}
+        return frozenset({supplied[self.baseline]}) if self.baseline in supplied else frozenset()
 
-    def __call__(self, reward_NT: Tensor, mask_NT: Tensor, group_N: Tensor, value_NT: Tensor | None = None) -> Credit:
+    def __call__(
+        self,
+        reward_NT: Tensor,
+        mask_NT: Tensor,
+        group_N: Tensor,
+        value_NT: Tensor | None = None,
+        greedy_N: Tensor | None = None,
+    ) -> Credit:
         gain_NT = reward_to_go(reward_NT, mask_NT, self.gamma)
-        baseline_N = self._baseline(gain_NT[:, 0], mask_NT.any(dim=1), group_N)
+        if self.baseline == "greedy":
+            if greedy_N is None:
+                raise ValueError("baseline 'greedy' needs greedy_N, the reward of the greedy response to each prompt")
+            baseline_N = greedy_N.nan_to_num(0.0)
+        else:
+            baseline_N = self._baseline(gain_NT[:, 0], mask_NT.any(dim=1), group_N)
         advantage_NT = torch.where(mask_NT, gain_NT - baseline_N[:, None], 0)
         return Credit(whiten(advantage_NT, mask_NT, self.ddof) if self.whiten else advantage_NT)
 

@@ -51,7 +51,7 @@ class Part(BaseModel):
 
     @property
     def needs(self) -> frozenset[str]:
-        """What the trainer must supply beyond log-probs: a subset of group, value, ref_logp, entropy."""
+        """What the trainer must supply beyond log-probs: a subset of group, greedy, value, ref_logp, entropy."""
         return frozenset()
 
     @classmethod

@@ -12,7 +12,7 @@ from objectives.profiles import profile
 from objectives.registry import families, get, names, page, parent, register
 from objectives.types import PolicyOutput, TokenBatch
 
-from objectives import reinforce, ppo, grpo, dapo, gspo  # isort: skip  # each registers its preset; order of the table
+from objectives import reinforce, remax, ppo, grpo, dapo, gspo  # isort: skip  # each registers its preset; order of the table
 
 __all__ = [
     "ROLLOUT_KEYS",
@@ -32,6 +32,7 @@ __all__ = [
     "profile",
     "register",
     "reinforce",
+    "remax",
     "rollout_metrics",
     "update_metrics",
 ]

@@ -84,7 +84,7 @@ class Objective(BaseModel):
 
     @property
     def needs(self) -> frozenset[str]:
-        """What the trainer must supply: the union of the parts' needs (group, value, ref_logp, entropy)."""
+        """What the trainer must supply: the union of the parts' needs (group, greedy, value, ref_logp, entropy)."""
         return frozenset[str]().union(*(part.needs for part in self.parts))
 
     def row(self) -> dict[str, str]:

@@ -29,7 +29,8 @@ class Assigned:
     Attributes:
         states: what adaptive shapers carry to the next step.
         metrics: silent groups and advantage statistics of what is trained on, the shapers' states that it was shaped
-            with, and `sampler_gap` if the old log-probs were recomputed.
+            with, the mean reward of greedy responses if there are any, and `sampler_gap` if old log-probs were
+            recomputed.
     """
 
     rollout: Rollout
@@ -68,13 +69,22 @@ async def assign_credit(
         ShapeContext(mask_NT, old_logp_NT, ref_logp_NT, max_length),
         states,
     )
-    credit = objective.advantage(reward_NT, mask_NT, rollout.group_N, value_NT)
+    more = {} if rollout.greedy_N is None else {"greedy_N": rollout.greedy_N}
+    credit = objective.advantage(reward_NT, mask_NT, rollout.group_N, value_NT, **more)
     metrics = rollout_metrics(reward_N, mask_NT, rollout.group_N, credit)
+    if rollout.greedy_N is not None:
+        metrics["greedy_reward"] = mean_of_known(rollout.greedy_N)
     used = zip(objective.shape, states, strict=True)
     metrics |= {f"{part.kind}_state": state for part, state in used if state is not None}
     if recompute:
         metrics["sampler_gap"] = largest_gap(old_logp_NT, rollout.logp_NT, mask_NT)
     return Assigned(rollout, credit, old_logp_NT, ref_logp_NT, value_NT, following, metrics)
+
+
+def mean_of_known(x_N: Tensor) -> float:
+    """Mean of the entries that are not nan; nan without one."""
+    known = x_N[x_N.isfinite()]
+    return float(known.mean()) if known.numel() else math.nan
 
 
 def largest_gap(logp_NT: Tensor, other_NT: Tensor, mask_NT: Tensor) -> float:

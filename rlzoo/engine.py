@@ -129,6 +129,10 @@ class Engine:
         """Sample responses: groups per prompt, through the request's adapter."""
         return Call("sample", request, self)
 
+    def sample_all(self, requests: Sequence[SampleRequest]) -> Call[list[Samples]]:
+        """Sample for several requests in one batch."""
+        return Call("sample", list(requests), self)
+
     def score(self, request: ScoreRequest) -> Call[Scored]:
         """Score responses without gradient."""
         return Call("score", request, self)

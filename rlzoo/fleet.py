@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -77,9 +78,19 @@ class Fleet:
             call.engine.seconds += elapsed * size / total
         return answers
 
-    def _sample(self, requests: list[SampleRequest]) -> tuple[list[Samples], list[int]]:
-        answers = sample(self.backbone, requests, max_rows=self.settings.sample_rows)
-        return answers, [int(answer.mask_NT.sum()) for answer in answers]
+    def _sample(
+        self, calls: list[SampleRequest | list[SampleRequest]]
+    ) -> tuple[list[Samples | list[Samples]], list[int]]:
+        """Sample for calls of one or of several requests; equal requests are sampled once."""
+        distinct: list[SampleRequest] = []
+        places: list[list[int]] = []
+        for call in calls:
+            places.append([_place(request, distinct) for request in (call if isinstance(call, list) else [call])])
+        samples = sample(self.backbone, distinct, max_rows=self.settings.sample_rows)
+        sizes = [int(answer.mask_NT.sum()) for answer in samples]
+        answers = [[samples[i] for i in mine] for mine in places]
+        whole = [answer if isinstance(call, list) else answer[0] for call, answer in zip(calls, answers, strict=True)]
+        return whole, [sum(sizes[i] for i in mine) for mine in places]
 
     @torch.no_grad()
     def _score(self, requests: list[ScoreRequest]) -> list[Scored]:
@@ -185,6 +196,16 @@ class Fleet:
         rows = zip(widths, *columns, strict=True)  # each request is cut back to its own width
         outputs = [PolicyOutput(*(None if x is None else x[:, :width] for x in row)) for width, *row in rows]
         return dict(zip(parts, outputs, strict=True))
+
+
+def _place(request: SampleRequest, distinct: list[SampleRequest]) -> int:
+    """Where a request stands among the distinct ones; one that equals none of them is put at their end."""
+    bare = replace(request, theta=None)
+    for place, other in enumerate(distinct):
+        if request.theta is other.theta and bare == replace(other, theta=None):
+            return place
+    distinct.append(request)
+    return len(distinct) - 1
 
 
 def micro_batches(tokens: Sequence[Tokens], budget: int) -> Iterator[dict[int, Tensor]]:

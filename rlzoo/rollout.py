@@ -37,6 +37,7 @@ class Rollout:
         reward_N: the task's reward, nan where it could not be scored.
         accuracy_N: the task's verdict, 0 or 1, before any shaping; known for every response.
         completions: the N responses as text.
+        greedy_N: reward of the greedy response to each row's prompt, nan where it has none; None unless asked for.
     """
 
     problems: list[Problem]
@@ -47,6 +48,7 @@ class Rollout:
     reward_N: Tensor
     accuracy_N: Tensor
     completions: list[str]
+    greedy_N: Tensor | None = None
 
     @property
     def group_N(self) -> Tensor:
@@ -73,6 +75,7 @@ class Rollout:
             self.tokens.rows(rows, trim=False),
             *(x[rows] for x in (self.logp_NT, self.finished_N, self.reward_N, self.accuracy_N)),
             [self.completions[i] for i in rows.tolist()],
+            None if self.greedy_N is None else self.greedy_N[rows],
         )
 
     @classmethod
@@ -85,6 +88,7 @@ class Rollout:
             cat_padded([part.logp_NT for part in parts]),
             *(torch.cat([getattr(part, name) for part in parts]) for name in ("finished_N", "reward_N", "accuracy_N")),
             [text for part in parts for text in part.completions],
+            None if parts[0].greedy_N is None else torch.cat([part.greedy_N for part in parts]),
         )
 
 
@@ -98,14 +102,15 @@ class Account:
     tokens_sampled: int = 0
     tokens_discarded: int = 0
 
-    def add(self, sampled: Rollout, kept: Rollout) -> Account:
+    def add(self, sampled: Rollout, kept: Rollout, beside: int = 0) -> Account:
+        """The account with one more round; `beside` are tokens that were sampled beside the rollout's own."""
         prompts = len(sampled.problems), len(sampled.problems) - len(kept.problems)
         total, used = int(sampled.tokens.mask_NT.sum()), int(kept.tokens.mask_NT.sum())
         return Account(
             self.rounds + 1,
             self.prompts_sampled + prompts[0],
             self.prompts_discarded + prompts[1],
-            self.tokens_sampled + total,
+            self.tokens_sampled + total + beside,
             self.tokens_discarded + total - used,
         )
 
@@ -116,11 +121,14 @@ async def roll_out(
     task: Task,
     select: Select,
     request: SampleRequest,
+    *,
+    greedy: bool = False,
 ) -> tuple[Rollout, Rollout, Account]:
     """Sample until `len(request.prompt_keys)` prompts are kept, or the selection's rounds are used up.
 
     Args:
         request: the first round's request with its prompts still empty; prompt_keys are the places of the step.
+        greedy: sample the greedy response to each prompt as well, in the same batch, for its reward.
 
     Returns:
         The rollout to train on, the first round as sampled (the same prompts for every algorithm), and the account.
@@ -136,11 +144,19 @@ async def roll_out(
         problems = draw(task, request.seed, request.step, round_, missing)
         keys = [round_ * wanted + place for place in range(missing)]
         prompts = [backbone.encode(problem.prompt) for problem in problems]
-        samples = await engine.sample(replace(request, prompts=prompts, prompt_keys=keys))
+        asked = replace(request, prompts=prompts, prompt_keys=keys)
+        samples, *rest = await engine.sample_all(
+            [asked, *([replace(asked, group_size=1, greedy=True)] if greedy else [])]
+        )
         sampled = score_samples(backbone, task, problems, prompts, samples)
+        beside = 0
+        for extra in rest:
+            likeliest = score_samples(backbone, task, problems, prompts, extra)
+            sampled = replace(sampled, greedy_N=likeliest.reward_N.repeat_interleave(request.group_size))
+            beside = int(extra.mask_NT.sum())
         first = first or sampled
         kept.append(sampled.keep(select(sampled.usable_accuracy_PG)))
-        account = account.add(sampled, kept[-1])
+        account = account.add(sampled, kept[-1], beside)
     assert first is not None
     return Rollout.cat(kept), first, account
 

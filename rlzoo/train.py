@@ -122,7 +122,9 @@ async def train_step(run: Run, backbone: Backbone, task: Task, engine: Engine) -
         prompt_keys=range(train.prompts_per_step),
         temperature=train.temperature,
     )
-    rollout, first, account = await roll_out(engine, backbone, task, objective.select, request)
+    rollout, first, account = await roll_out(
+        engine, backbone, task, objective.select, request, greedy="greedy" in objective.needs
+    )
     assigned = await assign_credit(
         engine,
         objective,

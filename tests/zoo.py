@@ -27,6 +27,7 @@ class World:
     group_N: Tensor
     accuracy_PG: Tensor
     reward_N: Tensor
+    greedy_N: Tensor
     logp_NT: Tensor
     old_logp_NT: Tensor
     ref_logp_NT: Tensor
@@ -85,6 +86,7 @@ def world(seed: int = 0) -> World:
         group_N=torch.arange(4).repeat_interleave(4),
         accuracy_PG=right_PG,
         reward_N=right_PG.flatten(),
+        greedy_N=torch.tensor([1, 0, 1, 0], dtype=torch.float64).repeat_interleave(4),
         logp_NT=inside(old_logp_NT + noise_NT + mean_N[:, None]),
         old_logp_NT=old_logp_NT,
         ref_logp_NT=inside(old_logp_NT + 0.3 * normal(rows, steps)),
@@ -104,7 +106,8 @@ def credit(objective: Objective, w: World) -> tuple[Credit, tuple[float | None, 
     states = [part.initial_state() for part in objective.shape]
     reward_NT, following = shape_reward(objective.shape, at_last_token(w.reward_N, w.mask_NT), context, states)
     value_NT = w.old_value_NT if "value" in needs else None
-    return objective.advantage(reward_NT, w.mask_NT, w.group_N, value_NT), following
+    given = {"greedy_N": w.greedy_N} if "greedy" in needs else {}
+    return objective.advantage(reward_NT, w.mask_NT, w.group_N, value_NT, **given), following
 
 
 def kept(objective: Objective, w: World) -> World:

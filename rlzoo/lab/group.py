@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from advantages import ShapeContext, at_last_token, shape_reward
+from advantages import Credit, ShapeContext, at_last_token, shape_reward
 from objectives import Objective, PolicyOutput, TokenBatch
 from rlzoo.lab.situation import Situation
 
@@ -25,15 +25,23 @@ class Inputs:
     Attributes:
         reward_NT: shaped reward of every token.
         value_NT: the critic's value before every token, None unless needed.
+        greedy_N: the greedy response's reward at every row, None unless needed.
     """
 
     reward_NT: Tensor
     mask_NT: Tensor
     value_NT: Tensor | None
+    greedy_N: Tensor | None = None
 
     def rows(self, index: Tensor) -> Inputs:
         value_NT = None if self.value_NT is None else self.value_NT[index]
-        return Inputs(self.reward_NT[index], self.mask_NT[index], value_NT)
+        greedy_N = None if self.greedy_N is None else self.greedy_N[index]
+        return Inputs(self.reward_NT[index], self.mask_NT[index], value_NT, greedy_N)
+
+    def credit(self, objective: Objective, group_N: Tensor) -> Credit:
+        """The objective's credit of these rows."""
+        more = {} if self.greedy_N is None else {"greedy_N": self.greedy_N}
+        return objective.advantage(self.reward_NT, self.mask_NT, group_N, self.value_NT, **more)
 
 
 @dataclass(frozen=True)
@@ -54,13 +62,15 @@ def inputs(objective: Objective, at: Situation, response_N: Tensor) -> Inputs:
     states = [part.initial_state() for part in objective.shape]
     context = ShapeContext(mask_NT, old_NT, ref_NT, space.longest)
     reward_NT, _ = shape_reward(objective.shape, at_last_token(at.reward_R[response_N], mask_NT), context, states)
-    return Inputs(reward_NT, mask_NT, space.at_states(at.value_S)[response_N] if "value" in needs else None)
+    value_NT = space.at_states(at.value_S)[response_N] if "value" in needs else None
+    greedy_N = at.greedy_reward.expand(len(response_N)) if "greedy" in needs else None
+    return Inputs(reward_NT, mask_NT, value_NT, greedy_N)
 
 
 def credit_and_weight(objective: Objective, given: Inputs) -> tuple[Tensor, Tensor]:
     """Advantage and weight of every token of one group that is one optimizer step."""
     group_N = torch.zeros(len(given.mask_NT), dtype=torch.long)
-    credit = objective.advantage(given.reward_NT, given.mask_NT, group_N, given.value_NT)
+    credit = given.credit(objective, group_N)
     return credit.advantage_NT, objective.aggregate(given.mask_NT, torch.float64)
 
 

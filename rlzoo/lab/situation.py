@@ -73,6 +73,14 @@ class Situation:
         return exact.probability(self.old_logits_SV, self.space)
 
     @property
+    def greedy_reward(self) -> Tensor:
+        """Reward of the sampler's greedy response, a scalar: in each of its states the likeliest token is taken."""
+        space = self.space
+        likeliest_RT = space.at_states(self.old_logits_SV.argmax(dim=1))
+        (greedy,) = ((space.token_RT == likeliest_RT) | ~space.mask_RT).all(dim=1).nonzero().flatten()
+        return self.reward_R[greedy]
+
+    @property
     def true_gradient_SV(self) -> Tensor:
         """Gradient of J at the policy that is being updated."""
         return exact.logits_gradient(self.logits_SV, self.space, self.reward_R)

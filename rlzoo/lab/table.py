@@ -137,13 +137,12 @@ def _advantages(objective: Objective, every: group.Inputs, response_DAG: Tensor,
     if together:
         given = every.rows(index_XG.flatten())
         group_N = torch.arange(len(index_XG)).repeat_interleave(size)
-        credit = objective.advantage(given.reward_NT, given.mask_NT, group_N, given.value_NT)
-        return credit.advantage_NT[::size].view(types, counts, -1)
+        return given.credit(objective, group_N).advantage_NT[::size].view(types, counts, -1)
     zero_G = torch.zeros(size, dtype=torch.long)
     rows: list[Tensor] = []
     for index_G in index_XG:
         given = every.rows(index_G)
-        rows.append(objective.advantage(given.reward_NT, given.mask_NT, zero_G, given.value_NT).advantage_NT[0])
+        rows.append(given.credit(objective, zero_G).advantage_NT[0])
     return torch.stack(rows).view(types, counts, -1)
 
 

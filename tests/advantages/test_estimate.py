@@ -67,9 +67,18 @@ class TestRewardToGo:
         credit = RewardToGo(baseline="batch_mean", gamma=0.5)(rows([0, 4], [0, 0]), mask([1, 1], [1, 1]), group_of(2))
         assert credit.advantage_NT.tolist() == [[1, 3], [-1, -1]]
 
-    def test_only_leave_one_out_needs_groups(self) -> None:
-        needs = {b: RewardToGo(baseline=b).needs for b in ("none", "batch_mean", "leave_one_out")}
-        assert needs == {"none": set(), "batch_mean": set(), "leave_one_out": {"group"}}
+    def test_a_greedy_baseline_is_the_prompts_own(self) -> None:
+        """Returns 3, 1 beside a greedy reward of 2; 5 where the greedy response has none: a baseline of 0."""
+        reward_NT, mask_NT = rows([0, 3], [1, 0], [5, 0], [9, 9]), mask([1, 1], [1, 0], [1, 0], [0, 0])
+        greedy_N = torch.tensor([2, 2, math.nan, math.nan]).double()
+        credit = RewardToGo(baseline="greedy")(reward_NT, mask_NT, torch.tensor([0, 0, 1, 1]), greedy_N=greedy_N)
+        assert credit.advantage_NT.tolist() == [[1, 1], [-1, 0], [5, 0], [0, 0]]
+        with pytest.raises(ValueError, match="baseline 'greedy' needs greedy_N"):
+            RewardToGo(baseline="greedy")(reward_NT, mask_NT, torch.tensor([0, 0, 1, 1]))
+
+    def test_what_the_baselines_need(self) -> None:
+        needs = {b: RewardToGo(baseline=b).needs for b in ("none", "batch_mean", "leave_one_out", "greedy")}
+        assert needs == {"none": set(), "batch_mean": set(), "leave_one_out": {"group"}, "greedy": {"greedy"}}
 
 
 class TestGroup:

@@ -43,7 +43,8 @@ def installed(monkeypatch: pytest.MonkeyPatch):
 
 
 def test_the_five_stand_in_the_order_of_the_table() -> None:
-    assert names()[:5] == ["reinforce", "ppo", "grpo", "dapo", "gspo"]
+    five = ["reinforce", "ppo", "grpo", "dapo", "gspo"]
+    assert [name for name in names() if name in five] == five
     assert get("gspo") is objectives.gspo.GSPO
 
 

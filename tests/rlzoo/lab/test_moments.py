@@ -70,6 +70,13 @@ def test_without_selection_leave_one_out_is_the_true_gradient() -> None:
     torch.testing.assert_close(moments(rloo, at, 16).mean_SV, at.true_gradient_SV, rtol=1e-10, atol=1e-13)
 
 
+def test_a_greedy_baseline_is_unbiased_although_it_depends_on_the_policy() -> None:
+    at = first_update(make_world(success=0.6))
+    assert at.greedy_reward == 1  # so that something is subtracted
+    remax = get("reinforce[advantage.baseline=greedy]")
+    torch.testing.assert_close(moments(remax, at, 4).mean_SV, at.true_gradient_SV, rtol=1e-10, atol=1e-13)
+
+
 @pytest.mark.parametrize("size", [2, 5])
 def test_the_law_of_the_others(size: int) -> None:
     p_R = torch.tensor([0.5, 0.2, 0.3], dtype=torch.float64)

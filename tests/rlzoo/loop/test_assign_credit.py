@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any, cast
 
 import pytest
@@ -66,6 +67,7 @@ def assign(
     ("name", "asked"),
     [
         ("reinforce", []),
+        ("reinforce[advantage.baseline=none]", []),
         ("gspo", []),
         ("dapo", []),
         ("grpo", ["reference"]),
@@ -129,6 +131,15 @@ def test_a_response_without_a_reward_is_in_no_mean() -> None:
     assert advantages(made)[:, 0].tolist() == pytest.approx([0, 0.25, -0.25, 0])
     assert not advantages(made)[3].any()
     assert made.metrics["advantage_mean"] == 0 and made.metrics["silent_groups"] == 1
+
+
+def test_a_greedy_baseline_by_hand() -> None:
+    """Rewards 1, 0 beside greedy 1, and 0, 1 beside a greedy response that could not be scored."""
+    greedy_N = torch.tensor([1.0, 1.0, math.nan, math.nan])
+    made, _ = assign(get("remax"), replace(rollout_of([[1.0, 0.0], [0.0, 1.0]], [[2, 1], [1, 1]]), greedy_N=greedy_N))
+    assert advantages(made).tolist() == [[0, 0], [-1, 0], [0, 0], [1, 0]]
+    assert made.metrics["greedy_reward"] == 1
+    assert "greedy_reward" not in assign(get("gspo"), rollout_of([[1.0, 0.0]], [[2, 1]]))[0].metrics
 
 
 @pytest.mark.parametrize("name", ["reinforce", "ppo", "grpo", "dapo", "gspo", "ppo[shape.target=1.0]"])

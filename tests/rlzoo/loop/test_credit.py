@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -79,6 +80,20 @@ def test_keeping_and_joining_prompts() -> None:
     assert both.tokens.mask_NT.sum(dim=1).tolist() == [1, 2, 5, 6, 1, 1] and len(both.problems) == 3
     assert both.tokens.response_NT[3:].tolist() == [[5] * 6, [0] * 6, [1] + [0] * 5]  # padded on the right
     assert torch.equal(both.logp_NT, -both.tokens.mask_NT.float())
+
+
+def test_greedy_rewards_go_with_their_prompts() -> None:
+    rollout = rollout_of([[0.0, 1.0], [1.0, 1.0]], [[1, 2], [3, 4]])
+    greedy = replace(rollout, greedy_N=torch.tensor([0.25, 0.25, 0.5, 0.5]))
+    kept = greedy.keep(torch.tensor([False, True]))
+    assert kept.greedy_N is not None and kept.greedy_N.tolist() == [0.5, 0.5]
+    joined = Rollout.cat([kept, greedy]).greedy_N
+    assert joined is not None and joined.tolist() == [0.5, 0.5, 0.25, 0.25, 0.5, 0.5]
+    assert (
+        Rollout.cat([rollout, rollout]).greedy_N is None and rollout.keep(torch.tensor([True, False])).greedy_N is None
+    )
+    # 10 tokens in the rollout, 7 of the second prompt are kept, 5 more were the greedy responses': paid, not discarded
+    assert Account().add(rollout, rollout.keep(torch.tensor([False, True])), beside=5) == Account(1, 2, 1, 15, 3)
 
 
 def test_response_metrics() -> None:
