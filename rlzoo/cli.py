@@ -233,6 +233,51 @@ def compare(
 
 
 @command
+def ablate(
+    name: Annotated[str, typer.Argument(help="An objective.")],
+    to: Annotated[str | None, typer.Option(help="The other end; the objective that its paper set out from.")] = None,
+    only: Annotated[
+        Literal["ladder", "leave-one-out"] | None, typer.Option(help="One of the two; both if not given.")
+    ] = None,
+    factorial: Annotated[
+        str | None, typer.Option(metavar="COLUMNS", help="All cells in these columns instead: select,shape,aggregate.")
+    ] = None,
+    task: Task = None,
+    seeds: Annotated[int | None, typer.Option(min=1, help="Number of seeds per row.")] = None,
+    config: Config = None,
+    assignments: Annotated[
+        list[str] | None,
+        typer.Option("--set", "-s", metavar="NAME=VALUE", help="A setting; or a sweep: surrogate.high=0.2,0.24,0.28."),
+    ] = None,
+    out: Out = None,
+    resume: Resume = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the rows, train nothing.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Take an objective back to its parent one column at a time, and measure what each is worth."""
+    with starting():
+        from rlzoo import cli_ablate, cli_report
+
+        sweeps, rest = cli_ablate.split_sweeps(assignments or [])
+        made = cli_ablate.plan_of(name, to, only, sweeps, factorial)
+        chosen = cli_ablate.comparison_of(made, config, rest, {"task": task, "seeds": seeds})
+    console = Console()
+    if dry_run:
+        if as_json:
+            print_json(made.as_dict())
+        else:
+            cli_ablate.print_plan(console, made, chosen)
+        return
+    ablation = cli_ablate.run_plan(name, made, chosen, out, resume)
+    if as_json:
+        print_json(ablation.as_dict())
+    else:
+        cli_ablate.print_ablation(console, made, ablation)
+    if cli_report.failures(ablation.comparison.summaries):
+        raise typer.Exit(FAILED)
+
+
+@command
 def evaluate(
     runs: Annotated[
         list[Path] | None, typer.Argument(help="Run folders, or folders of runs; none: the base model.")
