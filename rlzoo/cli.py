@@ -194,7 +194,8 @@ def train(
     else:
         console = Console()
         console.print(cli_report.run_table([summary]))
-        cli_run.print_notes(console, [*cli_report.failures([summary]), f"Run and curves: {summary['folder']}"])
+        there = f"{'Run and curves' if summary['step'] else 'Run'}: {summary['folder']}"  # no step, no curves
+        cli_run.print_notes(console, [*cli_report.failures([summary]), there])
     if summary["state"] == "failed":
         raise typer.Exit(FAILED)
 
