@@ -83,8 +83,9 @@ def print_list(console: Console) -> None:
     console.print(_full_grid(console.width, style))
     console.print()
     grid = Table(box=None, pad_edge=False, header_style="dim")
-    for heading in ("", "sets out from", "and changes"):
-        grid.add_column(heading)
+    for heading in ("", "sets out from"):
+        grid.add_column(heading, no_wrap=True)
+    grid.add_column("and changes", overflow="fold")
     for family, members in heirs().items():
         grid.add_row("")
         grid.add_row(Text(family, style="bold"))
