@@ -67,14 +67,16 @@ class RewardToGo(Advantage, kind="reward_to_go"):
     The baseline is one number per response, taken from returns G_0:
     `none` 0; `batch_mean` the mean over the N responses of the rollout, the own one included, which at gamma 1 scales
     the expected gradient by (N-1)/N; `leave_one_out` the mean of the other responses to the same prompt (RLOO,
-    2402.14740), unbiased. A response without others is its own baseline. `greedy` the task's reward of the greedy
-    response to the same prompt (ReMax, 2310.10505), unbiased; a greedy response without a reward is a baseline of 0.
+    2402.14740), unbiased. `group_mean` is the mean of all responses to the prompt, `group_length_mean` their mean with
+    lengths as weights, sum l_i G_i / sum l_i (OPO, 2505.23585). A response without others is its own baseline.
+    `greedy` is the task's reward of the greedy response to the same prompt (ReMax, 2310.10505), unbiased; a greedy
+    response without a reward is a baseline of 0.
     `whiten` shifts and scales A over the tokens of the rollout (REINFORCE++, 2501.03262).
     """
 
     shown: ClassVar[tuple[str, ...]] = ("baseline",)
 
-    baseline: Literal["none", "batch_mean", "leave_one_out", "greedy"] = "none"
+    baseline: Literal["none", "batch_mean", "leave_one_out", "group_mean", "group_length_mean", "greedy"] = "none"
     gamma: float = Field(default=1.0, ge=0, le=1)
     whiten: bool = False
     ddof: int = Field(default=1, ge=0, le=1)
@@ -86,8 +88,9 @@ class RewardToGo(Advantage, kind="reward_to_go"):
 
     @property
     def needs(self) -> frozenset[str]:
-        supplied = {"leave_one_out": "group", "greedy": "greedy"}
-        return frozenset({supplied[self.baseline]}) if self.baseline in supplied else frozenset()
+        if self.baseline in ("none", "batch_mean"):
+            return frozenset()
+        return frozenset({"greedy" if self.baseline == "greedy" else "group"})
 
     def __call__(
         self,
@@ -103,19 +106,23 @@ class RewardToGo(Advantage, kind="reward_to_go"):
                 raise ValueError("baseline 'greedy' needs greedy_N, the reward of the greedy response to each prompt")
             baseline_N = greedy_N.nan_to_num(0.0)
         else:
-            baseline_N = self._baseline(gain_NT[:, 0], mask_NT.any(dim=1), group_N)
+            baseline_N = self._baseline(gain_NT[:, 0], mask_NT.sum(dim=1), group_N)
         advantage_NT = torch.where(mask_NT, gain_NT - baseline_N[:, None], 0)
         return Credit(whiten(advantage_NT, mask_NT, self.ddof) if self.whiten else advantage_NT)
 
-    def _baseline(self, return_N: Tensor, valid_N: Tensor, group_N: Tensor) -> Tensor:
+    def _baseline(self, return_N: Tensor, length_N: Tensor, group_N: Tensor) -> Tensor:
+        valid_N = length_N > 0
         return_N = torch.where(valid_N, return_N, 0)
         if self.baseline == "none":
             return torch.zeros_like(return_N)
         if self.baseline == "batch_mean":
             return (return_N.sum() / valid_N.sum().clamp(min=1)).expand_as(return_N)
-        others_N = group_sum(valid_N.to(return_N.dtype), group_N) - 1
-        alone_N = others_N < 1  # nothing to compare with: the response is its own baseline
-        return torch.where(alone_N, return_N, (group_sum(return_N, group_N) - return_N) / others_N.clamp(min=1))
+        if self.baseline == "leave_one_out":
+            others_N = group_sum(valid_N.to(return_N.dtype), group_N) - 1
+            alone_N = others_N < 1  # nothing to compare with: the response is its own baseline
+            return torch.where(alone_N, return_N, (group_sum(return_N, group_N) - return_N) / others_N.clamp(min=1))
+        weight_N = (length_N if self.baseline == "group_length_mean" else valid_N).to(return_N.dtype)
+        return group_sum(weight_N * return_N, group_N) / group_sum(weight_N, group_N).clamp(min=1)
 
 
 class Group(Advantage, kind="group"):
@@ -124,12 +131,14 @@ class Group(Advantage, kind="group"):
     Source: GRPO, DeepSeekMath 2402.03300, section 4.1.2. The paper fixes neither the kind of std nor eps. Our choice:
     the unbiased std (n-1), as torch.std, verl, TRL and OpenRLHF; eps 1e-6 as verl (TRL 1e-4). A group without spread
     gets exactly 0, whatever rounding leaves of r - mean; a group of one has no spread. `scale="none"` keeps r_i - mean.
+    `scale="batch_std"` divides by the std of the rewards of all responses of the rollout (Lite PPO, 2508.08221), so
+    that prompts keep their weight beside each other.
     `single="keep"` gives a group of one mean 0 and std 1 instead, which trains on its raw reward, as verl does.
     """
 
     shown: ClassVar[tuple[str, ...]] = ("scale",)
 
-    scale: Literal["std", "none"] = "std"
+    scale: Literal["std", "batch_std", "none"] = "std"
     ddof: int = Field(default=1, ge=0, le=1)
     """1: divide squares by n-1 (unbiased variance). 0: by n (population)."""
     eps: float = Field(default=1e-6, ge=0)
@@ -153,14 +162,21 @@ class Group(Advantage, kind="group"):
         centred_N = torch.where(valid_N, reward_N - group_sum(reward_N, group_N) / count_N, 0)
         spread_N = group_spread(reward_N, valid_N, group_N)
         advantage_N = torch.where(valid_N & (spread_N > 0), centred_N, 0)
-        if self.scale == "std":
-            square_N = group_sum(centred_N.square(), group_N)
-            std_N = (square_N / (count_N - self.ddof).clamp(min=1)).sqrt()
+        if self.scale != "none":
+            std_N = self._std(reward_N, centred_N, valid_N, count_N, group_N)
             advantage_N = torch.where(spread_N > 0, advantage_N / (std_N + self.eps), 0)
         if self.single == "keep":
-            raw_N = reward_N / (1 + self.eps) if self.scale == "std" else reward_N
+            raw_N = reward_N if self.scale == "none" else reward_N / (1 + self.eps)
             advantage_N = torch.where(count_N == 1, raw_N, advantage_N)
         return Credit(torch.where(mask_NT, advantage_N[:, None], 0))
+
+    def _std(self, reward_N: Tensor, centred_N: Tensor, valid_N: Tensor, count_N: Tensor, group_N: Tensor) -> Tensor:
+        """Of each row's group, or of all rewards of the rollout."""
+        if self.scale == "std":
+            return (group_sum(centred_N.square(), group_N) / (count_N - self.ddof).clamp(min=1)).sqrt()
+        count = valid_N.sum()
+        deviation_N = torch.where(valid_N, reward_N - reward_N.sum() / count.clamp(min=1), 0)
+        return (deviation_N.square().sum() / (count - self.ddof).clamp(min=1)).sqrt()
 
 
 class GroupOthers(Advantage, kind="group_others"):

@@ -76,9 +76,23 @@ class TestRewardToGo:
         with pytest.raises(ValueError, match="baseline 'greedy' needs greedy_N"):
             RewardToGo(baseline="greedy")(reward_NT, mask_NT, torch.tensor([0, 0, 1, 1]))
 
+    def test_group_mean_has_the_own_response_in_it(self) -> None:
+        """Group a: 1, 0, 2: mean 1. Group b: 5, 1 and one unknown: mean 3. Group c: alone, its own baseline."""
+        reward_N1, mask_N1 = column(1, 5, 0, math.nan, 1, 2, 7)
+        mask_N1[3] = False
+        credit = RewardToGo(baseline="group_mean")(reward_N1, mask_N1, torch.tensor([7, -3, 7, -3, -3, 7, 0]))
+        assert credit.advantage_NT.flatten().tolist() == [0, 2, -1, 0, -2, 1, 0]
+
+    def test_group_length_mean_weighs_by_length(self) -> None:
+        """Group a: 3 at length 1, 0 at length 2: b = (1*3 + 2*0) / 3 = 1. Group b: alone."""
+        reward_NT, mask_NT = rows([3, 9], [0, 0], [0, 4]), mask([1, 0], [1, 1], [1, 1])
+        credit = RewardToGo(baseline="group_length_mean")(reward_NT, mask_NT, torch.tensor([0, 0, 1]))
+        assert credit.advantage_NT.tolist() == [[2, 0], [-1, -1], [0, 0]]
+
     def test_what_the_baselines_need(self) -> None:
-        needs = {b: RewardToGo(baseline=b).needs for b in ("none", "batch_mean", "leave_one_out", "greedy")}
-        assert needs == {"none": set(), "batch_mean": set(), "leave_one_out": {"group"}, "greedy": {"greedy"}}
+        grouped = {b: {"group"} for b in ("leave_one_out", "group_mean", "group_length_mean")}
+        needs = {"none": set(), "batch_mean": set(), "greedy": {"greedy"}, **grouped}
+        assert {b: RewardToGo(baseline=b).needs for b in needs} == needs
 
 
 class TestGroup:
@@ -106,7 +120,22 @@ class TestGroup:
         reward_N1, mask_N1 = column(1, 0, 5)
         assert Group(scale="none")(reward_N1, mask_N1, group_of(3)).advantage_NT.flatten().tolist() == [-1, -2, 3]
 
-    @pytest.mark.parametrize("scale", ["std", "none"])
+    @pytest.mark.parametrize("ddof", [0, 1])
+    def test_batch_std_is_that_of_all_rewards(self, ddof: int) -> None:
+        """Rewards 3, 1 and 5, 5 and one unknown: mean 14/4 = 7/2, squares 1/4 + 25/4 + 9/4 + 9/4 = 11; means 2, 5."""
+        reward_N1, mask_N1 = column(3, 1, math.nan, 5, 5)
+        mask_N1[2] = False
+        credit = Group(scale="batch_std", ddof=ddof, eps=0)(reward_N1, mask_N1, torch.tensor([0, 0, 0, 1, 1]))
+        one = (11 / (4 - ddof)) ** -0.5
+        assert credit.advantage_NT.flatten().tolist() == pytest.approx([one, -one, 0, 0, 0], rel=1e-14)
+
+    def test_batch_std_of_equal_rewards_and_of_one(self) -> None:
+        reward_N1, mask_N1 = column(2, 2, 2)
+        for rows_ in (slice(0, 3), slice(0, 1)):
+            credit = Group(scale="batch_std", eps=0)(reward_N1[rows_], mask_N1[rows_], group_of(3)[rows_])
+            assert (credit.advantage_NT == 0).all()
+
+    @pytest.mark.parametrize("scale", ["std", "batch_std", "none"])
     @pytest.mark.parametrize("reward", [0.1, 0.7, 1 / 3, -0.3, 0.0])
     @pytest.mark.parametrize("samples", [3, 6, 7, 10])
     def test_equal_rewards_are_silent_whatever_rounding_leaves(self, scale: str, reward: float, samples: int) -> None:
@@ -236,7 +265,10 @@ ESTIMATORS = [
     RewardToGo(gamma=0.9),
     RewardToGo(baseline="batch_mean", gamma=0.9),
     RewardToGo(baseline="leave_one_out"),
+    RewardToGo(baseline="group_mean", whiten=True),
+    RewardToGo(baseline="group_length_mean", gamma=0.9),
     Group(),
+    Group(scale="batch_std"),
     Group(scale="none"),
     GAE(gamma=0.9),
     GAE(lam=0.3, whiten=False),
