@@ -12,7 +12,11 @@ from objectives.profiles import profile
 from objectives.registry import families, get, names, page, parent, register
 from objectives.types import PolicyOutput, TokenBatch
 
-from objectives import reinforce, remax, ppo, grpo, dapo, gspo  # isort: skip  # each registers its preset; order of the table
+# Each registers its preset; the order is that of the table.
+from objectives import reinforce, rloo, remax, reinforce_pp, reinforce_pp_baseline, opo  # isort: skip
+from objectives import ppo, a2c  # isort: skip
+from objectives import grpo, dapo, dr_grpo, lite_ppo  # isort: skip
+from objectives import gspo  # isort: skip
 
 __all__ = [
     "ROLLOUT_KEYS",
@@ -20,19 +24,26 @@ __all__ = [
     "Objective",
     "PolicyOutput",
     "TokenBatch",
+    "a2c",
     "dapo",
+    "dr_grpo",
     "families",
     "get",
     "grpo",
     "gspo",
+    "lite_ppo",
     "names",
+    "opo",
     "page",
     "parent",
     "ppo",
     "profile",
     "register",
     "reinforce",
+    "reinforce_pp",
+    "reinforce_pp_baseline",
     "remax",
+    "rloo",
     "rollout_metrics",
     "update_metrics",
 ]

@@ -194,8 +194,7 @@ def train(
     else:
         console = Console()
         console.print(cli_report.run_table([summary]))
-        there = f"{'Run and curves' if summary['step'] else 'Run'}: {summary['folder']}"  # no step, no curves
-        cli_run.print_notes(console, [*cli_report.failures([summary]), there])
+        cli_run.print_notes(console, [*cli_report.failures([summary]), f"Run and curves: {summary['folder']}"])
     if summary["state"] == "failed":
         raise typer.Exit(FAILED)
 

@@ -113,7 +113,7 @@ async def train_step(run: Run, backbone: Backbone, task: Task, engine: Engine) -
     config, train, objective, learner = run.config, run.config.train, run.config.objective, run.learner
     rate = learner.start_step(run.step)
     request = SampleRequest(
-        theta=run.policy,
+        theta=learner.theta,
         prompts=(),
         group_size=train.group_size,
         max_new_tokens=train.max_new_tokens,
@@ -169,7 +169,7 @@ async def evaluate_run(run: Run, backbone: Backbone, task: Task, engine: Engine)
         engine,
         backbone,
         task,
-        run.policy,
+        run.learner.theta,
         settings,
         max_new_tokens=train.max_new_tokens,
         temperature=train.temperature,

@@ -1,0 +1,33 @@
+"""Dr. GRPO: GRPO done right, without its two divisions.
+
+    L = -1/G sum_i 1/M sum_t min(r_it A_i, clip(r_it, 1-e, 1+e) A_i),   A_i = r_i - mean,   M a constant
+
+Source: Liu et al., "Understanding R1-Zero-Like Training", 2503.20783. Dividing by |y_i| and by the std is what it takes
+out; M is MAX_TOKENS in its code, the longest response allowed.
+
+Constants: e 0.2, no KL (its table 6; G 8, 3000 tokens). M 32, the default of `train.max_new_tokens` (our choice): it
+only scales the gradient, which Adam takes back out; `aggregate.budget=N` sets it to your longest response.
+Deviations: none. M is a number and never the padded width of a batch, as it once was in verl.
+When it is inert: at one update per rollout the clip never acts. Where all lengths are equal the division by |y_i| was a
+constant too, and the difference to GRPO is the std alone.
+Disputed: the bias it removes is real, its size is not settled: dividing by the std weighs prompts by difficulty, up to
+sqrt(G-1) and not at all at G = 2. With the own response in the mean the expected gradient is (G-1)/G of the true one.
+"""
+
+from advantages import Group
+from objectives.objective import Objective
+from objectives.parts import Clip, Constant, Token
+from objectives.registry import register
+
+DR_GRPO = register(
+    Objective(
+        name="dr_grpo",
+        advantage=Group(scale="none"),
+        ratio=Token(),
+        surrogate=Clip(low=0.2, high=0.2),
+        aggregate=Constant(budget=32),
+    ),
+    page=__doc__,
+    family="group-relative",
+    parent="grpo",
+)

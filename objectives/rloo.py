@@ -1,0 +1,33 @@
+"""RLOO: the other responses to the prompt are the baseline.
+
+    grad J = E[ (R_i - mean_{j != i} R_j) grad log pi(y_i) ],   R_i = r_i - beta sum_t log(pi/ref)_it
+
+Source: Ahmadian et al., "Back to Basics", 2402.14740. The whole response is one action: all its tokens get the same
+advantage, which equals G/(G-1) (R_i - mean), and the KL of any token is charged at all of them.
+
+Constants: beta 0.03 (the paper's on TL;DR; 0.10 on HH). The paper takes 2 or 4 responses per prompt.
+Deviations: none in the gradient of the first update. Later updates of a rollout are off-policy; the paper drops the
+ratio, TRL's RLOOTrainer keeps that of whole responses under PPO's clip (`ratio=response,surrogate=clip`).
+When it is inert: a prompt whose responses have equal R teaches nothing; with the KL in R such prompts are rare.
+Disputed: that this is enough. The paper finds it better than PPO, DPO and RAFT, and a clip acting on < 5 % of batches.
+It is unbiased, unlike dividing by the std (`grpo`); whether unbiased is better is what the difficulty weight is about.
+"""
+
+from advantages import GroupOthers, KLInReward
+from objectives.objective import Objective
+from objectives.parts import Linear, NoRatio, SequenceSum
+from objectives.registry import register
+
+RLOO = register(
+    Objective(
+        name="rloo",
+        shape=(KLInReward(coef=0.03),),
+        advantage=GroupOthers(scale="none"),
+        ratio=NoRatio(),
+        surrogate=Linear(),
+        aggregate=SequenceSum(),
+    ),
+    page=__doc__,
+    family="REINFORCE and its baselines",
+    parent="reinforce",
+)
