@@ -222,11 +222,11 @@ def compare(
     chosen = cli_run.settings(CompareConfig, config, assignments or [], given, objectives=zoo.names())
     comparison = cli_run.compare_command(chosen, out, resume)
     if as_json:
-        rows = [row.as_dict() for row in comparison.rows]
-        print_json({"folder": str(comparison.folder), "rows": rows, "runs": comparison.summaries})
+        print_json({"folder": str(comparison.folder), **comparison.as_dict()})
     else:
         console = Console()
         console.print(cli_report.comparison_table(comparison, console.width))
+        cli_run.print_verdicts(console, cli_report.verdicts(comparison))
         cli_run.print_notes(console, cli_report.comparison_notes(comparison))
     if cli_report.failures(comparison.summaries):
         raise typer.Exit(FAILED)

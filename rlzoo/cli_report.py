@@ -17,6 +17,9 @@ from rlzoo.stats import Interval, paired
 if TYPE_CHECKING:
     from rlzoo.compare import Comparison
 
+UNLIKE_COSTS = 1.1
+"""From this ratio of sampled tokens on, a comparison at equal steps is not one at equal cost."""
+
 
 def comparison_table(comparison: Comparison, width: int = 100) -> Table:
     """Return one row per algorithm: held-out accuracy with 95% intervals over seeds, and what it cost.
@@ -48,6 +51,17 @@ def comparison_table(comparison: Comparison, width: int = 100) -> Table:
     return table
 
 
+def verdicts(comparison: Comparison) -> list[str]:
+    """Return the verdicts on final accuracy in words and, where algorithms sampled unlike amounts, at equal tokens."""
+    final = comparison.judgements.get("final")
+    tokens = comparison.judgements.get("tokens_sampled")
+    costs = [row.tokens_sampled for row in comparison.rows]
+    sentences = final.sentences() if final else []
+    if tokens and len(tokens.standings) > 1 and max(costs) > UNLIKE_COSTS * min(costs):
+        sentences.append(tokens.sentences()[0])
+    return sentences
+
+
 def comparison_notes(comparison: Comparison) -> list[str]:
     """Return what a reader of the table should know: how to read it, what failed, where everything is."""
     seeds = max(row.seeds for row in comparison.rows)
@@ -59,6 +73,11 @@ def comparison_notes(comparison: Comparison) -> list[str]:
         accuracy = (
             f"Held-out accuracy, mean ± 95% t interval over {seeds} seeds; gain and distance to the best are paired by "
             "seed, and dim where these seeds cannot tell their sign. "
+        )
+    if seeds > 1 and len(comparison.rows) > 2:
+        pairs = len(comparison.rows) * (len(comparison.rows) - 1) // 2
+        accuracy += (
+            f"Verdicts allow for {pairs} pairs (a wrong better or worse has a chance of at most 5%), intervals do not. "
         )
     took = f"Tokens and engine time are means per run; together the runs took {clock_time(comparison.elapsed_s)}."
     notes = [accuracy + took]

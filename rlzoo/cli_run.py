@@ -222,6 +222,13 @@ def default_folder(task: str) -> Path:
     return Path("runs") / re.sub(r"[^\w.+-]+", "-", task).strip("-")
 
 
+def print_verdicts(console: Console, sentences: Sequence[str]) -> None:
+    """Print what a comparison found, below its table; the first sentence stands out."""
+    console.print()
+    for position, sentence in enumerate(sentences):
+        console.print(Text(sentence, style="" if position else "bold"))
+
+
 def print_notes(console: Console, notes: Sequence[str]) -> None:
     """Print lines below a table; those of failures stand out."""
     console.print()

@@ -3,7 +3,7 @@
 Same prompts, same noise, same schedule per seed, so the seeds are pairs. A folder of a comparison:
 
     comparison.json   its configuration            curves.png, curves.svg   learning curves against steps
-    summary.json      the table, as data           OBJECTIVE/seedN/         the run folders
+    summary.json      table and verdicts, as data  OBJECTIVE/seedN/         the run folders
 """
 
 from __future__ import annotations
@@ -16,10 +16,13 @@ from rlzoo import curves
 from rlzoo.backbone import Backbone
 from rlzoo.config import CompareConfig, shared_part
 from rlzoo.errors import UserError
+from rlzoo.judgements import judgements
 from rlzoo.record import CONFIG, RunFolder, refuse_differences
+from rlzoo.scores import Trace
 from rlzoo.stats import Interval, interval, paired
 from rlzoo.tasks import Task
 from rlzoo.train import OnRecord, train_fleet
+from rlzoo.verdicts import Judgement
 
 COMPARISON = "comparison.json"
 SUMMARY = "summary.json"
@@ -61,6 +64,17 @@ class Comparison:
     rows: list[Row]
     summaries: list[dict[str, Any]]
     elapsed_s: float
+    judgements: dict[str, Judgement]
+    """Verdicts by final accuracy, by area and at equal budgets; see `rlzoo.judgements`."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON types: what stands in summary.json."""
+        return {
+            "elapsed_s": self.elapsed_s,
+            "rows": [row.as_dict() for row in self.rows],
+            "judgement": {key: judgement.as_dict() for key, judgement in self.judgements.items()},
+            "runs": self.summaries,
+        }
 
 
 def compare(
@@ -95,22 +109,22 @@ def compare(
 
 
 def summarize(config: CompareConfig, folder: Path, summaries: list[dict[str, Any]]) -> Comparison:
-    """Write table and curves of runs that have ended."""
+    """Write table, verdicts and curves of runs that have ended."""
     names = [objective.name for objective in config.objectives]
     rows = [summary_row(name, [s for s in summaries if s["objective"] == name]) for name in names]
     elapsed = max(summary["elapsed_s"] for summary in summaries)
-    RunFolder(folder).write_json(COMPARISON, config.model_dump(mode="json"))
-    RunFolder(folder).write_json(
-        SUMMARY, {"elapsed_s": elapsed, "rows": [row.as_dict() for row in rows], "runs": summaries}
-    )
-    drawn = [
-        curves.Curves(run.objective.name, run.seed, RunFolder.open(folder / run.name).read_metrics())
-        for run in config.runs()
+    traces = [
+        Trace(s["objective"], s["seed"], RunFolder.open(folder / s["name"]).read_metrics(), s["state"] == "failed")
+        for s in summaries
     ]
+    comparison = Comparison(folder, rows, summaries, elapsed, judgements(traces, config.margin))
+    RunFolder(folder).write_json(COMPARISON, config.model_dump(mode="json"))
+    RunFolder(folder).write_json(SUMMARY, comparison.as_dict())
+    drawn = [curves.Curves(trace.algorithm, trace.seed, trace.records) for trace in traces]
     paths = [folder / "curves.png", folder / "curves.svg"]
     with RunFolder(folder).safely("draw the curves"):
         curves.draw(drawn, paths, title=f"{config.task.name}: {len(config.seeds)} seeds each")
-    return Comparison(folder, rows, summaries, elapsed)
+    return comparison
 
 
 def summary_row(objective: str, summaries: list[dict[str, Any]]) -> Row:

@@ -13,6 +13,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_valida
 from objectives import Objective, get
 from rlzoo.backbone import BackboneConfig
 from rlzoo.tasks import TaskConfig
+from rlzoo.verdicts import MARGIN
 
 
 class Settings(BaseModel):
@@ -174,6 +175,8 @@ class CompareConfig(SharedConfig):
     objectives: tuple[AnyObjective, ...]
     seeds: tuple[int, ...] = (0, 1, 2, 3)
     """Seeds; a single number n means 0 .. n-1."""
+    margin: float = Field(default=MARGIN, gt=0)
+    """Accuracies shown to be closer than this are called equivalent. Changes what is said, not what is run."""
 
     @field_validator("seeds", mode="before")
     @classmethod

@@ -120,20 +120,26 @@ def _unresolved(judgement: Judgement) -> list[str]:
     found = [pair for pair in judgement.pairs if pair.verdict == "not resolvable" and pair.n > 1]
     if not found:
         return []
-    smallest = [pair.detectable for pair in found if pair.detectable is not None]
     counts = sorted({pair.n for pair in found})
     these = f"{counts[0]} seeds" if len(counts) == 1 else f"{counts[0]} to {counts[-1]} seeds"
     if len(judgement.pairs) == 1:
-        line = f"{found[0].a} and {found[0].b} cannot be told apart with {these} "
-        line += f"(difference {points(found[0].difference.mean)}, {support(found[0], judgement.confidence)[1:]}"
+        (pair,) = found
+        line = f"{pair.a} and {pair.b} cannot be told apart: {points(pair.difference.mean)} "
+        line += support(pair, judgement.confidence)
     else:
-        line = f"{len(found)} of {len(judgement.pairs)} pairs cannot be resolved with {these}"
-        line += f": {_listed([f'{pair.a} and {pair.b}' for pair in found], '; ')}"
-    if smallest:
-        low, high = 100 * min(smallest), 100 * max(smallest)
-        span = points(min(smallest)) if f"{low:.1f}" == f"{high:.1f}" else f"{low:.1f} to {high:.1f} points (by pair)"
-        line += f". True differences of {span} would have been found four times in five"
-    return [line + "."]
+        line = f"{len(found)} of {len(judgement.pairs)} pairs cannot be resolved with {these}: "
+        line += _listed([f"{pair.a} and {pair.b}" for pair in found], "; ")
+        if len(found) == len(judgement.pairs):
+            line = f"None of the {len(found)} pairs can be resolved with {these}"
+    return [f"{line}.{_found([pair.detectable for pair in found if pair.detectable is not None])}"]
+
+
+def _found(detectable: Sequence[float]) -> str:
+    if not detectable:
+        return ""
+    low, high = (f"{100 * value:.1f}" if value < 1 else "over 100" for value in (min(detectable), max(detectable)))
+    span = f"{low} points" if low == high else f"{low} to {high} points (by pair)"
+    return f" A true difference of {span} would have been found four times in five."
 
 
 def _left_out(count: int, what: str) -> list[str]:
@@ -143,7 +149,9 @@ def _left_out(count: int, what: str) -> list[str]:
 def _listed(names: Sequence[str], comma: str = ", ") -> str:
     if len(names) > LISTED:
         return f"{comma.join(names[:LISTED])}{comma}and {len(names) - LISTED} more"
-    return names[0] if len(names) == 1 else f"{comma.join(names[:-1])}{comma if comma != ', ' else ' '}and {names[-1]}"
+    if comma != ", " or len(names) == 1:
+        return comma.join(names)
+    return f"{comma.join(names[:-1])} and {names[-1]}"
 
 
 def _signless(value: float) -> str:

@@ -168,8 +168,8 @@ def test_two_algorithms_in_words() -> None:
     # s = 0.05 sqrt(8 / 7) = 0.0535; noncentrality 3.27 for n = 8: 3.27 s / sqrt 8 = 0.062
     assert judge(exact(0.03, 0.05)).sentences() == [
         "a has the highest mean held-out accuracy, 53.0%; b has 50.0%.",
-        "a and b cannot be told apart with 8 seeds (difference 3.0 points, 95% interval -1.5 to 7.5, 8 seeds). "
-        "True differences of 6.2 points would have been found four times in five.",
+        "a and b cannot be told apart: 3.0 points (95% interval -1.5 to 7.5, 8 seeds). "
+        "A true difference of 6.2 points would have been found four times in five.",
     ]
 
 
@@ -196,6 +196,18 @@ def test_several_algorithms_in_words() -> None:
     ]
     assert lines[-1].startswith("c and b are equivalent: less than 2.0 points apart (95% interval ")
     assert lines == judge(scores(a=0.6, b=0.8, c=0.805, d=0.9, std=0.005)).sentences()
+
+
+def test_what_cannot_be_resolved_in_words() -> None:
+    lines = judge(scores(seeds=2, a=0.5, b=0.51, c=0.52, std=0.02)).sentences()
+    assert lines[0].startswith("c has the highest mean held-out accuracy, ")
+    assert lines[0].endswith("%: not told apart from b and a.")
+    assert lines[1].startswith("None of the 3 pairs can be resolved with 2 seeds. A true difference of ")
+    # n = 2 at 5% / 3: no difference of accuracies is large enough to be found from two seeds this far apart.
+    (pair,) = judge({"a": {0: 0.1, 1: 0.9}, "b": {0: 0.5, 1: 0.5}}).pairs
+    assert pair.detectable is not None and pair.detectable > 1
+    lines = judge({"a": {0: 0.1, 1: 0.9}, "b": {0: 0.5, 1: 0.5}}).sentences()
+    assert lines[1].endswith("A true difference of over 100 points would have been found four times in five.")
 
 
 def test_collapses_and_seeds_of_their_own_in_words() -> None:

@@ -35,6 +35,13 @@ def test_a_comparison_from_start_to_table(
     assert result.rows[0].before == result.rows[1].before  # adapters start as the base model; same prompts, same noise
     table = json.loads((tmp_path / "summary.json").read_text())
     assert [r["objective"] for r in table["rows"]] == ["reinforce", "grpo"] and len(table["runs"]) == 4
+    assert list(table["judgement"]) == ["final", "area", "updates", "tokens_sampled", "tokens_trained", "engine_s"]
+    final = table["judgement"]["final"]
+    assert {s["algorithm"]: s["mean"]["mean"] for s in final["standings"]} == {
+        row.objective: row.after.mean for row in result.rows if row.after
+    }
+    assert [(pair["n"], pair["same_seeds"]) for pair in final["pairs"]] == [(2, True)]
+    assert final["sentences"] == result.judgements["final"].sentences()
     assert all(
         (tmp_path / f"{name}/seed{seed}/curves.png").exists() for name in ("grpo", "reinforce") for seed in (0, 1)
     )
