@@ -44,6 +44,10 @@ Set = Annotated[
 ]
 Task = Annotated[str | None, typer.Option("--task", "-t", help="Task, such as sort, add:hard, jsonl:PATH, hf:NAME.")]
 Out = Annotated[Path | None, typer.Option("--out", "-o", help="Folder for the results; runs/TASK/... if not given.")]
+BudgetOption = Annotated[
+    str | None,
+    typer.Option("--budget", metavar="UNIT=N", help="What ends a run: tokens=200k, trained, updates, seconds."),
+]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with what the folder holds; start what it does not.")]
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -88,6 +92,11 @@ def complain(message: str, kind: str = "error") -> None:
     console.print(Text(f"{kind}: ", style="bold red") + Text(first), soft_wrap=not console.is_terminal)
     for line in rest:
         console.print(Text(line), soft_wrap=line.startswith(" ") or not console.is_terminal)
+
+
+def with_budget(budget: str | None, assignments: list[str] | None) -> list[str]:
+    """Put the option --budget before what --set gave."""
+    return [*([] if budget is None else [f"train.budget={json.dumps(budget)}"]), *(assignments or [])]
 
 
 @contextmanager
@@ -178,11 +187,13 @@ def train(
     seed: Annotated[int | None, typer.Option(help="Seed of prompts, noise and first adapter.")] = None,
     config: Config = None,
     assignments: Set = None,
+    budget: BudgetOption = None,
     out: Out = None,
     resume: Resume = False,
     as_json: Json = False,
 ) -> None:
     """Train one objective with one seed."""
+    assignments = with_budget(budget, assignments)
     with starting():
         from rlzoo import cli_report, cli_run
         from rlzoo.config import RunConfig
@@ -194,7 +205,9 @@ def train(
     else:
         console = Console()
         console.print(cli_report.run_table([summary]))
-        cli_run.print_notes(console, [*cli_report.failures([summary]), f"Run and curves: {summary['folder']}"])
+        notes = [*cli_report.unspent([summary]), *cli_report.failures([summary])]
+        there = f"{'Run and curves' if summary['step'] else 'Run'}: {summary['folder']}"  # no step, no curves
+        cli_run.print_notes(console, [*notes, there])
     if summary["state"] == "failed":
         raise typer.Exit(FAILED)
 
@@ -202,24 +215,25 @@ def train(
 @command
 def compare(
     objectives: Annotated[
-        list[str] | None, typer.Argument(help="Objectives or ablations; all of rlzoo list if not given.")
+        list[str] | None, typer.Argument(help="Objectives or ablations; all for all of rlzoo list.")
     ] = None,
     task: Task = None,
     seeds: Annotated[int | None, typer.Option(min=1, help="Number of seeds per objective.")] = None,
     config: Config = None,
     assignments: Set = None,
+    budget: BudgetOption = None,
     out: Out = None,
     resume: Resume = False,
     as_json: Json = False,
 ) -> None:
     """Train objectives side by side, each with several seeds, and compare them."""
+    assignments = with_budget(budget, assignments)
     with starting():
-        import objectives as zoo
         from rlzoo import cli_report, cli_run
         from rlzoo.config import CompareConfig
 
     given = {"objectives": objectives or None, "task": task, "seeds": seeds}
-    chosen = cli_run.settings(CompareConfig, config, assignments or [], given, objectives=zoo.names())
+    chosen = cli_run.settings(CompareConfig, config, assignments or [], given)
     comparison = cli_run.compare_command(chosen, out, resume)
     if as_json:
         print_json({"folder": str(comparison.folder), **comparison.as_dict()})
@@ -249,6 +263,7 @@ def ablate(
         list[str] | None,
         typer.Option("--set", "-s", metavar="NAME=VALUE", help="A setting; or a sweep: surrogate.high=0.2,0.24,0.28."),
     ] = None,
+    budget: BudgetOption = None,
     out: Out = None,
     resume: Resume = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the rows, train nothing.")] = False,
@@ -258,7 +273,7 @@ def ablate(
     with starting():
         from rlzoo import cli_ablate, cli_report
 
-        sweeps, rest = cli_ablate.split_sweeps(assignments or [])
+        sweeps, rest = cli_ablate.split_sweeps(with_budget(budget, assignments))
         made = cli_ablate.plan_of(name, to, only, sweeps, factorial)
         chosen = cli_ablate.comparison_of(made, config, rest, {"task": task, "seeds": seeds})
     console = Console()

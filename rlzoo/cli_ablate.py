@@ -12,7 +12,7 @@ from rich.text import Text
 import objectives
 from objectives import Objective
 from rlzoo.ablate import Ablation, Block, Contrast, Measured, Plan, ablate, plan
-from rlzoo.cli_report import failures, plus_minus, points
+from rlzoo.cli_report import failures, plus_minus, points, unspent
 from rlzoo.cli_run import default_folder, settings, watched
 from rlzoo.cli_zoo import find
 from rlzoo.config import CompareConfig
@@ -145,14 +145,11 @@ def notes(ablation: Ablation) -> list[str]:
         f"Final held-out accuracy over {seeds} seeds with 95% t intervals; differences are paired by seed. Together "
         f"the runs took {clock_time(comparison.elapsed_s)}."
     ]
-    unresolved = [
-        f"{one.contrast.label} ({one.contrast.block})"
-        for one in ablation.measured
-        if one.verdict not in ("higher", "lower")
-    ]
+    unresolved = [one.contrast for one in ablation.measured if not one.resolved]
     if unresolved:
-        lines.append(f"Not resolvable with these seeds: {'; '.join(unresolved)}.")
-    lines += dict.fromkeys(one.contrast.note for one in ablation.measured if one.contrast.note)
+        told = "; ".join(f"{contrast.label} ({contrast.block})" for contrast in unresolved)
+        lines.append(f"Not resolvable with these seeds: {told}.")
+    lines += [*joint_moves(one.contrast for one in ablation.measured), *unspent(comparison.summaries)]
     return [*lines, *failures(comparison.summaries), f"Curves, contrasts and runs: {comparison.folder}"]
 
 

@@ -27,7 +27,7 @@ LONGEST_DEFAULT = 20  # characters, on the screen; JSON has them whole
 
 ABOUT = {
     "objective": "One of rlzoo list, or an ablation of one.",
-    "objectives": "A list of these; on the command line all, if none is named.",
+    "objectives": "A list of these, or all.",
     "seed": "Of prompts, noise and first adapter.",
 }
 

@@ -81,7 +81,7 @@ def comparison_notes(comparison: Comparison) -> list[str]:
         )
     took = f"Tokens and engine time are means per run; together the runs took {clock_time(comparison.elapsed_s)}."
     notes = [accuracy + took]
-    notes += failures(comparison.summaries)
+    notes += [*unspent(comparison.summaries), *failures(comparison.summaries)]
     notes.append(f"Curves, table and runs: {comparison.folder}")
     return notes
 
@@ -89,6 +89,17 @@ def comparison_notes(comparison: Comparison) -> list[str]:
 def failures(summaries: Sequence[Mapping[str, Any]]) -> list[str]:
     """Return one line per failed run."""
     return [f"FAILED {s['name']}: {s['failure']}" for s in summaries if s["state"] == "failed"]
+
+
+def unspent(summaries: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return a line on the runs that had made all their steps before they had spent their budget."""
+    short = [s for s in summaries if s.get("budget") is not None and s["ended"] == "steps"]
+    if not short:
+        return []
+    return [
+        f"{len(short)} of {len(summaries)} runs made all {short[0]['step']} steps before they had spent their budget, "
+        f"{short[0]['budget']}: for equal budgets raise train.steps."
+    ]
 
 
 def to_the_best(summaries: Sequence[Mapping[str, Any]]) -> dict[str, Interval]:

@@ -18,6 +18,7 @@ from rich.text import Text
 import objectives
 from rlzoo import curves
 from rlzoo.backbone import Backbone
+from rlzoo.budget import Budget
 from rlzoo.cli_settings import Model, override, read_file, validate
 from rlzoo.compare import Comparison, compare
 from rlzoo.config import CompareConfig, RunConfig, SharedConfig
@@ -31,15 +32,13 @@ from rlzoo.train import train
 err = Console(stderr=True)
 
 
-def settings(
-    model: type[Model], file: Path | None, assignments: Sequence[str], given: dict[str, Any], **defaults: Any
-) -> Model:
-    """Return the settings of a command: defaults, under the file, under what options gave, under --set.
+def settings(model: type[Model], file: Path | None, assignments: Sequence[str], given: dict[str, Any]) -> Model:
+    """Return the settings of a command: the file's, under what options gave, under --set.
 
     Raises:
         UserError: see `cli_settings`.
     """
-    table = {**defaults, **(read_file(file) if file else {})}
+    table = read_file(file) if file else {}
     table |= {key: value for key, value in given.items() if value is not None}
     if isinstance(table.get("task"), str):
         table["task"] = {"name": table["task"]}  # so that --set task.reward=... goes together with --task sort
@@ -175,7 +174,10 @@ def warmstart_command(out: Path, file: Path | None, assignments: Sequence[str]) 
 @contextmanager
 def watched(configs: Sequence[RunConfig], folder: Path) -> Iterator[Callable[[str, dict[str, Any]], None]]:
     """Show the live table while runs train; on Ctrl-C say what is safe and how to go on."""
-    runs = [RunProgress(c.name, c.objective.name, c.seed, c.train.steps, c.evaluation.every) for c in configs]
+    runs = [
+        RunProgress(c.name, c.objective.name, c.seed, c.train.steps, c.evaluation.every, Budget.of(c.train.budget))
+        for c in configs
+    ]
     try:
         with Progress(runs, err) as progress:
             yield progress.on_event

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
-from objectives import Objective, get
+from objectives import Objective, get, names
 from rlzoo.backbone import BackboneConfig
+from rlzoo.budget import Budget
 from rlzoo.tasks import TaskConfig
 from rlzoo.verdicts import MARGIN
 
@@ -27,6 +28,9 @@ class TrainSettings(Settings):
 
     steps: int = Field(default=60, ge=1)
     """Rollouts."""
+    budget: Annotated[str, AfterValidator(lambda text: str(Budget.parse(text)))] | None = None
+    """Ends each run after the first step at which it has spent this: tokens=200k (sampled), trained=100k (tokens in
+    updates), updates=500, or seconds=600 of engine time, which does not repeat. There are at most `steps` steps."""
     prompts_per_step: int = Field(default=8, ge=1)
     group_size: int = Field(default=8, ge=1)
     """Responses per prompt, G."""
@@ -124,6 +128,11 @@ class SharedConfig(Settings):
     def _nothing_is_idle(self) -> Self:
         if self.optimizer.critic_lr is not None and self.train.critic != "adapter":
             raise ValueError("optimizer.critic_lr is the rate of a critic adapter: set train.critic = 'adapter' too")
+        if self.train.budget is not None and self.optimizer.schedule != "constant":
+            raise ValueError(
+                f"optimizer.schedule = {self.optimizer.schedule!r} falls until train.steps, and train.budget ends the "
+                "run before that: with a budget the schedule must be constant"
+            )
         warmup, steps = self.optimizer.warmup_steps, self.train.steps
         if warmup and warmup >= steps:
             raise ValueError(
@@ -172,11 +181,17 @@ class RunConfig(SharedConfig):
 class CompareConfig(SharedConfig):
     """Objectives side by side: every objective with every seed."""
 
-    objectives: tuple[AnyObjective, ...]
+    objectives: tuple[AnyObjective, ...] = ()
+    """Of rlzoo list, or ablations of these; "all" for all of them. At least one has to be named."""
     seeds: tuple[int, ...] = (0, 1, 2, 3)
     """Seeds; a single number n means 0 .. n-1."""
     margin: float = Field(default=MARGIN, gt=0)
     """Accuracies shown to be closer than this are called equivalent. Changes what is said, not what is run."""
+
+    @field_validator("objectives", mode="before")
+    @classmethod
+    def _all(cls, value: object) -> object:
+        return names() if value in ("all", ["all"], ("all",)) else value
 
     @field_validator("seeds", mode="before")
     @classmethod
@@ -185,15 +200,15 @@ class CompareConfig(SharedConfig):
 
     @model_validator(mode="after")
     def _comparable(self) -> Self:
-        names = [objective.name for objective in self.objectives]
-        if not names:
-            raise ValueError("objectives: name at least one")
+        listed = [objective.name for objective in self.objectives]
+        if not listed:
+            raise ValueError("objectives: name at least one, or all for all of rlzoo list")
         if not self.seeds:
             raise ValueError("seeds: name at least one, or give a number of them")
-        if len(set(names)) < len(names) or len(set(self.seeds)) < len(self.seeds):
-            raise ValueError(f"objectives and seeds must each be named once: {names}, seeds {list(self.seeds)}")
+        if len(set(listed)) < len(listed) or len(set(self.seeds)) < len(self.seeds):
+            raise ValueError(f"objectives and seeds must each be named once: {listed}, seeds {list(self.seeds)}")
         if self.train.critic is not None and not any("value" in o.needs for o in self.objectives):
-            raise ValueError(f"train.critic = {self.train.critic!r}, but none of {names} has a critic: leave it out")
+            raise ValueError(f"train.critic = {self.train.critic!r}, but none of {listed} has a critic: leave it out")
         _refuse_identical(self.objectives, self.train.updates_per_rollout)
         self.runs()
         return self

@@ -8,6 +8,7 @@ It is fed by the records that also go to metrics.jsonl, `on_event(run, record)`,
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,6 +21,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from rlzoo.budget import Budget
 from rlzoo.palette import looks
 
 FINAL = ("done", "failed")
@@ -34,8 +36,10 @@ class RunProgress:
     name: str
     algorithm: str
     seed: int
-    steps: int
+    steps: int  # that it will make, as far as can be told: a budget may end it before the last
     evaluate_every: int = 0  # steps between held-out evaluations; 0: unknown
+    budget: Budget | None = None
+    most: int = 0  # steps that it can make
     step: int = 0
     first_step: int = 0  # where this session took the run up: what was done before took none of its time
     state: str = "waiting"
@@ -49,9 +53,11 @@ class RunProgress:
         kind = record["kind"]
         self.step = record["step"]
         if kind == "start":
-            self.first_step, self.steps = self.step, record["steps"]
+            self.first_step, self.steps, self.most = self.step, record["steps"], record["steps"]
             self.state = self.next_state()
         elif kind == "train":
+            if self.budget is not None and (share := self.budget.share(record)) > 0:
+                self.steps = max(self.step, min(self.most, math.ceil(self.step / share)))
             self.state = self.next_state()
             self.latest = {key: value for key in SHOWN if (value := record.get(key)) is not None}
         elif kind == "eval":
@@ -134,7 +140,8 @@ class Progress:
         seeds = len({run.seed for run in self.runs.values()})
         every = f", evaluated every {one.evaluate_every}" if one.evaluate_every else ""
         count = f"{seeds} seeds each, " if seeds > 1 else ""
-        return f"training {', '.join(self.algorithms)}: {count}{one.steps} steps{every}"
+        length = f"{one.steps} steps" if one.budget is None else f"{one.budget}, at most {one.most} steps"
+        return f"training {', '.join(self.algorithms)}: {count}{length}{every}"
 
     def print_line(self) -> None:
         """Print the state of everything in one line."""

@@ -10,6 +10,7 @@ from typing import Any
 
 from rlzoo import curves
 from rlzoo.backbone import Backbone
+from rlzoo.budget import Budget
 from rlzoo.config import RunConfig
 from rlzoo.credit import Assigned
 from rlzoo.evaluate import Evaluation
@@ -41,6 +42,7 @@ class Run:
         self.name = name
         self.on_record = on_record
         self.step = 0
+        self.budget = Budget.of(config.train.budget)
         self.shape_states = tuple(part.initial_state() for part in config.objective.shape)
         self.counters = dict.fromkeys(
             ("updates", "prompts_sampled", "prompts_discarded", "tokens_sampled", "tokens_discarded", "tokens_trained"),
@@ -102,6 +104,10 @@ class Run:
         }
         self.step += 1
 
+    def spent(self, seconds: float) -> bool:
+        """Whether the run has spent its budget, if it has one; `seconds` of engine time so far."""
+        return self.budget is not None and self.budget.share({**self.counters, "engine_s": seconds}) >= 1
+
     def record_step(self, metrics: dict[str, float], rollout: Rollout, seconds: float) -> None:
         """Record a training step and keep some of its responses."""
         self._record("train", metrics, seconds)
@@ -114,8 +120,14 @@ class Run:
         self._record("eval", evaluation.metrics, seconds)
         self._keep_samples("eval", evaluation.rollout, self.config.train.samples)
 
-    def finish(self, backbone: Backbone, seconds: float, failure: str | None = None) -> dict[str, Any]:
-        """Write adapter, summary and last checkpoint. A failed run keeps its parameters of before the bad update."""
+    def finish(
+        self, backbone: Backbone, seconds: float, failure: str | None = None, ended: str = "failure"
+    ) -> dict[str, Any]:
+        """Write adapter, summary and last checkpoint. A failed run keeps its parameters of before the bad update.
+
+        Args:
+            ended: what ended it: steps, budget or failure.
+        """
         *_, last = self.evaluations or [{}]
         summary = {
             "name": self.name,
@@ -123,6 +135,8 @@ class Run:
             "seed": self.config.seed,
             "state": "failed" if failure else "done",
             "failure": failure,
+            "ended": ended,
+            "budget": self.config.train.budget,
             "step": self.step,
             "before": self.evaluations[0] if self.evaluations else None,
             "after": None if failure else last,

@@ -90,22 +90,23 @@ def _job(run: Run, backbone: Backbone, task: Task) -> Callable[[Engine], Any]:
 
 
 async def run_to_end(run: Run, backbone: Backbone, task: Task, engine: Engine) -> dict[str, Any]:
-    """Train a run from where it stands to its last step, and return its summary."""
+    """Train a run from where it stands to its last step or the end of its budget, and return its summary."""
     if run.summary is not None:
         return run.summary
     engine.seconds = run.seconds
     run.started = time.monotonic() - run.elapsed
     try:
-        while run.step < run.config.train.steps:
+        while run.step < run.config.train.steps and not run.spent(engine.seconds):
             if run.step % run.config.evaluation.every == 0:
                 await evaluate_run(run, backbone, task, engine)
             await train_step(run, backbone, task, engine)
             if run.step % run.config.train.save_every == 0:
                 run.save(engine.seconds)
+        ended = "budget" if run.spent(engine.seconds) else "steps"
         await evaluate_run(run, backbone, task, engine)
     except NotFinite as error:
         return run.finish(backbone, engine.seconds, failure=f"step {run.step}: {error}")
-    return run.finish(backbone, engine.seconds)
+    return run.finish(backbone, engine.seconds, ended=ended)
 
 
 async def train_step(run: Run, backbone: Backbone, task: Task, engine: Engine) -> None:

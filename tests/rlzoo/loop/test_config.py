@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from objectives import get
+from objectives import get, names
 from rlzoo.config import CompareConfig, OptimizerSettings, RunConfig, TrainSettings, shared_part
 from rlzoo.learner import rate_factor
 
@@ -24,6 +24,11 @@ def test_a_comparison_is_every_objective_with_every_seed() -> None:
     assert [run.name for run in runs[:3]] == ["reinforce/seed0", "reinforce/seed1", "ppo/seed0"]
     assert len(runs) == 10
     assert len({run.train for run in runs}) == 1
+
+
+@pytest.mark.parametrize("word", ["all", ["all"]])
+def test_all_is_all_of_the_list(word: object) -> None:
+    assert [objective.name for objective in comparison(objectives=word).objectives] == names()
 
 
 def test_the_stored_configuration_makes_the_run_again(make_config: MakeConfig) -> None:
