@@ -8,6 +8,7 @@ import platform
 import subprocess
 import sys
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +34,12 @@ def environment() -> dict[str, Any]:
     }
 
 
+@cache
 def commit(folder: Path) -> str | None:
-    """Return the git commit of the checkout that `folder` is in, marked "+changes" when edited; None outside one."""
+    """Return the git commit of the checkout that `folder` is in, marked "+changes" when edited; None outside one.
+
+    Asked of git once per process and folder: a comparison has many run folders.
+    """
 
     def git(*arguments: str) -> str:
         done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=True)

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from rlzoo import curves
 from rlzoo.backbone import Backbone
 from rlzoo.budget import Budget
@@ -75,6 +77,11 @@ class Run:
             self._announce(record)
         if self.summary is not None:
             self._announce({"kind": "end", **self.summary})
+
+    @property
+    def policy(self) -> Tensor | None:
+        """What to sample from. None is the base, as is a fresh adapter: a fleet samples it once for all its runs."""
+        return self.learner.theta if self.step else None
 
     def save(self, seconds: float, summary: dict[str, Any] | None = None) -> None:
         """Write a checkpoint."""

@@ -77,3 +77,10 @@ def paired(
     """
     shared = [seed for seed in after if seed in before]
     return interval([after[seed] - before[seed] for seed in shared], confidence)
+
+
+def verdict(difference: Interval) -> str:
+    """Say in words what an interval of a difference allows to be said."""
+    if difference.n == 1:
+        return "one seed: no verdict"
+    return {1: "higher", -1: "lower", 0: "not resolvable with these seeds"}[difference.sign]

@@ -114,7 +114,7 @@ async def train_step(run: Run, backbone: Backbone, task: Task, engine: Engine) -
     config, train, objective, learner = run.config, run.config.train, run.config.objective, run.learner
     rate = learner.start_step(run.step)
     request = SampleRequest(
-        theta=learner.theta,
+        theta=run.policy,
         prompts=(),
         group_size=train.group_size,
         max_new_tokens=train.max_new_tokens,
@@ -170,7 +170,7 @@ async def evaluate_run(run: Run, backbone: Backbone, task: Task, engine: Engine)
         engine,
         backbone,
         task,
-        run.learner.theta,
+        run.policy,
         settings,
         max_new_tokens=train.max_new_tokens,
         temperature=train.temperature,

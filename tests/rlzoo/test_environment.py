@@ -35,6 +35,12 @@ def test_commit_is_that_of_our_own_checkout(tmp_path: Path) -> None:
     assert str(commit(ROOT / "rlzoo")).removesuffix("+changes") == head.strip()
 
 
+def test_git_is_asked_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    known = environment()["commit"]
+    monkeypatch.setattr(subprocess, "run", None)
+    assert environment()["commit"] == known
+
+
 def test_a_repository_that_tracks_something_else_is_not_ours(tmp_path: Path) -> None:
     subprocess.run(["git", "init", "--quiet", str(tmp_path)], check=True)
     assert commit(tmp_path) is None

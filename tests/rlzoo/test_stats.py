@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats as scipy_stats
 
-from rlzoo.stats import Interval, interval, paired
+from rlzoo.stats import Interval, interval, paired, verdict
 
 
 def test_three_values_by_hand() -> None:
@@ -78,3 +78,16 @@ def test_paired_agrees_with_scipy() -> None:
 def test_paired_without_a_shared_seed_is_an_error() -> None:
     with pytest.raises(ValueError, match="one or more"):
         paired({0: 1.0}, {1: 1.0})
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ([0.2, 0.21, 0.19], "higher"),
+        ([-0.2, -0.21, -0.19], "lower"),
+        ([0.2, -0.21, 0.1], "not resolvable with these seeds"),
+        ([0.2], "one seed: no verdict"),
+    ],
+)
+def test_verdict(values: list[float], words: str) -> None:
+    assert verdict(interval(values)) == words

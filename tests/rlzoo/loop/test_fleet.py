@@ -9,12 +9,14 @@ import pytest
 import torch
 
 from objectives import get, names
+from rlzoo import fleet
 from rlzoo.backbone import Backbone
 from rlzoo.config import RunConfig
 from rlzoo.engine import Tokens
 from rlzoo.errors import UserError
 from rlzoo.fleet import micro_batches
 from rlzoo.record import read_lines
+from rlzoo.sampler import SampleRequest, Samples, sample
 from rlzoo.train import train, train_fleet
 from tests.rlzoo.loop.same import TOLERANCE, assert_same_run, untimed
 
@@ -30,6 +32,34 @@ def test_a_run_in_a_fleet_is_the_run_alone(make_config: MakeConfig, backbone: Ba
         if name.endswith("/0"):
             train(config, tmp_path / "alone" / name, backbone=backbone)
             assert_same_run(tmp_path / "alone" / name, tmp_path / "fleet" / name, backbone)
+
+
+def test_a_fresh_adapter_samples_what_the_base_samples(make_config: MakeConfig, backbone: Backbone) -> None:
+    """To the last bit: B is 0, and adding 0 to a layer's output changes nothing."""
+    asked = {"group_size": 8, "max_new_tokens": 6, "seed": 1, "step": 0, "prompt_keys": range(4)}
+    prompts = [backbone.encode(f"t{i}=") for i in range(4)]
+    (bare,), (fresh,) = (
+        sample(backbone, [SampleRequest(theta, prompts, **asked)]) for theta in (None, backbone.new_adapter(3))
+    )
+    assert all(torch.equal(x, y) for x, y in zip(vars(bare).values(), vars(fresh).values(), strict=True))
+
+
+def test_equal_requests_are_sampled_once(
+    make_config: MakeConfig, backbone: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before the first update all runs are the base: one evaluation for all, one rollout for those of one seed."""
+    batches: list[int] = []
+
+    def counted(backbone: Backbone, requests: list[SampleRequest], max_rows: int) -> list[Samples]:
+        batches.append(len(requests))
+        return sample(backbone, requests, max_rows=max_rows)
+
+    monkeypatch.setattr(fleet, "sample", counted)
+    runs = {f"{name}{seed}": make_config(name, seed) for name in ("grpo", "gspo") for seed in (0, 1)}
+    train_fleet({name: (config, tmp_path / name) for name, config in runs.items()}, backbone=backbone)
+    assert batches == [1, 2, 4, 4, 4, 4]  # evaluation, rollout 1, rollout 2, evaluation, rollout 3, evaluation
+    first = [untimed(tmp_path / name)[0] for name in runs]
+    assert all(record == first[0] for record in first)
 
 
 def test_training_moves_the_adapter(make_config: MakeConfig, backbone: Backbone, tmp_path: Path) -> None:

@@ -108,4 +108,5 @@ def test_samples_and_greedy_responses_of_all_runs_are_one_batch(
     monkeypatch.setattr(fleet, "sample", counted)
     runs = {str(seed): (make_config("remax", seed, train={"steps": 2}), tmp_path / str(seed)) for seed in (0, 1)}
     train_fleet(runs, backbone=backbone)
-    assert batches == [2, 4, 4, 2]  # the first evaluation, two rollouts of samples and greedy responses, the last
+    # The first evaluation, of the base for both; two rollouts, samples and greedy responses; the last evaluation.
+    assert batches == [1, 4, 4, 2]
