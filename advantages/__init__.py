@@ -7,6 +7,7 @@ accuracy --select--> keep        reward --shape--> reward per token --advantage-
 
 from advantages.credit import Credit
 from advantages.estimate import GAE, Advantage, Group, GroupOthers, RewardToGo
+from advantages.imitation import Imitation
 from advantages.part import Part
 from advantages.select import All, Mixed, Select
 from advantages.shape import KLInReward, Shape, ShapeContext, SoftOverlong, at_last_token, shape_reward
@@ -19,6 +20,7 @@ __all__ = [
     "Credit",
     "Group",
     "GroupOthers",
+    "Imitation",
     "KLInReward",
     "Mixed",
     "Part",

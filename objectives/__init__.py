@@ -17,6 +17,7 @@ from objectives import reinforce, rloo, remax, reinforce_pp, reinforce_pp_baseli
 from objectives import ppo, a2c  # isort: skip
 from objectives import grpo, dapo, dr_grpo, lite_ppo  # isort: skip
 from objectives import gspo  # isort: skip
+from objectives import sft  # isort: skip
 
 __all__ = [
     "ROLLOUT_KEYS",
@@ -45,5 +46,6 @@ __all__ = [
     "remax",
     "rloo",
     "rollout_metrics",
+    "sft",
     "update_metrics",
 ]

@@ -72,6 +72,11 @@ class Objective(BaseModel):
                 f"{self.name}: with ratio 'none' every ratio is 1 and surrogate {self.surrogate.kind!r} is inert: "
                 "set surrogate='linear', or ratio='token'"
             )
+        if self.shape and "demonstration" in self.advantage.needs:
+            raise ValueError(
+                f"{self.name}: advantage {self.advantage.kind!r} looks at no reward, so shape does nothing: set "
+                "shape='none'"
+            )
         kinds = [part.kind for part in self.shape]
         if len(set(kinds)) < len(kinds):
             raise ValueError(f"{self.name}: shape has a part twice ({' + '.join(kinds)}): keep one of each kind")
@@ -84,7 +89,8 @@ class Objective(BaseModel):
 
     @property
     def needs(self) -> frozenset[str]:
-        """What the trainer must supply: the union of the parts' needs (group, greedy, value, ref_logp, entropy)."""
+        """What the trainer must supply: the union of the parts' needs (group, greedy, demonstration, value, ref_logp,
+        entropy)."""
         return frozenset[str]().union(*(part.needs for part in self.parts))
 
     def row(self) -> dict[str, str]:

@@ -143,6 +143,12 @@ class Backbone:
             )
         return self.tokenizer.apply_chat_template(prompt, add_generation_prompt=True, return_dict=True)["input_ids"]
 
+    def encode_response(self, text: str) -> list[int]:
+        """Return the tokens of a text as a response that comes to an end: the end token is the last."""
+        end = self.tokenizer.eos_token_id
+        ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        return [*ids, self.end_ids[0] if end is None else end]
+
     def decode(self, ids: list[int] | Tensor) -> str:
         """Return the text of the tokens, special tokens left out."""
         return self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)

@@ -15,6 +15,7 @@ import objectives
 from rlzoo import cli_zoo
 from rlzoo.errors import UserError, nearest
 from rlzoo.lab.claims import CLAIMS, Result, run
+from rlzoo.lab.group import SUPPLIED
 from rlzoo.lab.measure import Measurement, Setting, measure, sweep
 from rlzoo.palette import looks
 
@@ -22,12 +23,18 @@ from rlzoo.palette import looks
 def lab_command(
     names: Sequence[str], centre: Setting, groups: int, budget: float, out: Path | None
 ) -> list[Measurement]:
-    """Measure objectives (all registered ones if none is named) at `centre`; with `out` sweep and draw as well.
+    """Measure objectives (all that can be, if none is named) at `centre`; with `out` sweep and draw as well.
 
     Raises:
-        UserError: an unknown objective, or a figure's suffix that cannot be drawn.
+        UserError: an unknown objective, one that needs what a laboratory has not, or a figure's suffix that cannot be
+            drawn.
     """
     chosen = [cli_zoo.find(name) for name in names or objectives.names()]
+    missing = {objective.name: objective.needs - SUPPLIED for objective in chosen if objective.needs - SUPPLIED}
+    if names and missing:
+        name, needs = next(iter(missing.items()))
+        raise UserError(f"{name} needs {' and '.join(sorted(needs))}, which the laboratory has not: leave it out")
+    chosen = [objective for objective in chosen if objective.name not in missing]
     if out is None:
         return [row for objective in chosen for row in measure(objective, centre, groups)]
     from rlzoo.lab.figure import AXES, draw

@@ -164,6 +164,11 @@ class RunConfig(SharedConfig):
                 f"{self.objective.name} compares the responses to one prompt with each other: "
                 f"train.group_size must be 2 or more, got {train.group_size}"
             )
+        if "demonstration" in needs and train.old_logp == "recompute":
+            raise ValueError(
+                f"train.old_logp = 'recompute', but {self.objective.name} learns from demonstrations, which no policy "
+                "here has sampled: leave it out"
+            )
         if train.critic is not None and "value" not in needs:
             raise ValueError(f"train.critic = {train.critic!r}, but {self.objective.name} has no critic: leave it out")
         return self

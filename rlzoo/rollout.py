@@ -12,6 +12,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from random import Random
 
 import torch
 from torch import Tensor
@@ -122,13 +123,14 @@ async def roll_out(
     select: Select,
     request: SampleRequest,
     *,
-    greedy: bool = False,
+    needs: frozenset[str] = frozenset(),
 ) -> tuple[Rollout, Rollout, Account]:
     """Sample until `len(request.prompt_keys)` prompts are kept, or the selection's rounds are used up.
 
     Args:
         request: the first round's request with its prompts still empty; prompt_keys are the places of the step.
-        greedy: sample the greedy response to each prompt as well, in the same batch, for its reward.
+        needs: the objective's. "greedy": sample the greedy response to each prompt as well, in the same batch, for its
+            reward. "demonstration": take the responses from the task instead; nothing is sampled, nothing paid for.
 
     Returns:
         The rollout to train on, the first round as sampled (the same prompts for every algorithm), and the account.
@@ -145,9 +147,11 @@ async def roll_out(
         keys = [round_ * wanted + place for place in range(missing)]
         prompts = [backbone.encode(problem.prompt) for problem in problems]
         asked = replace(request, prompts=prompts, prompt_keys=keys)
-        samples, *rest = await engine.sample_all(
-            [asked, *([replace(asked, group_size=1, greedy=True)] if greedy else [])]
-        )
+        if "demonstration" in needs:
+            samples, *rest = [demonstrated(backbone, task, problems, asked)]
+        else:
+            greedy = [replace(asked, group_size=1, greedy=True)] if "greedy" in needs else []
+            samples, *rest = await engine.sample_all([asked, *greedy])
         sampled = score_samples(backbone, task, problems, prompts, samples)
         beside = 0
         for extra in rest:
@@ -158,7 +162,38 @@ async def roll_out(
         kept.append(sampled.keep(select(sampled.usable_accuracy_PG)))
         account = account.add(sampled, kept[-1], beside)
     assert first is not None
+    if "demonstration" in needs:
+        account = replace(account, tokens_sampled=0, tokens_discarded=0)
     return Rollout.cat(kept), first, account
+
+
+def demonstrated(backbone: Backbone, task: Task, problems: Sequence[Problem], request: SampleRequest) -> Samples:
+    """The task's demonstrations in the place of samples: `group_size` of each problem, drawn by the request's counters.
+
+    Their log-probs are 0, as whoever wrote them gave them probability 1. One that is too long is cut.
+    """
+    rows: list[list[int]] = []
+    for problem, key in zip(problems, request.prompt_keys, strict=True):
+        for place in range(request.group_size):
+            rng = Random(noise.derive(request.seed, "demonstration", request.step, key, place))
+            rows.append(backbone.encode_response(task.demonstration(problem, rng, clean=True)))
+    finished_N = torch.tensor([len(row) <= request.max_new_tokens for row in rows], device=backbone.device)
+    response_NT, mask_NT = pad_right([row[: request.max_new_tokens] for row in rows], backbone.device)
+    return Samples(response_NT, mask_NT, torch.zeros(mask_NT.shape, device=backbone.device), finished_N)
+
+
+def pad_right(rows: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor]:
+    """Token lists as one int64 tensor [N, T], 0 on the right, and the bool mask of what is real."""
+    length_N = torch.tensor([len(row) for row in rows])
+    mask_NT = torch.arange(int(length_N.max())) < length_N[:, None]
+    token_NT = torch.zeros(mask_NT.shape, dtype=torch.int64)
+    token_NT[mask_NT] = torch.tensor([token for row in rows for token in row])
+    return token_NT.to(device), mask_NT.to(device)
+
+
+def check_demonstrations(task: Task) -> None:
+    """Raise `UserError` if a task has no demonstrations to imitate."""
+    task.demonstration(task.problem("train", 0), Random(0))
 
 
 def draw(task: Task, seed: int, step: int, round_: int, count: int) -> list[Problem]:

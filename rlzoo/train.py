@@ -20,10 +20,13 @@ from rlzoo.errors import UserError
 from rlzoo.evaluate import evaluate, response_metrics
 from rlzoo.fleet import Fleet
 from rlzoo.learner import NotFinite
-from rlzoo.rollout import check_prompts, roll_out
+from rlzoo.rollout import check_demonstrations, check_prompts, roll_out
 from rlzoo.run import Run
 from rlzoo.sampler import SampleRequest
 from rlzoo.tasks import Task, load_task
+
+OF_THE_SAMPLER = ("entropy", "kl_old")
+"""Metrics that estimate something of the policy that sampled; demonstrations were not sampled."""
 
 OnRecord = Callable[[str, dict[str, Any]], None]
 
@@ -71,6 +74,8 @@ def train_fleet(
         if len({repr(getattr(config, section)) for config in configs}) > 1:
             raise UserError(f"the runs of a fleet share one {section}, but these differ in it: train them one by one")
     task = task or load_task(first.task)
+    if any("demonstration" in config.objective.needs for config in configs):
+        check_demonstrations(task)
     made = {name: Run.create(config, folder, resume, name, on_record) for name, (config, folder) in runs.items()}
     backbone = backbone or Backbone.load(first.backbone)
     for run in made.values():
@@ -123,9 +128,7 @@ async def train_step(run: Run, backbone: Backbone, task: Task, engine: Engine) -
         prompt_keys=range(train.prompts_per_step),
         temperature=train.temperature,
     )
-    rollout, first, account = await roll_out(
-        engine, backbone, task, objective.select, request, greedy="greedy" in objective.needs
-    )
+    rollout, first, account = await roll_out(engine, backbone, task, objective.select, request, needs=objective.needs)
     assigned = await assign_credit(
         engine,
         objective,
@@ -136,6 +139,7 @@ async def train_step(run: Run, backbone: Backbone, task: Task, engine: Engine) -
         temperature=train.temperature,
         recompute=train.old_logp == "recompute",
     )
+    sampled = "demonstration" not in objective.needs
     made: list[Updated] = []
     metrics: list[dict[str, float]] = []
     gap = math.nan
@@ -143,7 +147,7 @@ async def train_step(run: Run, backbone: Backbone, task: Task, engine: Engine) -
         objective, assigned, seed=config.seed, step=run.step, epochs=train.epochs, count=train.minibatches
     ):
         updated = await engine.update(UpdateRequest(learner, objective, tokens, batch, train.temperature))
-        if not made:  # before the first update the policy is the sampler: any difference is arithmetic
+        if not made and sampled:  # before the first update the policy is the sampler: any difference is arithmetic
             gap = largest_gap(updated.policy.logp_BT, batch.old_logp_BT, batch.mask_BT)
         made.append(updated)
         metrics.append(update_metrics(objective, updated.policy, batch))
@@ -154,6 +158,7 @@ async def train_step(run: Run, backbone: Backbone, task: Task, engine: Engine) -
             **assigned.metrics,
             **over_updates(metrics),
             **response_metrics(first),  # of the prompts every algorithm saw, before any selection
+            **({} if sampled else dict.fromkeys(OF_THE_SAMPLER, math.nan)),
             "gradient_norm": sum(u.gradient_norm for u in made) / len(made) if made else math.nan,
             "learning_rate": rate,
             "rounds": account.rounds,

@@ -2,6 +2,7 @@
 
     loss = - sum_t log p(y_t | x, y_<t) / number of response tokens      x a prompt, y a demonstration and its end
 
+This is the objective SFT's loss, on all parameters instead of an adapter.
 The demonstrations mix good and bad styles, so that the model is right in some of its samples and reinforcement learning
 has something to find. Every step draws new train-split problems; the test split is never seen.
 """
@@ -20,17 +21,17 @@ from typing import Any, Literal
 import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 from transformers import GenerationConfig, PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 from transformers.utils import logging as transformers_logging
 
+from objectives import PolicyOutput, TokenBatch
+from objectives.sft import SFT
 from rlzoo.backbone import Backbone, BackboneConfig
 from rlzoo.char_tokenizer import char_tokenizer
 from rlzoo.errors import UserError
 from rlzoo.tasks import ProceduralTask, load_task
 from rlzoo.warmstart_report import card, sample_report
 
-IGNORED = -100  # the label that cross_entropy leaves out
 PIECES = 4  # of a batch, by length
 CARD = "README.md"
 PRECISIONS: tuple[Literal["nf4", "fp32"], ...] = ("nf4", "fp32")
@@ -116,32 +117,34 @@ def training_examples(
 
 
 def padded(examples: list[Example], pad_id: int) -> tuple[Tensor, Tensor]:
-    """Tokens [B, T] and labels [B, T], padded on the right; labels are IGNORED on prompts and padding."""
+    """Tokens [B, T], padded on the right, and the mask [B, T] of the responses."""
     length = max(len(prompt) + len(response) for prompt, response in examples)
     tokens_BT = torch.full((len(examples), length), pad_id)
-    labels_BT = torch.full((len(examples), length), IGNORED)
+    mask_BT = torch.zeros((len(examples), length), dtype=torch.bool)
     for row, (prompt, response) in enumerate(examples):
         end = len(prompt) + len(response)
         tokens_BT[row, :end] = torch.tensor(prompt + response)
-        labels_BT[row, len(prompt) : end] = torch.tensor(response)
-    return tokens_BT, labels_BT
+        mask_BT[row, len(prompt) : end] = True
+    return tokens_BT, mask_BT
 
 
 def backward(model: Qwen2ForCausalLM, examples: list[Example], pad_id: int) -> float:
     """Add the gradient of the step's loss, in pieces of rows of similar length, so that little of it is padding."""
     examples = sorted(examples, key=lambda example: len(example[0]) + len(example[1]))
-    total = sum(len(response) for _, response in examples)
-    rows = math.ceil(len(examples) / PIECES)
+    tokens_BT, mask_BT = padded(examples, pad_id)
+    nothing_BT = torch.zeros(mask_BT[:, 1:].shape)
+    batch = TokenBatch(mask_BT[:, 1:], SFT.aggregate(mask_BT[:, 1:]), mask_BT[:, 1:].float(), nothing_BT)
+    pieces = math.ceil(len(examples) / PIECES)
     value = 0.0
-    for start in range(0, len(examples), rows):
-        tokens_BT, labels_BT = padded(examples[start : start + rows], pad_id)
+    for start in range(0, len(examples), pieces):
+        rows = slice(start, min(start + pieces, len(examples)))
+        width = sum(map(len, examples[rows.stop - 1]))
         # The padding is on the right, where a causal model never looks: no attention mask is needed.
-        logits_BTV = model(input_ids=tokens_BT[:, :-1]).logits
-        loss = cross_entropy(
-            logits_BTV.flatten(0, 1), labels_BT[:, 1:].flatten(), ignore_index=IGNORED, reduction="sum"
-        )
-        (loss / total).backward()
-        value += loss.item() / total
+        logp_BTV = model(input_ids=tokens_BT[rows, : width - 1]).logits.log_softmax(dim=2)
+        logp_BT = logp_BTV.gather(2, tokens_BT[rows, 1:width, None]).squeeze(2)
+        loss = SFT.loss(PolicyOutput(logp_BT), batch.rows((rows, slice(0, width - 1))))
+        loss.backward()
+        value += loss.item()
     return value
 
 

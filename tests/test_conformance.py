@@ -219,7 +219,7 @@ def check_json_round_trip(objective: Objective) -> None:
 
 def check_needs_are_honoured(objective: Objective) -> None:
     """What is asked for and missing is an error that names it; what is not asked for is not looked at."""
-    assert objective.needs <= {"group", "greedy", "value", "ref_logp", "entropy"}
+    assert objective.needs <= {"group", "greedy", "demonstration", "value", "ref_logp", "entropy"}
     out, batch = zoo.step(objective, zoo.world())
     in_loss = frozenset[str]().union(
         *(part.needs for part in (objective.kl, objective.value, objective.entropy) if part)

@@ -13,7 +13,7 @@ from objectives.parts.regularize import (
     PlainValueLoss,
     ValueLoss,
 )
-from objectives.parts.surrogate import Clip, ClippedWeight, Linear, SoftGate, Surrogate
+from objectives.parts.surrogate import Clip, ClippedWeight, Linear, Log, SoftGate, Surrogate
 
 __all__ = [
     "K1",
@@ -28,6 +28,7 @@ __all__ = [
     "Entropy",
     "EntropyBonus",
     "Linear",
+    "Log",
     "NoRatio",
     "PlainValueLoss",
     "Ratio",

@@ -4,6 +4,7 @@ linear            r A
 clip              min(r A, clip(r, 1 - low, 1 + high) A)          PPO, 1707.06347, equation 7
 clipped_weight    sg(clip(r, floor, cap)) A log pi                CISPO, MiniMax-M1 2506.13585
 soft_gate         4 / tau sigmoid(tau (r - 1)) A                  SAPO, 2511.20347
+log               log(r) A                                        maximum likelihood
 """
 
 from __future__ import annotations
@@ -108,3 +109,16 @@ class SoftGate(Surrogate, kind="soft_gate"):
     def __call__(self, log_ratio_BT: Tensor, advantage_BT: Tensor) -> Tensor:
         tau_BT = torch.full_like(advantage_BT, self.negative).masked_fill(advantage_BT > 0, self.positive)
         return torch.sigmoid(tau_BT * (ratio(log_ratio_BT) - 1)) * 4 / tau_BT * advantage_BT
+
+
+class Log(Surrogate, kind="log"):
+    """log(r) A: the gradient is A grad log pi whatever the ratio.
+
+    Where the old log-prob is 0 (a demonstration, which its author gave probability 1) it is A log pi, the
+    log-likelihood. At other ratios it is the policy gradient without a correction for them.
+    """
+
+    clips: ClassVar[bool] = True
+
+    def __call__(self, log_ratio_BT: Tensor, advantage_BT: Tensor) -> Tensor:
+        return log_ratio_BT * advantage_BT

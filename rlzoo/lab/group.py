@@ -17,6 +17,9 @@ from advantages import Credit, ShapeContext, at_last_token, shape_reward
 from objectives import Objective, PolicyOutput, TokenBatch
 from rlzoo.lab.situation import Situation
 
+SUPPLIED = frozenset({"group", "greedy", "value", "ref_logp", "entropy"})
+"""What an objective may need here. The laboratory's responses are its policy's own."""
+
 
 @dataclass(frozen=True)
 class Inputs:

@@ -13,8 +13,10 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from random import Random
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+from rlzoo.errors import UserError
 from rlzoo.tasks.rewards import RewardFunction
 
 if TYPE_CHECKING:
@@ -81,6 +83,20 @@ class Task(ABC):
     @abstractmethod
     def grade(self, problem: Problem, completion: str) -> float:
         """The task's own verdict on one completion: 0 or 1, or a fraction for graded data."""
+
+    def demonstration(self, problem: Problem, rng: Random, clean: bool = False) -> str:
+        """A response to imitate, drawn by `rng` where there are several.
+
+        Args:
+            clean: only one that shows how it is done; without it, bad ones too where the task has some.
+
+        Raises:
+            UserError: this kind of task has none.
+        """
+        raise UserError(
+            f"task {self.name!r} has no demonstrations to imitate: name a procedural task such as 'sort', or data "
+            "with a column of them (task.demonstration_column)"
+        )
 
     @property
     def label(self) -> str:

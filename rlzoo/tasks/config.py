@@ -28,6 +28,8 @@ class TaskConfig(BaseModel):
     """Column with the prompt, text or chat messages; None: `prompt`."""
     answer_column: str | None = None
     """Column with the right answer; None: `answer`."""
+    demonstration_column: str | None = None
+    """Column with a response to imitate, for objectives that learn from demonstrations."""
     system: str | None = None
     """System message put before every prompt; makes a text prompt a chat."""
     chat: bool | None = None

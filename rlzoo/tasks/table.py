@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from hashlib import blake2b
+from random import Random
 from typing import Any, Protocol
 
 from rlzoo.errors import UserError, nearest
@@ -13,7 +14,7 @@ from rlzoo.tasks.answers import matches
 from rlzoo.tasks.base import Problem, Prompt, Split, Task
 from rlzoo.tasks.config import TaskConfig
 
-TABLE_FIELDS = frozenset({"prompt_column", "answer_column", "system", "chat"})
+TABLE_FIELDS = frozenset({"prompt_column", "answer_column", "demonstration_column", "system", "chat"})
 
 
 class Rows(Protocol):
@@ -33,6 +34,7 @@ class TableTask(Task):
         self._rows: dict[Split, Rows] = {"train": train, "test": test}
         self._prompt_column = config.prompt_column or "prompt"
         self._answer_column = config.answer_column or "answer"
+        self._demonstration_column = config.demonstration_column
         self._answer_needed = config.accuracy is None or config.answer_column is not None
         self._chat, self._system = chat_settings(config)
         for split, rows in self._rows.items():
@@ -54,11 +56,18 @@ class TableTask(Task):
         row = dict(self._rows[split][index])
         where = f"task {self.name!r}, {split} row {index}"
         prompt = as_prompt(column(row, self._prompt_column, "prompt_column", where), self._chat, self._system, where)
+        if self._demonstration_column is not None and split == "train":
+            column(row, self._demonstration_column, "demonstration_column", where)
         columns = {name: value for name, value in row.items() if name != self._prompt_column}
         if not self._answer_needed and self._answer_column not in row:
             return Problem(prompt, "", columns)
         answer = column(row, self._answer_column, "answer_column", where)
         return Problem(prompt, str(answer), columns)
+
+    def demonstration(self, problem: Problem, rng: Random, clean: bool = False) -> str:
+        if self._demonstration_column is None:
+            return super().demonstration(problem, rng, clean)
+        return str(problem.columns[self._demonstration_column])
 
     def grade(self, problem: Problem, completion: str) -> float:
         return float(matches(completion, problem.answer))

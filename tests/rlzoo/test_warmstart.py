@@ -9,15 +9,16 @@ from random import Random
 import pytest
 import torch
 from pydantic import ValidationError
+from torch.nn.functional import cross_entropy
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from objectives import PolicyOutput, TokenBatch, get
 from rlzoo.backbone import SHIPPED
 from rlzoo.char_tokenizer import CHARACTERS, char_tokenizer
 from rlzoo.errors import UserError
 from rlzoo.tasks import ProceduralTask, load_task, task_kinds
 from rlzoo.tasks.procedural import split_of
 from rlzoo.warmstart import (
-    IGNORED,
     WarmstartConfig,
     backward,
     build_model,
@@ -65,10 +66,10 @@ def test_tokenizer_reads_every_character_and_reads_it_back(tmp_path: Path) -> No
     assert (tokenizer.pad_token_id, tokenizer.eos_token_id, len(tokenizer)) == (0, 1, len(CHARACTERS) + 3)
 
 
-def test_labels_are_the_response_with_its_end() -> None:
-    tokens_BT, labels_BT = padded([([5, 6], [7, 1]), ([5], [8, 9, 9, 1])], pad_id=0)
+def test_what_is_learned_is_the_response_with_its_end() -> None:
+    tokens_BT, mask_BT = padded([([5, 6], [7, 1]), ([5], [8, 9, 9, 1])], pad_id=0)
     assert tokens_BT.tolist() == [[5, 6, 7, 1, 0], [5, 8, 9, 9, 1]]
-    assert labels_BT.tolist() == [[IGNORED, IGNORED, 7, 1, IGNORED], [IGNORED, 8, 9, 9, 1]]
+    assert mask_BT.tolist() == [[False, False, True, True, False], [False, True, True, True, True]]
 
 
 def test_examples_are_demonstrations_of_the_train_split() -> None:
@@ -117,6 +118,23 @@ def test_the_gradient_is_that_of_the_mean_over_response_tokens() -> None:
     assert value == pytest.approx(loss.item(), rel=1e-5)
     for name, parameter in model.named_parameters():
         torch.testing.assert_close(pieces[name], parameter.grad, atol=1e-6, rtol=1e-4)
+
+
+def test_the_loss_is_the_objectives_and_cross_entropy() -> None:
+    """One and the same: cross-entropy per response token, and the registered objective on the whole step at once."""
+    tokenizer = char_tokenizer(SMALL.context_length)
+    model = build_model(SMALL, tokenizer)
+    examples = training_examples(SMALL, tasks(), tokenizer, step=11)
+    value = backward(model, examples, pad_id=0)
+    tokens_BT, mask_BT = padded(examples, 0)
+    logits_BTV = model(input_ids=tokens_BT[:, :-1]).logits
+    labels_BT = torch.where(mask_BT, tokens_BT, -100)[:, 1:]
+    assert value == pytest.approx(cross_entropy(logits_BTV.flatten(0, 1), labels_BT.flatten()).item(), rel=1e-5)
+    mask_BT, sft = mask_BT[:, 1:], get("sft")
+    logp_BT = logits_BTV.log_softmax(dim=2).gather(2, tokens_BT[:, 1:, None]).squeeze(2)
+    credit = sft.advantage(torch.zeros(mask_BT.shape), mask_BT, torch.zeros(len(mask_BT), dtype=torch.long))
+    batch = TokenBatch(mask_BT, sft.aggregate(mask_BT), credit.advantage_NT, torch.zeros(mask_BT.shape))
+    assert value == pytest.approx(sft.loss(PolicyOutput(logp_BT), batch).item(), rel=1e-5)
 
 
 def test_learning_rate() -> None:

@@ -26,6 +26,12 @@ def test_lab_prints_a_table() -> None:
     assert "1.0000" in result.stdout  # REINFORCE's cosine
 
 
+def test_what_the_laboratory_has_not_is_refused() -> None:
+    result = rlzoo("lab", "grpo", "sft")
+    assert result.exit_code == BAD_INPUT
+    assert "sft needs demonstration, which the laboratory has not: leave it out" in result.output
+
+
 def test_lab_fits_a_narrow_terminal_and_says_what_was_sampled() -> None:
     arguments = ["lab", "ppo", "dapo", "--updates", "3", "--groups", "60"]
     result = CliRunner().invoke(app, arguments, env={"COLUMNS": "80"})

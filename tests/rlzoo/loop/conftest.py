@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -32,6 +33,10 @@ class EvenTask(Task):
 
     def problem(self, split: str, index: int) -> Problem:
         return Problem(f"{split[0]}{index % 997}=", "", {"index": index})
+
+    def demonstration(self, problem: Problem, rng: Random, clean: bool = False) -> str:
+        """`0` and two letters: right."""
+        return "0" + "".join(rng.choices("xyz", k=2))
 
     def grade(self, problem: Problem, completion: str) -> float:
         return float(completion[:1] != "" and ord(completion[0]) % 2 == 0)
