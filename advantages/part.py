@@ -8,7 +8,7 @@ family is expected: `"token"`, `{"kind": "clip", "high": 0.28}`, or the value `C
 from __future__ import annotations
 
 import re
-from typing import Any, ClassVar, Self, cast
+from typing import Any, ClassVar, Self, cast, get_args
 
 from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, model_validator
 from pydantic_core import CoreSchema, core_schema
@@ -42,17 +42,17 @@ class Part(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _none_by_name(cls, fields: Any) -> Any:
-        """Read "none" as None in fields whose default is None, so that text can switch them off."""
+        """Read "none" as None in fields that may be None, so that text can switch them off."""
         if not isinstance(fields, dict):
             return fields
-        switchable = {name for name, field in cls.model_fields.items() if field.default is None}
+        switchable = {name for name, field in cls.model_fields.items() if type(None) in get_args(field.annotation)}
         given = cast("dict[str, Any]", fields)
         return {name: None if value == "none" and name in switchable else value for name, value in given.items()}
 
     @property
     def needs(self) -> frozenset[str]:
         """What the trainer must supply beyond log-probs: a subset of group, greedy, demonstration, value, ref_logp,
-        entropy."""
+        sampler_logp, entropy."""
         return frozenset()
 
     @classmethod

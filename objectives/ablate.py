@@ -13,7 +13,7 @@ from typing import Any, TypeVar, cast
 
 from advantages import Advantage, Part, Select, Shape
 from advantages.names import nearest
-from objectives.parts import KL, Aggregate, Entropy, Ratio, Surrogate, ValueLoss
+from objectives.parts import KL, Aggregate, Correction, Entropy, Ratio, Surrogate, Tokens, ValueLoss
 
 T = TypeVar("T")
 
@@ -23,6 +23,8 @@ FAMILIES: dict[str, type[Part]] = {
     "advantage": Advantage,
     "ratio": Ratio,
     "surrogate": Surrogate,
+    "tokens": Tokens,
+    "correction": Correction,
     "aggregate": Aggregate,
     "kl": KL,
     "value": ValueLoss,

@@ -10,6 +10,8 @@ the mask, each with the same weight.
     kl_old   mean of rho - 1 - log rho with the token's own rho = pi / old, at tokens drawn from old: KL(old || pi)
     kl_ref   mean of exp(-D) - 1 + D, D = log pi - log ref: KL(pi || ref) while the tokens are pi's own
     entropy  mean of -log old at the sampled tokens: estimates the entropy of the sampling policy
+    correction_mean     of the weights that correct for the sampler's mismatch
+    correction_capped   share of the tokens whose such weight is above its cap
     explained_variance  1 - Var(R - V) / Var(R) with the current critic's V
 """
 
@@ -35,10 +37,10 @@ def update_metrics(objective: Objective, policy: PolicyOutput, batch: TokenBatch
     mask = batch.mask_BT
     if not bool(mask.any()):
         return dict.fromkeys(UPDATE_KEYS, math.nan)
-    log_ratio = objective.log_ratio(policy, batch)[mask]
-    low, high = _clipped(objective, log_ratio, batch.advantage_BT[mask])
+    log_ratio_BT = objective.log_ratio(policy, batch)
+    low, high = _clipped(objective, log_ratio_BT, batch)
     token_log_ratio = (policy.logp_BT - batch.old_logp_BT)[mask]
-    r = ratio(log_ratio)
+    r = ratio(log_ratio_BT[mask])
     nan = torch.full((), math.nan, device=r.device, dtype=r.dtype)
     kl_ref, explained = nan, nan
     if batch.ref_logp_BT is not None:
@@ -48,24 +50,35 @@ def update_metrics(objective: Objective, policy: PolicyOutput, batch: TokenBatch
     values = [
         *(objective.loss(policy, batch), low, high, low + high, r.mean(), r.amin(), r.amax(), r.std(correction=0)),
         *(r.sum().square() / (r.numel() * r.square().sum()), (torch.expm1(token_log_ratio) - token_log_ratio).mean()),
-        *(kl_ref, -batch.old_logp_BT[mask].mean(), explained),
+        *(kl_ref, -batch.old_logp_BT[mask].mean(), explained, *(_corrections(objective, batch) or (nan, nan))),
     ]
     return _named(UPDATE_KEYS, [x.to(r.dtype) for x in values])
 
 
 UPDATE_KEYS = (
     *("loss", "clip_low", "clip_high", "clip_fraction", "ratio_mean", "ratio_min", "ratio_max", "ratio_std"),
-    *("ess", "kl_old", "kl_ref", "entropy", "explained_variance"),
+    *("ess", "kl_old", "kl_ref", "entropy", "explained_variance", "correction_mean", "correction_capped"),
 )
 
 
-def _clipped(objective: Objective, log_ratio: Tensor, advantage: Tensor) -> tuple[Tensor, Tensor]:
+def _clipped(objective: Objective, log_ratio_BT: Tensor, batch: TokenBatch) -> tuple[Tensor, Tensor]:
     """Shares of tokens without a surrogate gradient, below and above ratio 1."""
     with torch.enable_grad():
-        leaf = log_ratio.detach().requires_grad_()
-        (gradient,) = torch.autograd.grad(objective.surrogate(leaf, advantage).sum(), leaf)
-    dead = (gradient == 0) & (advantage != 0)
+        leaf = log_ratio_BT.detach().requires_grad_()
+        (gradient_BT,) = torch.autograd.grad(objective.gain(leaf, batch)[batch.mask_BT].sum(), leaf)
+    log_ratio, advantage = log_ratio_BT[batch.mask_BT], batch.advantage_BT[batch.mask_BT]
+    dead = (gradient_BT[batch.mask_BT] == 0) & (advantage != 0)
     return (dead & (log_ratio < 0)).to(log_ratio.dtype).mean(), (dead & (log_ratio > 0)).to(log_ratio.dtype).mean()
+
+
+def _corrections(objective: Objective, batch: TokenBatch) -> tuple[Tensor, Tensor] | None:
+    """Mean weight, and share of the tokens whose weight is not the full importance weight."""
+    if objective.correction is None or batch.sampler_logp_BT is None:
+        return None
+    given = batch.old_logp_BT, batch.sampler_logp_BT, batch.mask_BT
+    weight = objective.correction(*given)[batch.mask_BT]
+    full = ratio(objective.correction.log_weight(*given))[batch.mask_BT]
+    return weight.mean(), (weight != full).to(weight.dtype).mean()
 
 
 def _explained_variance(value: Tensor, target: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
 """An algorithm is a row of parts; an ablation is one changed cell.
 
-    loss = sum_t weight_t * ( -surrogate(log_ratio_t, A_t) + kl_t + value_t + entropy_t )
+    loss = sum_t weight_t * ( -correction_t surrogate(log_ratio_t, A_t) + kl_t + value_t + entropy_t )
 
 The columns stand in the order of execution: everything before `ratio` runs without gradient (package `advantages`).
 """
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from advantages import Advantage, All, Part, Select, Shape
 from objectives.ablate import FAMILIES, apply, join, spell_out
-from objectives.parts import KL, Aggregate, Entropy, NoRatio, Ratio, Surrogate, ValueLoss
+from objectives.parts import KL, Aggregate, Correction, Entropy, NoRatio, Ratio, Surrogate, Tokens, ValueLoss
 from objectives.types import PolicyOutput, TokenBatch
 
 
@@ -36,6 +36,8 @@ class Objective(BaseModel):
     advantage: Advantage
     ratio: Ratio
     surrogate: Surrogate
+    tokens: Tokens | None = None
+    correction: Correction | None = None
     aggregate: Aggregate
     kl: KL | None = None
     value: ValueLoss | None = None
@@ -50,7 +52,7 @@ class Objective(BaseModel):
             return ()
         return cast("object", value) if isinstance(value, list | tuple) else (value,)
 
-    @field_validator("kl", "value", "entropy", mode="before")
+    @field_validator("tokens", "correction", "kl", "value", "entropy", mode="before")
     @classmethod
     def _none_by_name(cls, value: object) -> object:
         return None if value == "none" else value
@@ -77,6 +79,11 @@ class Objective(BaseModel):
                 f"{self.name}: advantage {self.advantage.kind!r} looks at no reward, so shape does nothing: set "
                 "shape='none'"
             )
+        if isinstance(self.ratio, NoRatio) and self.tokens is not None and self.tokens.clips:
+            raise ValueError(
+                f"{self.name}: with ratio 'none' every ratio is 1 and tokens {self.tokens.kind!r} is inert: "
+                "set tokens='none', or ratio='token'"
+            )
         kinds = [part.kind for part in self.shape]
         if len(set(kinds)) < len(kinds):
             raise ValueError(f"{self.name}: shape has a part twice ({' + '.join(kinds)}): keep one of each kind")
@@ -89,8 +96,7 @@ class Objective(BaseModel):
 
     @property
     def needs(self) -> frozenset[str]:
-        """What the trainer must supply: the union of the parts' needs (group, greedy, demonstration, value, ref_logp,
-        entropy)."""
+        """What the trainer must supply: the union of the parts' needs; `Part.needs` names them all."""
         return frozenset[str]().union(*(part.needs for part in self.parts))
 
     def row(self) -> dict[str, str]:
@@ -129,7 +135,8 @@ class Objective(BaseModel):
     def at_ratio_one(self) -> Objective:
         """The row that this one is when every ratio is 1 (one update per rollout), under the name "at ratio one".
 
-        There the ratio's level is inert, and so is a surrogate whose slope is the advantage, and a value clip.
+        There the ratio's level is inert, and so is a surrogate whose slope is the advantage, a treatment of single
+        tokens that leaves it so, and a value clip.
         Two rows that are equal here are one algorithm under such a schedule.
         """
         at_one, advantage = torch.zeros(2, 1, requires_grad=True), torch.tensor([[1.0], [-1.0]])
@@ -137,6 +144,10 @@ class Objective(BaseModel):
         changes: dict[str, Any] = {"name": "at ratio one"}
         if torch.equal(slope, advantage):
             changes |= {"ratio": "none", "surrogate": "linear"}
+        if self.tokens is not None:
+            treated = self.tokens(at_one.exp() * advantage, at_one, torch.ones_like(advantage, dtype=torch.bool))
+            (slope,) = torch.autograd.grad(treated.sum(), at_one, materialize_grads=True)
+            changes |= {"tokens": "none"} if torch.equal(slope, advantage) else {}
         if self.value is not None and "range" in type(self.value).model_fields:
             changes["value"] = {"kind": "plain", "coef": self.value.coef}
         return self.but(**changes)
@@ -146,6 +157,19 @@ class Objective(BaseModel):
         logp_BT, old_logp_BT = self._inside(policy, "logp_BT", batch), self._inside(batch, "old_logp_BT", batch)
         return self.ratio(logp_BT, old_logp_BT, batch.mask_BT)
 
+    def choose(self, old_logp_BT: Tensor, advantage_BT: Tensor, mask_BT: Tensor) -> Tensor | None:
+        """The tokens that are treated apart, [B, T] bool; None without a part that does. Like `aggregate`, to be called
+        once for the WHOLE optimizer step and then sliced."""
+        return None if self.tokens is None else self.tokens.choose(old_logp_BT, advantage_BT, mask_BT)
+
+    def gain(self, log_ratio_BT: Tensor, batch: TokenBatch) -> Tensor:
+        """What each token asks to be maximized, [B, T], before any correction: the surrogate, with the tokens that are
+        treated apart."""
+        gain_BT = self.surrogate.in_rows(log_ratio_BT, self._inside(batch, "advantage_BT", batch), batch.mask_BT)
+        if self.tokens is None:
+            return gain_BT
+        return self.tokens(gain_BT, log_ratio_BT, self._inside(batch, "chosen_BT", batch))
+
     def terms(self, policy: PolicyOutput, batch: TokenBatch) -> dict[str, Tensor]:
         """The weighted sums that make up the loss: `surrogate` (negated) and the costs that the row has.
 
@@ -154,7 +178,12 @@ class Objective(BaseModel):
         """
         log_ratio_BT = self.log_ratio(policy, batch)
         logp_BT = self._inside(policy, "logp_BT", batch)
-        terms_BT = {"surrogate": -self.surrogate(log_ratio_BT, self._inside(batch, "advantage_BT", batch))}
+        gain_BT = self.gain(log_ratio_BT, batch)
+        if self.correction is not None:
+            old_logp_BT = self._inside(batch, "old_logp_BT", batch)
+            sampler_logp_BT = self._inside(batch, "sampler_logp_BT", batch)
+            gain_BT = gain_BT * self.correction(old_logp_BT, sampler_logp_BT, batch.mask_BT)
+        terms_BT = {"surrogate": -gain_BT}
         if self.kl is not None:
             ref_logp_BT, weight_BT = self._inside(batch, "ref_logp_BT", batch), self.kl.weight(logp_BT, log_ratio_BT)
             weighted = () if weight_BT is None else (weight_BT,)
@@ -179,4 +208,4 @@ class Objective(BaseModel):
             raise ValueError(f"{self.name} needs {type(record).__name__}.{field}, which is None")
         if x.shape != batch.mask_BT.shape:
             raise ValueError(f"{field} has shape {tuple(x.shape)}, mask_BT has {tuple(batch.mask_BT.shape)}")
-        return torch.where(batch.mask_BT, x, 0)
+        return torch.where(batch.mask_BT, x, torch.zeros((), dtype=x.dtype, device=x.device))

@@ -41,9 +41,12 @@ class TokenBatch:
         advantage_BT: credit of each token.
         old_logp_BT: log-probs under the policy that sampled the tokens.
         ref_logp_BT, old_value_BT, return_BT: reference log-probs, the critic's values at sampling time, its targets.
+        sampler_logp_BT: log-probs that the sampler itself gave, where old_logp_BT is the trainer's own account of them.
+        chosen_BT: bool, true at tokens that are treated apart, made by `Objective.choose` for the whole step like the
+            weights; None unless the objective has a part in its column "tokens".
 
     Raises:
-        ValueError: shapes differ, the mask is not bool, or something carries a gradient.
+        ValueError: shapes differ, mask or choice is not bool, or something carries a gradient.
     """
 
     mask_BT: Tensor
@@ -53,10 +56,13 @@ class TokenBatch:
     ref_logp_BT: Tensor | None = None
     old_value_BT: Tensor | None = None
     return_BT: Tensor | None = None
+    sampler_logp_BT: Tensor | None = None
+    chosen_BT: Tensor | None = None
 
     def __post_init__(self) -> None:
-        if self.mask_BT.dtype != torch.bool:
-            raise ValueError(f"mask_BT must be bool, got {self.mask_BT.dtype}")
+        for name, flag in (("mask_BT", self.mask_BT), ("chosen_BT", self.chosen_BT)):
+            if flag is not None and flag.dtype != torch.bool:
+                raise ValueError(f"{name} must be bool, got {flag.dtype}")
         for name, x in _tensors(self).items():
             if x.shape != self.mask_BT.shape:
                 raise ValueError(f"{name} has shape {tuple(x.shape)}, mask_BT has {tuple(self.mask_BT.shape)}")

@@ -169,6 +169,11 @@ class RunConfig(SharedConfig):
                 f"train.old_logp = 'recompute', but {self.objective.name} learns from demonstrations, which no policy "
                 "here has sampled: leave it out"
             )
+        if "sampler_logp" in needs and train.old_logp == "sampler":
+            raise ValueError(
+                f"{self.objective.name} weighs the sampler's log-probs against the trainer's own, but train.old_logp = "
+                "'sampler' takes the one for the other and every weight is 1: set train.old_logp = 'recompute'"
+            )
         if train.critic is not None and "value" not in needs:
             raise ValueError(f"train.critic = {train.critic!r}, but {self.objective.name} has no critic: leave it out")
         return self

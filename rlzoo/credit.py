@@ -119,5 +119,7 @@ def minibatches(
                 None if assigned.ref_logp_NT is None else assigned.ref_logp_NT[rows],
                 None if assigned.old_value_NT is None else assigned.old_value_NT[rows],
                 None if credit.return_NT is None else credit.return_NT[rows],
+                rollout.logp_NT[rows] if "sampler_logp" in objective.needs else None,
+                objective.choose(assigned.old_logp_NT[rows], credit.advantage_NT[rows], mask_BT),
             )
             yield rollout.tokens.rows(rows, trim=False), batch

@@ -148,7 +148,8 @@ def check_all_masked_is_silent(objective: Objective) -> None:
 def check_exact_policy_gradient(objective: Objective) -> None:
     """At ratio 1, with the return as advantage, the expected surrogate gradient is that of J = E[reward], exactly.
 
-    The expectation runs over all 15 responses of a tabular policy: each one's weight is its probability.
+    The sampler is the trainer itself, and no token is treated apart. The expectation runs over all 15 responses of a
+    tabular policy: each one's weight is its probability.
     """
     t = zoo.tabular()
     logp_RT, reward_RT = t.logp_RT, t.reward_R[:, None].expand_as(t.mask_RT).contiguous()
@@ -161,6 +162,8 @@ def check_exact_policy_gradient(objective: Objective) -> None:
         ref_logp_BT=logp_RT.detach(),
         old_value_BT=constant_RT,
         return_BT=constant_RT,
+        sampler_logp_BT=logp_RT.detach(),
+        chosen_BT=torch.zeros_like(t.mask_RT),
     )
     surrogate = objective.terms(PolicyOutput(logp_RT, constant_RT, constant_RT), batch)["surrogate"]
     (gradient,) = torch.autograd.grad(surrogate, t.logits_SV)
@@ -168,11 +171,14 @@ def check_exact_policy_gradient(objective: Objective) -> None:
 
 
 def check_ratio_one_is_the_weighted_score(objective: Objective) -> None:
-    """At ratio 1 each token's surrogate gradient is -weight * advantage, also for advantages that differ in a row."""
+    """At ratio 1 each token's surrogate gradient is -weight * advantage, also for advantages that differ in a row.
+
+    Unless the token is treated apart: none is, here.
+    """
     w = zoo.world().on_policy()
     out, batch = zoo.step(objective, w)
     advantage_BT = torch.where(w.mask_NT, torch.linspace(-2, 2, w.mask_NT.numel()).double().view_as(w.logp_NT), 0)
-    batch = dataclasses.replace(batch, advantage_BT=advantage_BT)
+    batch = dataclasses.replace(batch, advantage_BT=advantage_BT, chosen_BT=torch.zeros_like(w.mask_NT))
     (gradient,) = torch.autograd.grad(objective.terms(out, batch)["surrogate"], out.logp_BT)
     torch.testing.assert_close(gradient, -batch.weight_BT * advantage_BT, **CLOSE)
 
@@ -219,10 +225,10 @@ def check_json_round_trip(objective: Objective) -> None:
 
 def check_needs_are_honoured(objective: Objective) -> None:
     """What is asked for and missing is an error that names it; what is not asked for is not looked at."""
-    assert objective.needs <= {"group", "greedy", "demonstration", "value", "ref_logp", "entropy"}
+    assert objective.needs <= {"group", "greedy", "demonstration", "value", "ref_logp", "sampler_logp", "entropy"}
     out, batch = zoo.step(objective, zoo.world())
     in_loss = frozenset[str]().union(
-        *(part.needs for part in (objective.kl, objective.value, objective.entropy) if part)
+        *(part.needs for part in (objective.correction, objective.kl, objective.value, objective.entropy) if part)
     )
     for need in sorted(in_loss):
         for field in zoo.LOSS_FIELDS.get(need, ()):
@@ -293,6 +299,9 @@ def test_registered(name: str, check: Check) -> None:
         "gspo[advantage=gae,value=clipped,kl=k3,kl.straight_through=true,select=mixed]",
         "reinforce[advantage.whiten=true,advantage.ddof=0,ratio=response,surrogate=soft_gate,kl=k2,kl.correction=score]",
         "grpo[advantage=group_others,kl.correction=ratio,kl.bound=0.1]",
+        "grpo[correction=token,tokens=clip_cov,tokens.share=0.1,tokens.low=0.1]",
+        "gspo[correction=sequence,correction.beyond=mask,tokens=kl_cov,tokens.share=0.1]",
+        "ppo[correction=sequence,correction.cap=none,surrogate=geometric_mean]",
     ],
 )
 def test_ablations_with_every_other_part(name: str, check: Check) -> None:

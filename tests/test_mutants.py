@@ -24,14 +24,15 @@ MISFITS = (
     "needs a trained critic: set value=",
     "never uses: set advantage='gae', or value='none'",
     "is inert: set surrogate='linear', or ratio='token'",
+    "is inert: set tokens='none', or ratio='token'",
     "rate does nothing without a target: set target",
     "ddof does nothing without whitening: set whiten=true",
     "greater than or equal to 1",  # all has one round, no more and no fewer
 )
 """The only reasons to refuse a mutant."""
 
-REQUIRED = {"constant": "aggregate.budget=7"}
-"""Kind -> its fields that have no default."""
+REQUIRED = {"constant": "aggregate.budget=7", "clip_cov": "tokens.low=0.1"}
+"""Kind -> fields that have no default, or one that finds nothing in this world."""
 
 INERT = {
     ("dapo", "select.max_rounds=11"): "how often to resample is the sampling loop's business, not the tensors'",
@@ -51,7 +52,7 @@ def mutants(objective: Objective) -> list[str]:
         here = [part for part in objective.parts if isinstance(part, family)]
         kinds = [kind for kind in family.members if kind not in [part.kind for part in here]]
         changes += [f"{column}={kind}" + (f",{REQUIRED[kind]}" if kind in REQUIRED else "") for kind in kinds]
-        if here and column in ("shape", "kl", "value", "entropy"):
+        if here and column in ("shape", "tokens", "correction", "kl", "value", "entropy"):
             changes.append(f"{column}=none")
         for part in here:
             changes += [
@@ -195,6 +196,18 @@ def test_a_single_response_that_keeps_its_reward_is_noticed(preset: str) -> None
         ("grpo[advantage=group_others]", "advantage.eps=0.1"),
         ("grpo[surrogate=soft_gate]", "surrogate.positive=1.5"),
         ("grpo[surrogate=soft_gate]", "surrogate.negative=1.5"),
+        ("grpo[surrogate=geometric_mean]", "surrogate.low=0.1"),
+        ("grpo[surrogate=geometric_mean]", "surrogate.high=0.1"),
+        ("grpo[tokens=clip_cov,tokens.low=0.1]", "tokens.share=0.05"),
+        ("grpo[tokens=clip_cov,tokens.low=0.1]", "tokens.low=0.3"),
+        ("grpo[tokens=clip_cov,tokens.low=0.1]", "tokens.high=0.5"),
+        ("grpo[tokens=kl_cov]", "tokens.share=0.05"),
+        ("grpo[tokens=kl_cov]", "tokens.coef=2"),
+        ("grpo[correction=token]", "correction.cap=1.5"),
+        ("grpo[correction=token]", "correction.cap=none"),
+        ("grpo[correction=token]", "correction.beyond=mask"),
+        ("grpo[correction=sequence]", "correction.cap=1.5"),
+        ("grpo[correction=sequence]", "correction.beyond=mask"),
     ],
 )
 def test_fields_of_parts_that_no_preset_has_are_noticed(base: str, change: str) -> None:

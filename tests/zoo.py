@@ -14,7 +14,11 @@ from torch import Tensor
 from advantages import Credit, ShapeContext, at_last_token, shape_reward
 from objectives import Objective, PolicyOutput, TokenBatch
 
-LOSS_FIELDS = {"ref_logp": ("ref_logp_BT",), "value": ("old_value_BT", "return_BT")}
+LOSS_FIELDS = {
+    "ref_logp": ("ref_logp_BT",),
+    "sampler_logp": ("sampler_logp_BT",),
+    "value": ("old_value_BT", "return_BT"),
+}
 """Need -> what the trainer hands over in the batch because of it."""
 POLICY_FIELDS = {"value": "value_BT", "entropy": "entropy_BT"}
 
@@ -34,11 +38,12 @@ class World:
     value_NT: Tensor
     old_value_NT: Tensor
     entropy_NT: Tensor
+    sampler_logp_NT: Tensor
     max_length: int
 
     def on_policy(self) -> World:
-        """The same rollout before the first update: every ratio is 1, and the critic is the one that sampled."""
-        return replace(self, logp_NT=self.old_logp_NT, value_NT=self.old_value_NT)
+        """The same rollout before the first update: every ratio is 1, and sampler and critic are the trainer's own."""
+        return replace(self, logp_NT=self.old_logp_NT, sampler_logp_NT=self.old_logp_NT, value_NT=self.old_value_NT)
 
     def rows(self, index: Tensor) -> World:
         """Some of the responses; the accuracies stay those of all prompts."""
@@ -93,6 +98,7 @@ def world(seed: int = 0) -> World:
         value_NT=inside(old_value_NT + 0.3 * normal(rows, steps)),
         old_value_NT=old_value_NT,
         entropy_NT=inside(normal(rows, steps).abs()),
+        sampler_logp_NT=inside(old_logp_NT + 0.5 * normal(rows, steps)),
         max_length=steps,
     )
 
@@ -128,6 +134,8 @@ def step(objective: Objective, w: World) -> tuple[PolicyOutput, TokenBatch]:
         ref_logp_BT=w.ref_logp_NT if "ref_logp" in needs else None,
         old_value_BT=w.old_value_NT if "value" in needs else None,
         return_BT=assigned.return_NT,
+        sampler_logp_BT=w.sampler_logp_NT if "sampler_logp" in needs else None,
+        chosen_BT=objective.choose(w.old_logp_NT, assigned.advantage_NT, w.mask_NT),
     )
     return policy(objective, w), batch
 

@@ -1,6 +1,7 @@
 """The parts an objective's gradient is made of, one family per file."""
 
 from objectives.parts.aggregate import Aggregate, Constant, SequenceMean, SequenceSum, TokenMean
+from objectives.parts.correction import Correction, SequenceCorrection, TokenCorrection
 from objectives.parts.ratio import NoRatio, Ratio, Response, Sequence, Token
 from objectives.parts.regularize import (
     K1,
@@ -13,7 +14,8 @@ from objectives.parts.regularize import (
     PlainValueLoss,
     ValueLoss,
 )
-from objectives.parts.surrogate import Clip, ClippedWeight, Linear, Log, SoftGate, Surrogate
+from objectives.parts.surrogate import Clip, ClippedWeight, GeometricMean, Linear, Log, SoftGate, Surrogate
+from objectives.parts.tokens import ClipCov, KLCov, Tokens
 
 __all__ = [
     "K1",
@@ -22,11 +24,15 @@ __all__ = [
     "KL",
     "Aggregate",
     "Clip",
+    "ClipCov",
     "ClippedValueLoss",
     "ClippedWeight",
     "Constant",
+    "Correction",
     "Entropy",
     "EntropyBonus",
+    "GeometricMean",
+    "KLCov",
     "Linear",
     "Log",
     "NoRatio",
@@ -34,11 +40,14 @@ __all__ = [
     "Ratio",
     "Response",
     "Sequence",
+    "SequenceCorrection",
     "SequenceMean",
     "SequenceSum",
     "SoftGate",
     "Surrogate",
     "Token",
+    "TokenCorrection",
     "TokenMean",
+    "Tokens",
     "ValueLoss",
 ]

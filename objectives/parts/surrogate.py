@@ -5,6 +5,7 @@ clip              min(r A, clip(r, 1 - low, 1 + high) A)          PPO, 1707.0634
 clipped_weight    sg(clip(r, floor, cap)) A log pi                CISPO, MiniMax-M1 2506.13585
 soft_gate         4 / tau sigmoid(tau (r - 1)) A                  SAPO, 2511.20347
 log               log(r) A                                        maximum likelihood
+geometric_mean    exp(mean_t clip(log r_t)) A                     GMPO, 2507.20673
 """
 
 from __future__ import annotations
@@ -31,6 +32,11 @@ class Surrogate(Part):
 
     def __call__(self, log_ratio_BT: Tensor, advantage_BT: Tensor) -> Tensor:
         raise TypeError(f"{type(self).__name__} does not define __call__")
+
+    def in_rows(self, log_ratio_BT: Tensor, advantage_BT: Tensor, mask_BT: Tensor) -> Tensor:
+        """The same for whole responses, each in a row: what objectives call. A member whose tokens depend on each other
+        defines it; for the others every token stands alone."""
+        return self(log_ratio_BT, advantage_BT)
 
 
 def ratio(log_ratio_BT: Tensor) -> Tensor:
@@ -122,3 +128,33 @@ class Log(Surrogate, kind="log"):
 
     def __call__(self, log_ratio_BT: Tensor, advantage_BT: Tensor) -> Tensor:
         return log_ratio_BT * advantage_BT
+
+
+class GeometricMean(Surrogate, kind="geometric_mean"):
+    """exp(mean_t c_t) A: the geometric mean of a response's ratios, each clipped first, in logs and on one side.
+
+    c_t = min(log r_t, high) where A > 0, max(log r_t, -low) where A < 0 (GMPO, 2507.20673; the defaults are verl's and
+    TRL's). Like the ratio `sequence`, it has its value at every token and each token's own gradient: with
+    `sequence_mean` and an advantage that is constant in the response, exactly that of the mean over responses. A
+    clipped token loses its own gradient, but its ratio stays in the mean.
+    """
+
+    shown: ClassVar[tuple[str, ...]] = ("low", "high")
+    clips: ClassVar[bool] = True
+
+    low: float = Field(default=0.4, ge=0)
+    high: float = Field(default=0.4, ge=0)
+
+    def __call__(self, log_ratio_BT: Tensor, advantage_BT: Tensor) -> Tensor:
+        """Of responses of one token each."""
+        return ratio(self._clipped(log_ratio_BT, advantage_BT)) * advantage_BT
+
+    def in_rows(self, log_ratio_BT: Tensor, advantage_BT: Tensor, mask_BT: Tensor) -> Tensor:
+        clipped_BT = torch.where(mask_BT, self._clipped(log_ratio_BT, advantage_BT), 0)
+        length_B1 = mask_BT.sum(dim=1, keepdim=True).clamp(min=1)
+        mean_B1 = clipped_BT.detach().sum(dim=1, keepdim=True) / length_B1
+        return ratio(clipped_BT - clipped_BT.detach() + mean_B1) * advantage_BT
+
+    def _clipped(self, log_ratio_BT: Tensor, advantage_BT: Tensor) -> Tensor:
+        good_BT, bad_BT = log_ratio_BT.clamp(max=self.high), log_ratio_BT.clamp(min=-self.low)
+        return torch.where(advantage_BT > 0, good_BT, torch.where(advantage_BT < 0, bad_BT, log_ratio_BT))

@@ -77,13 +77,24 @@ def credit_and_weight(objective: Objective, given: Inputs) -> tuple[Tensor, Tens
     return credit.advantage_NT, objective.aggregate(given.mask_NT, torch.float64)
 
 
+def chosen(objective: Objective, at: Situation, response_N: Tensor, advantage_NT: Tensor) -> Tensor | None:
+    """Tokens of one group that is one optimizer step, that the objective treats apart; None if it never does."""
+    old_NT = at.space.logp_RT(at.old_logits_SV.log_softmax(dim=1))[response_N]
+    return objective.choose(old_NT, advantage_NT, at.space.mask_RT[response_N])
+
+
 def keeps(objective: Objective, at: Situation, response_N: Tensor) -> bool:
     """True if the objective trains on this group."""
     return bool(objective.select(at.accuracy_R[response_N][None])[0])
 
 
 def batch(
-    objective: Objective, at: Situation, response_B: Tensor, advantage_BT: Tensor, weight_BT: Tensor
+    objective: Objective,
+    at: Situation,
+    response_B: Tensor,
+    advantage_BT: Tensor,
+    weight_BT: Tensor,
+    chosen_BT: Tensor | None = None,
 ) -> tuple[PolicyOutput, TokenBatch]:
     """The loss's arguments for any rows. The critic is a table of its own: its loss moves no policy parameter."""
     space, needs = at.space, objective.needs
@@ -101,17 +112,24 @@ def batch(
         ref_logp_BT=space.logp_RT(at.ref_logits_SV.log_softmax(dim=1))[response_B] if "ref_logp" in needs else None,
         old_value_BT=value_BT,
         return_BT=value_BT,
+        chosen_BT=chosen_BT,
     )
     return PolicyOutput(logp_BT, value_BT, entropy_BT), fixed
 
 
-def slopes(objective: Objective, at: Situation, response_B: Tensor, advantage_BT: Tensor, weight_BT: Tensor) -> Slopes:
+def slopes(
+    objective: Objective,
+    at: Situation,
+    response_B: Tensor,
+    advantage_BT: Tensor,
+    weight_BT: Tensor,
+    chosen_BT: Tensor | None = None,
+) -> Slopes:
     """Differentiate the loss of any rows. A loss is a plain sum over rows, so they need not be one group."""
-    out, fixed = batch(objective, at, response_B, advantage_BT, weight_BT)
+    out, fixed = batch(objective, at, response_B, advantage_BT, weight_BT, chosen_BT)
     leaves = [out.logp_BT] if out.entropy_BT is None else [out.logp_BT, out.entropy_BT]
     gradients = torch.autograd.grad(objective.loss(out, fixed), leaves, materialize_grads=True)
     log_ratio_BT = objective.log_ratio(replace(out, logp_BT=out.logp_BT.detach()), fixed).requires_grad_()
-    gain_BT = objective.surrogate(log_ratio_BT, advantage_BT)
-    (pull_BT,) = torch.autograd.grad(gain_BT.sum(), log_ratio_BT)
+    (pull_BT,) = torch.autograd.grad(objective.gain(log_ratio_BT, fixed).sum(), log_ratio_BT)
     flat_BT = (pull_BT == 0) & (advantage_BT != 0) & fixed.mask_BT
     return Slopes(-gradients[0], -gradients[1] if len(gradients) > 1 else None, flat_BT)

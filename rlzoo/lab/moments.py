@@ -53,9 +53,15 @@ def moments(objective: Objective, at: Situation, group_size: int, *, groups: int
     """Exact moments where the others' statistics can be tabulated, else those of `groups` sampled groups.
 
     Raises:
-        UserError: the objective's selection keeps no group of this size.
+        UserError: the objective's selection keeps no group of this size, or it corrects for a sampler that is not here.
     """
-    table = find_table(objective, at, group_size, seed)
+    if "sampler_logp" in objective.needs:
+        raise UserError(
+            f"{objective.name}: here the sampler's probabilities are the trainer's own, so every weight of correction "
+            f"{objective.correction} is 1: leave it out (correction=none)"
+        )
+    # Which tokens are treated apart depends on every token of the others, which no table holds.
+    table = find_table(objective, at, group_size, seed) if objective.tokens is None else None
     if table is None:
         return sampled_moments(objective, at, group_size, groups, seed)
     return exact_moments(objective, at, group_size, table)
@@ -156,7 +162,7 @@ def sampled_moments(objective: Objective, at: Situation, group_size: int, groups
     """Moments of `groups` sampled groups; groups that are not selected are counted and drawn again."""
     generator = torch.Generator().manual_seed(seed)
     p_R = at.old_probability_R
-    drawn, kept_XG, told = 0, list[Tensor](), list[tuple[Tensor, Tensor]]()
+    drawn, kept_XG, told, apart = 0, list[Tensor](), list[tuple[Tensor, Tensor]](), list[Tensor]()
     while len(kept_XG) < groups:
         response_G = p_R.multinomial(group_size, replacement=True, generator=generator)
         drawn += 1
@@ -165,9 +171,12 @@ def sampled_moments(objective: Objective, at: Situation, group_size: int, groups
         if group.keeps(objective, at, response_G):
             kept_XG.append(response_G)
             told.append(group.credit_and_weight(objective, group.inputs(objective, at, response_G)))
+            chosen_GT = group.chosen(objective, at, response_G, told[-1][0])
+            apart += [] if chosen_GT is None else [chosen_GT]
     response_B = torch.cat(kept_XG)
     advantage_BT, weight_BT = (torch.cat(parts) for parts in zip(*told, strict=True))
-    found = group.slopes(objective, at, response_B, advantage_BT, weight_BT)
+    chosen_BT = torch.cat(apart) if apart else None
+    found = group.slopes(objective, at, response_B, advantage_BT, weight_BT, chosen_BT)
     rows_BTV = at.rows(found.logp_XT, response_B, found.entropy_XT)
     states, vocabulary = at.logits_SV.shape
     place_BT = torch.arange(groups).repeat_interleave(group_size)[:, None] * states + at.space.state_RT[response_B]

@@ -24,7 +24,7 @@ VARIANTS: dict[str, Objective] = {
     "no ratio": PLAIN.but(ratio=NoRatio(), surrogate=Linear()),
     "PPO-clip": PLAIN,
     "clip-higher": PLAIN.but(surrogate=Clip(low=0.2, high=0.28)),
-    "CISPO": PLAIN.but(surrogate=ClippedWeight(cap=1.2)),
+    "clipped weight (CISPO)": PLAIN.but(surrogate=ClippedWeight(cap=1.2)),
     "sequence ratio (GSPO)": PLAIN.but(ratio=Sequence(), surrogate=Clip(low=3e-4, high=4e-4)),
 }
 """One advantage, one aggregation, five ratios and surrogates; CISPO with a cap that can bind in a small world."""

@@ -32,7 +32,8 @@ def every_group(objective: Objective, at: Situation, size: int) -> tuple[Tensor,
             continue
         chance = p_R[response_G].prod().item()
         told = group.credit_and_weight(objective, group.inputs(objective, at, response_G))
-        found = group.slopes(objective, at, response_G, *told)
+        chosen_GT = group.chosen(objective, at, response_G, told[0])
+        found = group.slopes(objective, at, response_G, *told, chosen_GT)
         rows = at.rows(found.logp_XT, response_G, found.entropy_XT)
         place = at.space.state_RT[response_G].flatten()
         gradient_SV = torch.zeros_like(mean_SV).index_add(0, place, rows.flatten(0, 1))

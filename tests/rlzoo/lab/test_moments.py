@@ -10,6 +10,7 @@ import torch
 
 import objectives
 from objectives import get
+from rlzoo.errors import UserError
 from rlzoo.lab.group import SUPPLIED
 from rlzoo.lab.measure import Setting, critic_values, measure, measured
 from rlzoo.lab.moments import moments, sampled_moments
@@ -19,7 +20,7 @@ from rlzoo.lab.world import make_world
 from tests.rlzoo.lab.brute import every_group, moved
 
 OBJECTIVES = [
-    *(name for name in objectives.names() if get(name).needs <= SUPPLIED),
+    *(name for name in objectives.names() if get(name).needs <= SUPPLIED and get(name).tokens is None),
     "ppo[advantage.whiten=false]",
     "grpo[entropy=bonus]",
     "reinforce[advantage.baseline=leave_one_out,advantage.gamma=0.9]",
@@ -37,6 +38,25 @@ def test_exact_moments_are_those_of_every_group(name: str, kind: str, longest: i
     assert found.variance == pytest.approx(variance, rel=1e-9)
     assert found.kept == pytest.approx(kept, rel=1e-12)
     assert mean_SV.abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("change", ["tokens=clip_cov,tokens.low=0.05", "tokens=kl_cov,tokens.coef=3"])
+def test_tokens_that_are_treated_apart_are_sampled(change: str) -> None:
+    """Their choice depends on every token of the group, so no table has it; sampling agrees with every group."""
+    at = moved(make_world(success=0.3, longest=2))
+    name = f"grpo[kl=none,surrogate=linear,{change}]"
+    found = moments(get(name), at, 3, groups=2000)
+    mean_SV, variance, _ = every_group(get(name), at, 3)
+    assert found.method == "sampled (2000 groups)"
+    assert (found.mean_SV - mean_SV).norm() < 2 * (variance / 2000) ** 0.5
+    assert found.variance == pytest.approx(variance, rel=0.1)
+    plain_SV, _, _ = every_group(get("grpo[kl=none,surrogate=linear]"), at, 3)
+    assert (mean_SV - plain_SV).norm() > 4 * (variance / 2000) ** 0.5
+
+
+def test_a_correction_has_nothing_to_correct_here() -> None:
+    with pytest.raises(UserError, match=r"every weight of correction token\(2\) is 1: leave it out"):
+        moments(get("grpo[correction=token]"), first_update(make_world()), 4)
 
 
 @pytest.mark.parametrize("name", ["reinforce", "grpo", "dapo"])

@@ -1,0 +1,111 @@
+"""Tokens that are treated apart because they drive the entropy down, chosen once per optimizer step.
+
+A policy-gradient step changes the entropy by about minus the covariance of log pi and advantage, and a few tokens carry
+most of it (entropy mechanism, 2505.22617). With means over the N tokens of the step, token t contributes
+
+    cov_t = (log pi_t - mean log pi) (A_t - mean A)
+
+clip_cov    share N of the tokens with low < cov_t < high lose their gradient
+kl_cov      the share N tokens with the largest cov_t pay coef |log (pi_t / old_t)|
+
+The means and the choice run over a whole optimizer step, so `choose` is called once, like `Aggregate`, and
+micro-batches add up. Deviation: the authors' code takes log pi of the current policy, micro-batch by micro-batch; here
+it is that of the policy that sampled, which is known before the step and the same however the step is cut.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor
+
+from advantages import Part
+
+
+class Tokens(Part):
+    """Family: (old_logp_BT, advantage_BT, mask_BT) -> chosen_BT (bool), once per step; then it treats these tokens."""
+
+    clips: ClassVar[bool] = False
+    """True if the treatment does something to ratios other than 1 only."""
+
+    def choose(self, old_logp_BT: Tensor, advantage_BT: Tensor, mask_BT: Tensor) -> Tensor:
+        """Choose tokens of one whole optimizer step, all inside the mask."""
+        raise TypeError(f"{type(self).__name__} does not define choose")
+
+    def __call__(self, gain_BT: Tensor, log_ratio_BT: Tensor, chosen_BT: Tensor) -> Tensor:
+        """What each token asks to be maximized, from what the surrogate made of it."""
+        raise TypeError(f"{type(self).__name__} does not define __call__")
+
+
+def covariance(old_logp_BT: Tensor, advantage_BT: Tensor, mask_BT: Tensor) -> Tensor:
+    """Each token's contribution to the covariance of log-prob and advantage, 0 outside the mask."""
+    count = mask_BT.sum().clamp(min=1)
+    inside = [torch.where(mask_BT, x_BT, 0) for x_BT in (old_logp_BT, advantage_BT)]
+    logp_BT, centred_BT = (x_BT - x_BT.sum() / count for x_BT in inside)
+    return torch.where(mask_BT, logp_BT * centred_BT, 0)
+
+
+class ClipCov(Tokens, kind="clip_cov"):
+    """Tokens whose covariance lies between `low` and `high` lose their gradient: a share of all tokens, at least one.
+
+    The authors' code draws them at random among those between the bounds; here they are a systematic sample: equally
+    spaced in the order of their covariance, which needs no random numbers and covers the same range. Defaults: verl.
+    """
+
+    shown: ClassVar[tuple[str, ...]] = ("share", "low", "high")
+
+    share: float = Field(default=2e-4, gt=0, le=1)
+    low: float = 1.0
+    high: float = 5.0
+
+    @model_validator(mode="after")
+    def _ordered(self) -> ClipCov:
+        if self.low >= self.high:
+            raise ValueError(f"clip_cov: low {self.low:g} must be below high {self.high:g}")
+        return self
+
+    def choose(self, old_logp_BT: Tensor, advantage_BT: Tensor, mask_BT: Tensor) -> Tensor:
+        cov_BT = covariance(old_logp_BT, advantage_BT, mask_BT)
+        place_C = (mask_BT & (cov_BT > self.low) & (cov_BT < self.high)).flatten().nonzero().squeeze(1)
+        place_C = place_C[cov_BT.flatten()[place_C].argsort()]
+        count = min(_count(self.share, mask_BT), len(place_C))
+        middle = (torch.arange(count, device=place_C.device) * 2 + 1) * len(place_C) // max(2 * count, 1)
+        return _marked(place_C[middle], mask_BT)
+
+    def __call__(self, gain_BT: Tensor, log_ratio_BT: Tensor, chosen_BT: Tensor) -> Tensor:
+        return torch.where(chosen_BT, gain_BT.detach(), gain_BT)
+
+
+class KLCov(Tokens, kind="kl_cov"):
+    """The tokens with the largest covariance, a share of all and at least one, pay coef |log (pi / old)|.
+
+    The absolute log-ratio is the estimate of KL(old || pi) in the authors' code. Its slope at ratio 1 is 0, so at one
+    update per rollout nothing is paid. Defaults: verl.
+    """
+
+    shown: ClassVar[tuple[str, ...]] = ("share", "coef")
+    clips: ClassVar[bool] = True
+
+    share: float = Field(default=2e-4, gt=0, le=1)
+    coef: float = Field(default=1.0, gt=0)
+
+    def choose(self, old_logp_BT: Tensor, advantage_BT: Tensor, mask_BT: Tensor) -> Tensor:
+        cov_BT = covariance(old_logp_BT, advantage_BT, mask_BT).masked_fill(~mask_BT, -torch.inf)
+        count = min(_count(self.share, mask_BT), int(mask_BT.sum()))
+        return _marked(cov_BT.flatten().topk(count).indices, mask_BT)
+
+    def __call__(self, gain_BT: Tensor, log_ratio_BT: Tensor, chosen_BT: Tensor) -> Tensor:
+        return torch.where(chosen_BT, gain_BT - self.coef * log_ratio_BT.abs(), gain_BT)
+
+
+def _count(share: float, mask_BT: Tensor) -> int:
+    return max(int(share * int(mask_BT.sum())), 1)
+
+
+def _marked(place_K: Tensor, mask_BT: Tensor) -> Tensor:
+    """True at some places of the flattened batch."""
+    chosen_BT = torch.zeros_like(mask_BT)
+    chosen_BT.view(-1)[place_K] = True
+    return chosen_BT
