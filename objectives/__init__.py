@@ -16,7 +16,8 @@ from objectives.types import PolicyOutput, TokenBatch
 from objectives import reinforce, rloo, remax, reinforce_pp, reinforce_pp_baseline, opo  # isort: skip
 from objectives import ppo, a2c  # isort: skip
 from objectives import grpo, dapo, dr_grpo, lite_ppo  # isort: skip
-from objectives import gspo  # isort: skip
+from objectives import gspo, gspo_token, gmpo, luspo  # isort: skip
+from objectives import cispo, sapo, clip_cov, kl_cov  # isort: skip
 from objectives import sft  # isort: skip
 
 __all__ = [
@@ -26,13 +27,19 @@ __all__ = [
     "PolicyOutput",
     "TokenBatch",
     "a2c",
+    "cispo",
+    "clip_cov",
     "dapo",
     "dr_grpo",
     "families",
     "get",
+    "gmpo",
     "grpo",
     "gspo",
+    "gspo_token",
+    "kl_cov",
     "lite_ppo",
+    "luspo",
     "names",
     "opo",
     "page",
@@ -46,6 +53,7 @@ __all__ = [
     "remax",
     "rloo",
     "rollout_metrics",
+    "sapo",
     "sft",
     "update_metrics",
 ]

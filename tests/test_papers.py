@@ -142,9 +142,129 @@ def gspo(w: zoo.World, logp: Tokens, value: Tokens) -> Tensor:
     return loss
 
 
+def gspo_token(w: zoo.World, logp: Tokens, value: Tokens) -> Tensor:
+    """-1/G sum_i 1/|y_i| sum_t min(s_it A_it, clip(s_it, 1 - 3e-4, 1 + 4e-4) A_it), s_it = sg(s_i) pi / sg(pi).
+
+    A_it is GAE's, whitened, and beside it stands the critic's loss 1/G sum_i 1/|y_i| sum_t .5 max(..) / 2.
+    """
+    old, old_value = floats(w.old_logp_NT, w.mask_NT), floats(w.old_value_NT, w.mask_NT)
+    advantage: list[list[float]] = []
+    for i, r in enumerate(w.reward_N.tolist()):
+        n = len(old[i])
+        values = [*old_value[i], 0.0]
+        delta = [(r if t == n - 1 else 0.0) + values[t + 1] - values[t] for t in range(n)]
+        advantage.append([sum(0.95**k * delta[t + k] for k in range(n - t)) for t in range(n)])
+    every = [a for row in advantage for a in row]
+    mean, variance = statistics.mean(every), statistics.variance(every)
+    loss = torch.zeros((), dtype=torch.float64)
+    for i, row in enumerate(logp):
+        s = math.exp(sum(x.item() - o for x, o in zip(row, old[i], strict=True)) / len(row))
+        for t, x in enumerate(row):
+            a = (advantage[i][t] - mean) / math.sqrt(variance + 1e-8)
+            v, target = value[i][t], advantage[i][t] + old_value[i][t]
+            bounded = clip(v, old_value[i][t] - 0.2, old_value[i][t] + 0.2)
+            first, second = (v - target) ** 2, (bounded - target) ** 2
+            term = clipped(s * (x - x.item()).exp(), a, 3e-4, 4e-4) - 0.5 * max(first, second) / 2
+            loss = loss - term / len(row) / len(logp)
+    return loss
+
+
+def luspo(w: zoo.World, logp: Tokens, value: Tokens) -> Tensor:
+    """-1/G sum_i |y_i| min(s_i A_i, clip(s_i, 1 - 2e-3, 1 + 2.5e-3) A_i), mean over prompts: the plain form."""
+    old, groups = floats(w.old_logp_NT, w.mask_NT), w.group_N.tolist()
+    advantage = group_advantages(w.reward_N.tolist(), groups)
+    loss = torch.zeros((), dtype=torch.float64)
+    for i, row in enumerate(logp):
+        s = (torch.stack([x - o for x, o in zip(row, old[i], strict=True)]).sum() / len(row)).exp()
+        loss = loss - len(row) * clipped(s, advantage[i], 2e-3, 2.5e-3) / len(logp)
+    return loss
+
+
+def gmpo(w: zoo.World, logp: Tokens, value: Tokens) -> Tensor:
+    """-1/G sum_i (prod_t c_it)^(1/|y_i|) A_i, c_it = min(r, e^.4) if A_i > 0, max(r, e^-.4) if A_i < 0."""
+    old, groups = floats(w.old_logp_NT, w.mask_NT), w.group_N.tolist()
+    advantage = group_advantages(w.reward_N.tolist(), groups)
+    loss = torch.zeros((), dtype=torch.float64)
+    for i, row in enumerate(logp):
+        product = torch.ones((), dtype=torch.float64)
+        for x, o in zip(row, old[i], strict=True):
+            r = (x - o).exp()
+            product = product * (clip(r, 0, math.exp(0.4)) if advantage[i] > 0 else clip(r, math.exp(-0.4), math.inf))
+        loss = loss - product ** (1 / len(row)) * advantage[i] / len(logp)
+    return loss
+
+
+def cispo(w: zoo.World, logp: Tokens, value: Tokens) -> Tensor:
+    """-1/sum|y_i| sum_i sum_t sg(min(r, 5)) A_i log pi, whose gradient is CISPO's."""
+    old, groups = floats(w.old_logp_NT, w.mask_NT), w.group_N.tolist()
+    advantage = group_advantages(w.reward_N.tolist(), groups)
+    total = sum(len(row) for row in logp)
+    loss = torch.zeros((), dtype=torch.float64)
+    for i, row in enumerate(logp):
+        for t, x in enumerate(row):
+            loss = loss - min(math.exp(x.item() - old[i][t]), 5.0) * advantage[i] * x / total
+    return loss
+
+
+def sapo(w: zoo.World, logp: Tokens, value: Tokens) -> Tensor:
+    """-1/G sum_i 1/|y_i| sum_t 4/tau 1/(1 + exp(-tau (r - 1))) A_i, tau 1 if A_i > 0, else 1.05; mean over prompts."""
+    old, groups = floats(w.old_logp_NT, w.mask_NT), w.group_N.tolist()
+    advantage = group_advantages(w.reward_N.tolist(), groups)
+    loss = torch.zeros((), dtype=torch.float64)
+    for i, row in enumerate(logp):
+        tau = 1.0 if advantage[i] > 0 else 1.05
+        for t, x in enumerate(row):
+            gate = 4 / tau / (1 + (-tau * ((x - old[i][t]).exp() - 1)).exp())
+            loss = loss - gate * advantage[i] / len(row) / len(logp)
+    return loss
+
+
+def covariances(old: list[list[float]], advantage: list[float]) -> dict[tuple[int, int], float]:
+    """(log old - mean log old) (A - mean A) of every token, means over all tokens."""
+    mean_old = statistics.fmean(x for row in old for x in row)
+    mean_a = statistics.fmean(a for a, row in zip(advantage, old, strict=True) for _ in row)
+    return {(i, t): (x - mean_old) * (advantage[i] - mean_a) for i, row in enumerate(old) for t, x in enumerate(row)}
+
+
+def clip_cov(w: zoo.World, logp: Tokens, value: Tokens) -> Tensor:
+    """-1/sum|y_i| sum_i sum_t r A_i, without gradient at max(2e-4 N, 1) of the tokens with 1 < cov < 5.
+
+    75 tokens, so one: the middle one of those between the bounds, in the order of their covariance. (With seed 0 no
+    token is there, with the others there is.)
+    """
+    old, groups = floats(w.old_logp_NT, w.mask_NT), w.group_N.tolist()
+    advantage = group_advantages(w.reward_N.tolist(), groups)
+    cov = covariances(old, advantage)
+    between = sorted((place for place, c in cov.items() if 1 < c < 5), key=cov.__getitem__)
+    apart = between[len(between) // 2] if between else None
+    loss = torch.zeros((), dtype=torch.float64)
+    for i, row in enumerate(logp):
+        for t, x in enumerate(row):
+            r = (x - old[i][t]).exp()
+            loss = loss - (r.detach() if (i, t) == apart else r) * advantage[i] / len(cov)
+    return loss
+
+
+def kl_cov(w: zoo.World, logp: Tokens, value: Tokens) -> Tensor:
+    """-1/sum|y_i| sum_i sum_t {r A_i - 1 |log r| at the max(2e-3 N, 1) tokens with the largest cov}; here one of 75."""
+    old, groups = floats(w.old_logp_NT, w.mask_NT), w.group_N.tolist()
+    advantage = group_advantages(w.reward_N.tolist(), groups)
+    cov = covariances(old, advantage)
+    apart = max(cov, key=cov.__getitem__)
+    loss = torch.zeros((), dtype=torch.float64)
+    for i, row in enumerate(logp):
+        for t, x in enumerate(row):
+            log_r = x - old[i][t]
+            penalty = 1.0 * log_r.abs() if (i, t) == apart else 0.0
+            loss = loss - (log_r.exp() * advantage[i] - penalty) / len(cov)
+    return loss
+
+
 PAPERS: dict[str, Callable[[zoo.World, Tokens, Tokens], Tensor]] = {
-    f.__name__: f for f in (reinforce, ppo, grpo, dapo, gspo)
+    f.__name__: f for f in (reinforce, ppo, grpo, dapo, gspo, gspo_token, luspo, gmpo, cispo, sapo, clip_cov, kl_cov)
 }
+SCORE_FORM = ("reinforce", "cispo")
+"""Papers that write w A log pi, we w A pi / sg(pi): the gradients are equal, the values are not."""
 
 
 def equation(name: str, w: zoo.World) -> tuple[Tensor, dict[str, Tensor]]:
@@ -172,15 +292,23 @@ def test_preset_is_its_papers_equation(name: str, seed: int) -> None:
     paper_loss, paper_gradients = equation(name, w)
     torch.testing.assert_close(gradients, {key: paper_gradients[key] for key in gradients}, **CLOSE)
     assert gradients["logp_BT"].abs().max() > 1e-3
-    if name == "reinforce":  # the textbook differentiates A log pi, we A pi / sg(pi), whose value is A
+    if name == "reinforce":  # the value of A pi / sg(pi) is A
         length_N = w.mask_NT.sum(dim=1)
         paper_loss = -(length_N * (w.reward_N - w.reward_N.mean())).mean()
+    if name == "cispo":  # and here that of sg(min(r, 5)) A
+        advantages = group_advantages(w.reward_N.tolist(), w.group_N.tolist())
+        advantage_N = torch.tensor(advantages, dtype=torch.float64)
+        ratio_NT = (w.logp_NT - w.old_logp_NT).exp().clamp(max=5)
+        paper_loss = -torch.where(w.mask_NT, ratio_NT * advantage_N[:, None], 0).sum() / w.mask_NT.sum()
     torch.testing.assert_close(loss, paper_loss, **CLOSE)
 
 
-@pytest.mark.parametrize("name", [name for name in PAPERS if name != "reinforce"])
+@pytest.mark.parametrize("name", [name for name in PAPERS if name not in (*SCORE_FORM, "gspo_token", "clip_cov")])
 def test_gradient_by_finite_differences(name: str) -> None:
-    """(L(x + h) - L(x - h)) / 2h with h = 1e-6 at twelve tokens; off by O(h^2) + 1e-16 / h."""
+    """(L(x + h) - L(x - h)) / 2h with h = 1e-6 at twelve tokens; off by O(h^2) + 1e-16 / h.
+
+    Equations with a stopped gradient are no functions to take differences of.
+    """
     w = zoo.world(0)
     gradients = ours(name, w)[1]["logp_BT"]
     places = w.mask_NT.nonzero()[::6].tolist()

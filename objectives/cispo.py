@@ -1,0 +1,32 @@
+"""CISPO: clip the importance weight, not the token.
+
+    L = -1/sum_i |y_i| sum_i sum_t sg(min(r_it, cap)) A_i log pi_it,   A_i = (r_i - mean) / std
+
+Source: MiniMax-M1, 2506.13585.
+
+Constants: no lower bound on the weight (as in the paper); the cap is 5, an absolute bound, which is what TRL gives for
+ScaleRL (2510.13786); the paper never discloses its own 1 + e_high. No KL. A_i as in GRPO.
+What it changes: a clipped token of PPO and GRPO has no gradient at all; here every token keeps one, of bounded weight.
+When it is inert: at one update per rollout every weight is 1 and it is the plain policy gradient; the paper takes 16
+updates. A cap of 5 on single tokens acts rarely.
+Disputed: what the bound is. verl holds the weight in [0.8, 1.2], TRL below `epsilon_high` itself (`rlzoo show
+cispo@verl`, `cispo@trl`). The paper reports twice DAPO's speed; ScaleRL a higher ceiling (0.595 against 0.520).
+"""
+
+from advantages import Group
+from objectives.objective import Objective
+from objectives.parts import ClippedWeight, Token, TokenMean
+from objectives.registry import register
+
+CISPO = register(
+    Objective(
+        name="cispo",
+        advantage=Group(scale="std"),
+        ratio=Token(),
+        surrogate=ClippedWeight(floor=0.0, cap=5.0),
+        aggregate=TokenMean(),
+    ),
+    page=__doc__,
+    family="clips and gates",
+    parent="grpo",
+)

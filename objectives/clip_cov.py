@@ -1,0 +1,35 @@
+"""Clip-Cov: the tokens that drive the entropy down lose their gradient.
+
+    L = -1/sum_i |y_i| sum_i sum_t r_it A_i,   but no gradient at a few tokens with w_low < cov_it < w_high
+    cov_it = (log old_it - mean log old) (A_i - mean A),   means over the tokens of the optimizer step
+
+Source: "The entropy mechanism of reinforcement learning for reasoning language models", 2505.22617.
+
+Constants: a share 2e-4 of the tokens (at least one), bounds 1 and 5, token mean, no KL: verl's defaults and recipe,
+whose loss is taken from the authors' code. A_i as in GRPO.
+Deviations: the covariance uses the sampling policy's log-probs over the whole step, where the code uses the current
+ones of each micro-batch; the tokens are equally spaced in the order of their covariance, where the code draws them at
+random (see `objectives.parts.tokens`). The recipe's clip of the ratio to [0, 2] is left out.
+What it changes: a step changes the entropy by about minus this covariance, and few tokens carry most of it.
+When it is inert: when no token lies between the bounds, as with advantages or log-probs that hardly differ.
+Disputed: whether the law R = -a exp(H) + b behind it has coefficients that no algorithm changes, as the paper says.
+"""
+
+from advantages import Group
+from objectives.objective import Objective
+from objectives.parts import ClipCov, Linear, Token, TokenMean
+from objectives.registry import register
+
+CLIP_COV = register(
+    Objective(
+        name="clip_cov",
+        advantage=Group(scale="std"),
+        ratio=Token(),
+        surrogate=Linear(),
+        tokens=ClipCov(share=2e-4, low=1.0, high=5.0),
+        aggregate=TokenMean(),
+    ),
+    page=__doc__,
+    family="clips and gates",
+    parent="grpo",
+)
