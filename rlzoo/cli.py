@@ -398,6 +398,41 @@ def lab(
 
 
 @command
+def values(
+    objectives: Annotated[
+        list[str] | None, typer.Argument(help="Objectives or ablations; the first of each family if not given.")
+    ] = None,
+    episodes: Annotated[int, typer.Option(min=1, help="Sampled responses per learner and seed.")] = 4096,
+    longest: Annotated[int, typer.Option(min=1, help="Longest response, tokens.")] = 4,
+    judge: Annotated[float, typer.Option(help="Standard deviation of the judge's error on a reward of 0 or 1.")] = 1.0,
+    epsilon: Annotated[float, typer.Option(help="How often value-based learners sample a uniform token.")] = 1.0,
+    group_size: Annotated[int, typer.Option("--group-size", "-g", min=1, help="Responses per rollout.")] = 16,
+    seeds: Annotated[int, typer.Option(min=1, help="Number of seeds.")] = 16,
+    seed: Annotated[int, typer.Option(help="The first of them.")] = 0,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Page: a .md file; its figure goes beside it.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Set Q-learning and DQN beside the objectives, all measured against the exact optimum of an enumerated world."""
+    with starting():
+        from rlzoo import cli_values
+        from rlzoo.lab.families import ValueSetting
+
+    setting = ValueSetting(
+        episodes, longest, judge=judge, epsilon=epsilon, group_size=group_size, seeds=seeds, seed=seed
+    )
+    rows = cli_values.values_command(objectives or [], setting, out)
+    if as_json:
+        print_json([row.as_dict() for row in rows])
+        return
+    console = Console()
+    console.print(cli_values.values_table(rows, setting, console.width))
+    for note in [*cli_values.values_notes(setting), *([f"Page: {out}"] if out else [])]:
+        console.print(Text(note, style="dim"))
+
+
+@command
 def claims(
     names: Annotated[list[str] | None, typer.Argument(help="Claims by name; all if not given.")] = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Markdown file to write the table to.")] = None,

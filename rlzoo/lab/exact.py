@@ -9,12 +9,15 @@ response's reward where choosing a ends the response, else 0.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from rlzoo.lab.space import Space
+
+Backup = Callable[[Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -48,20 +51,39 @@ def token_reward(space: Space, reward_R: Tensor) -> Tensor:
 
 
 def values(logits_SV: Tensor, space: Space, reward_SV: Tensor, gamma: float = 1.0) -> Values:
-    """Run the Bellman recursion backwards.
+    """V, Q and A of a policy.
 
     Args:
         reward_SV: r(s, a), such as `token_reward` makes; rewards within the response are allowed.
     """
     pi_SV = logits_SV.detach().softmax(dim=1)
-    v_S = torch.zeros(len(pi_SV), dtype=pi_SV.dtype)
-    q_SV = torch.zeros_like(pi_SV)
+    return bellman(space, reward_SV, lambda s, q_XV: (pi_SV[s] * q_XV).sum(dim=1), gamma)
+
+
+def bellman(space: Space, reward_SV: Tensor, backup: Backup, gamma: float = 1.0) -> Values:
+    """Run the Bellman recursion backwards, from the last token to the empty prefix.
+
+    Args:
+        backup: V of some states from their Q: called with their places [X] and q_XV, returns v_X. The mean under a
+            policy makes V^pi, the maximum V*.
+    """
+    v_S = torch.zeros(len(reward_SV), dtype=reward_SV.dtype)
+    q_SV = torch.zeros_like(reward_SV)
     for depth in reversed(range(space.longest)):
         s = (space.depth_S == depth).nonzero().flatten()
         next_v = torch.where(space.next_SV[s] >= 0, v_S[space.next_SV[s].clamp(min=0)], 0)
         q_SV[s] = reward_SV[s] + gamma * next_v
-        v_S[s] = (pi_SV[s] * q_SV[s]).sum(dim=1)
+        v_S[s] = backup(s, q_SV[s])
     return Values(v_S, q_SV, q_SV - v_S[:, None])
+
+
+def visits(pi_XSV: Tensor, space: Space) -> Tensor:
+    """How often each state is come to in a response, under token probabilities: [..., S]. Its sum is E[tokens]."""
+    visits_XS = torch.zeros_like(pi_XSV[..., 0])
+    visits_XS[..., 0] = 1
+    for s, v in (space.next_SV >= 0).nonzero().tolist():  # a prefix stands before its extensions
+        visits_XS[..., space.next_SV[s, v]] = visits_XS[..., s] * pi_XSV[..., s, v]
+    return visits_XS
 
 
 def kl_divergence(logits_SV: Tensor, other_logits_SV: Tensor, space: Space) -> Tensor:

@@ -12,6 +12,7 @@ from rlzoo.lab.claims import clipping
 from rlzoo.lab.claims import values
 from rlzoo.lab.claims import divergence
 from rlzoo.lab.claims import mismatch
+from rlzoo.lab.claims import optimum
 # isort: on
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "groups",
     "lengths",
     "mismatch",
+    "optimum",
     "run",
     "selection",
     "values",

@@ -30,6 +30,9 @@ REFUTED = {
     "k2-in-the-loss-is-reverse-kl",
     "k3-in-the-loss-is-reverse-kl",
     "k3-in-the-reward-is-as-good",
+    "the-double-estimator-is-unbiased",
+    "policy-gradient-needs-no-ratio",
+    "values-of-the-base-will-do",
 }
 NOT_RESOLVABLE = {"one-over-length-shortens-right-answers", "upper-clip-hits-rare-tokens"}
 

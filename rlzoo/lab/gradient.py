@@ -1,0 +1,135 @@
+"""The zoo's own objectives as learners: a tabular policy, Adam, one optimizer step per rollout of G responses.
+
+    responses of the policy --judge--> reward --shape--> credit --objective.loss--> Adam on the logits (and the values)
+
+Everything goes through the objective's parts, as in training. A critic is a table of its own, one value per state,
+which begins at 0 and is trained by the objective's value loss. A group that selection drops is paid for and teaches
+nothing. With one step per rollout every ratio is 1.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from advantages import ShapeContext, at_last_token, shape_reward
+from objectives import Objective, PolicyOutput, TokenBatch
+from rlzoo.errors import UserError
+from rlzoo.lab import exact, qstar
+from rlzoo.lab.episodes import Episodes
+from rlzoo.lab.learner import Estimate
+
+LEARNING_RATE = 0.1
+"""Of Adam, for logits and values. Adam's steps do not depend on the loss's scale, so one rate serves all."""
+SUPPLIED = frozenset({"group", "value", "ref_logp", "entropy"})
+
+
+class PolicyLearner:
+    """One objective, a tabular policy per seed; the reference is the uniform policy that it begins with."""
+
+    def __init__(self, objective: Objective, episodes: Episodes, group_size: int = 16) -> None:
+        """Begin at the uniform policy.
+
+        Raises:
+            UserError: the objective needs something that this world has not.
+        """
+        if objective.needs - SUPPLIED:
+            raise UserError(
+                f"{objective.name} needs {', '.join(sorted(objective.needs - SUPPLIED))}, which the laboratory's world "
+                "has not: leave it out"
+            )
+        self.name = objective.name
+        self.family = "actor-critic" if "value" in objective.needs else "policy-based"
+        self._objective, self._at, self._group_size = objective, episodes, group_size
+        self._logits_KSV = torch.zeros(episodes.seeds, *episodes.space.next_SV.shape, dtype=torch.float64)
+        self._value_KS = torch.zeros(self._logits_KSV.shape[:2], dtype=torch.float64)
+        leaves = [self._logits_KSV.requires_grad_(), self._value_KS.requires_grad_()]
+        self._optimizer = torch.optim.Adam(leaves, lr=LEARNING_RATE)
+        self._states = [[part.initial_state() for part in objective.shape] for _ in range(episodes.seeds)]
+
+    def learn(self, first: int, count: int) -> None:
+        for start in range(first, first + count, self._group_size):
+            self._step(start, min(self._group_size, first + count - start))
+
+    def _step(self, start: int, size: int) -> None:
+        """One rollout of `size` responses per seed, and one optimizer step of every seed."""
+        space = self._at.space
+        policy_KSV = self._logits_KSV.detach().softmax(dim=-1)
+        response_KG = self._at.respond(qstar.probability(policy_KSV, space), start, size)
+        judged_KG = self._at.judged(response_KG, start)
+        logp_KSV = self._logits_KSV.log_softmax(dim=-1)
+        k, mask_KGT = torch.arange(len(response_KG))[:, None, None], space.mask_RT[response_KG]
+        s, a = space.state_RT[response_KG], space.token_RT[response_KG]
+
+        def inside(x_KGT: Tensor) -> Tensor:
+            return torch.where(mask_KGT, x_KGT, 0)
+
+        logp_KGT, value_KGT = inside(logp_KSV[k, s, a]), inside(self._value_KS[k, s])
+        entropy_KGT = inside(-(logp_KSV.exp() * logp_KSV).sum(dim=-1)[k, s])
+        needs = self._objective.needs
+        seeds = [
+            self._credit(seed, response_KG[seed], judged_KG[seed], logp_KGT[seed].detach(), value_KGT[seed].detach())
+            for seed in range(len(response_KG))
+        ]
+        advantage_BT, return_BT, weight_BT = (torch.cat(column) for column in zip(*seeds, strict=True))
+        old_logp_BT, old_value_BT = logp_KGT.detach().flatten(0, 1), value_KGT.detach().flatten(0, 1)
+        policy = PolicyOutput(
+            logp_KGT.flatten(0, 1),
+            value_KGT.flatten(0, 1) if "value" in needs else None,
+            entropy_KGT.flatten(0, 1) if "entropy" in needs else None,
+        )
+        batch = TokenBatch(
+            mask_BT=mask_KGT.flatten(0, 1),
+            weight_BT=weight_BT,
+            advantage_BT=advantage_BT,
+            old_logp_BT=old_logp_BT,
+            ref_logp_BT=inside(self._uniform_logp.expand_as(logp_KGT)).flatten(0, 1) if "ref_logp" in needs else None,
+            old_value_BT=old_value_BT if "value" in needs else None,
+            return_BT=return_BT if "value" in needs else None,
+        )
+        self._optimizer.zero_grad()
+        self._objective.loss(policy, batch).backward()
+        self._optimizer.step()
+
+    @property
+    def _uniform_logp(self) -> Tensor:
+        return -torch.tensor(float(self._at.space.vocabulary), dtype=torch.float64).log()
+
+    def _shaped(self, seed: int, reward_N: Tensor, response_N: Tensor, logp_NT: Tensor) -> tuple[Tensor, tuple]:
+        """The shaped reward of every token of some responses, and what the shapers carry on."""
+        mask_NT = self._at.space.mask_RT[response_N]
+        ref_NT = torch.where(mask_NT, self._uniform_logp, 0) if "ref_logp" in self._objective.needs else None
+        context = ShapeContext(mask_NT, logp_NT, ref_NT, self._at.space.longest)
+        parts, states = self._objective.shape, self._states[seed]
+        return shape_reward(parts, at_last_token(reward_N, mask_NT), context, states)
+
+    def _credit(
+        self, seed: int, response_G: Tensor, judged_G: Tensor, logp_GT: Tensor, value_GT: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Advantage, return and weight of the tokens of one seed's group; weight 0 if it is dropped."""
+        objective, mask_GT = self._objective, self._at.space.mask_RT[response_G]
+        reward_GT, following = self._shaped(seed, judged_G, response_G, logp_GT)
+        self._states[seed] = list(following)
+        value = value_GT if "value" in objective.needs else None
+        credit = objective.advantage(reward_GT, mask_GT, torch.zeros(len(response_G), dtype=torch.long), value)
+        kept = objective.select(self._at.reward_R[response_G][None])[0]
+        weight_GT = objective.aggregate(mask_GT, torch.float64) * kept
+        return_GT = torch.zeros_like(weight_GT) if credit.return_NT is None else credit.return_NT
+        return credit.advantage_NT, return_GT, weight_GT
+
+    def estimate(self) -> Estimate:
+        policy_KSV = self._logits_KSV.detach().softmax(dim=-1)
+        if "value" not in self._objective.needs:
+            return Estimate(policy_KSV)
+        aim = [self._aim(seed, logits_SV.detach()) for seed, logits_SV in enumerate(self._logits_KSV)]
+        return Estimate(policy_KSV, value_KS=self._value_KS.detach().clone(), aim_KS=torch.stack(aim))
+
+    def _aim(self, seed: int, logits_SV: Tensor) -> Tensor:
+        """V^pi of the shaped reward, which is what the critic is taught, [S]."""
+        space = self._at.space
+        every_R = torch.arange(len(space.mask_RT))
+        logp_RT = space.logp_RT(logits_SV.log_softmax(dim=1))
+        reward_RT, _ = self._shaped(seed, self._at.reward_R, every_R, logp_RT)
+        reward_SV = torch.zeros_like(logits_SV)
+        reward_SV[space.state_RT[space.mask_RT], space.token_RT[space.mask_RT]] = reward_RT[space.mask_RT]
+        return exact.values(logits_SV, space, reward_SV).v_S
