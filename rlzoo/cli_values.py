@@ -17,7 +17,7 @@ from rlzoo.environment import environment
 from rlzoo.errors import UserError
 from rlzoo.lab.families import Row, ValueSetting, checkpoints, race
 from rlzoo.lab.gradient import SUPPLIED
-from rlzoo.palette import ink
+from rlzoo.palette import looks
 from rlzoo.stats import Interval
 
 COLUMNS = {
@@ -68,9 +68,9 @@ def values_table(rows: Sequence[Row], setting: ValueSetting, width: int = 120) -
     for heading in COLUMNS.values():
         table.add_column(heading, justify="right", no_wrap=True)
     points = shown(setting)
-    for position, name in enumerate(dict.fromkeys(row.learner for row in rows)):
+    for name, look in looks(row.learner for row in rows).items():
         for row in (row for row in rows if row.learner == name and row.episodes in points):
-            label = Text(name if row.episodes == points[0] else "", style=ink(position))
+            label = Text(name if row.episodes == points[0] else "", style=look.ink)
             table.add_row(label, str(row.episodes), *(cell(row.measures[measure], width >= 110) for measure in COLUMNS))
     return table
 

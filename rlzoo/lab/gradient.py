@@ -17,6 +17,7 @@ from objectives import Objective, PolicyOutput, TokenBatch
 from rlzoo.errors import UserError
 from rlzoo.lab import exact, qstar
 from rlzoo.lab.episodes import Episodes
+from rlzoo.lab.group import Inputs
 from rlzoo.lab.learner import Estimate
 
 LEARNING_RATE = 0.1
@@ -110,8 +111,8 @@ class PolicyLearner:
         objective, mask_GT = self._objective, self._at.space.mask_RT[response_G]
         reward_GT, following = self._shaped(seed, judged_G, response_G, logp_GT)
         self._states[seed] = list(following)
-        value = value_GT if "value" in objective.needs else None
-        credit = objective.advantage(reward_GT, mask_GT, torch.zeros(len(response_G), dtype=torch.long), value)
+        given = Inputs(reward_GT, mask_GT, value_GT if "value" in objective.needs else None)
+        credit = given.credit(objective, torch.zeros(len(response_G), dtype=torch.long))
         kept = objective.select(self._at.reward_R[response_G][None])[0]
         weight_GT = objective.aggregate(mask_GT, torch.float64) * kept
         return_GT = torch.zeros_like(weight_GT) if credit.return_NT is None else credit.return_NT
