@@ -14,7 +14,7 @@ from rlzoo.lab.families import Row
 from rlzoo.palette import looks
 
 PANELS = {
-    "reward": "Exact expected reward of the policy",
+    "reward": "Reward of the policy",
     "q_error": "Largest |Q - Q*|",
     "over": "Overestimate of V*",
     "critic_error": "Critic's |V - V$^π$|",
