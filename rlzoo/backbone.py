@@ -31,6 +31,7 @@ from transformers import (  # noqa: E402
     AutoModelForCausalLM,
     AutoTokenizer,
     BitsAndBytesConfig,
+    Cache,
     DynamicCache,
     PreTrainedTokenizerFast,
 )
@@ -38,6 +39,7 @@ from transformers.models.auto.tokenization_auto import get_tokenizer_config  # n
 from transformers.utils import logging as transformers_logging  # noqa: E402
 
 from rlzoo import lora  # noqa: E402
+from rlzoo.cache import with_room  # noqa: E402
 from rlzoo.errors import UserError  # noqa: E402
 from rlzoo.fleet_linear import AdapterSwitch, FleetLinear, RowPlan  # noqa: E402
 from rlzoo.lora import AdaptedLayer, AdapterLayout, AdapterStack, LoraSettings  # noqa: E402
@@ -105,8 +107,10 @@ class Backbone:
         self.context_length: int | None = getattr(text, "max_position_embeddings", None)
         self._switch = AdapterSwitch()
         self.layout, self.peft_config, self._linears = _attach(model, config, self._switch)
-        self._takes = inspect.signature(model.forward).parameters.keys()
+        self._decoder = model.get_decoder()
+        self._takes = inspect.signature(self._decoder.forward).parameters.keys()
         model.requires_grad_(False).eval()
+        self._check_head()
 
     @classmethod
     def load(cls, config: BackboneConfig) -> Backbone:
@@ -196,24 +200,38 @@ class Backbone:
             for linear in held:
                 linear.hold_dequantized(False)
 
-    def new_cache(self) -> DynamicCache:
-        """Return an empty key-value cache for decoding, sliding windows and the like included."""
-        return DynamicCache(config=self.model.config)
+    def new_cache(self, decoding: bool) -> Cache:
+        """Return an empty key-value cache, sliding windows and the like included; when decoding, without gradient."""
+        cache = DynamicCache(config=self.model.config)
+        return with_room(cache) if decoding else cache
 
-    def __call__(self, input_ids: Tensor, attention_mask: Tensor, keep: int, **kwargs: Any) -> Any:
-        """Run the model on left-padded [B, S] tokens; the output's logits [B, keep, V] are those of the last positions.
+    def states(self, input_ids: Tensor, attention_mask: Tensor, cache: Cache | None = None) -> Tensor:
+        """Run the model on left-padded [B, S] tokens and return the states [B, S, hidden] that its output head reads.
 
-        `attention_mask` [B, past + S]. Positions are counted from each row's first real token.
+        `attention_mask` [B, past + S]. Positions are counted from each row's first real token. A cache is filled.
         """
         width = input_ids.shape[1]
+        kwargs: dict[str, Any] = {"past_key_values": cache, "use_cache": cache is not None}
         if "position_ids" in self._takes:
             kwargs["position_ids"] = (attention_mask.long().cumsum(1) - 1).clamp(min=0)[:, -width:]
-        if "logits_to_keep" in self._takes:
-            kwargs["logits_to_keep"] = keep
-        output = self.model(input_ids=input_ids, attention_mask=attention_mask, **kwargs)
-        if output.logits.shape[1] != keep:
-            output.logits = output.logits[:, -keep:]
-        return output
+        return self._decoder(input_ids=input_ids, attention_mask=attention_mask, **kwargs).last_hidden_state
+
+    def logits(self, state: Tensor) -> Tensor:
+        """Return the logits [..., vocabulary] of states [..., hidden]: the head, and what the model does after it."""
+        return _after_head(self.model.get_output_embeddings()(state), self.model.config.get_text_config())
+
+    @torch.no_grad()
+    def _check_head(self) -> None:
+        """Compare `logits(states(..))`, all that is ever used, with the model's own, once, on a few tokens."""
+        tokens = torch.arange(4, device=self.device)[None] % self.vocab_size
+        seen = torch.ones_like(tokens)
+        whole = self.model(input_ids=tokens, attention_mask=seen, use_cache=False).logits.float()
+        ours = self.logits(self.states(tokens, seen)).float()
+        if not torch.allclose(ours, whole, rtol=2e-2, atol=2e-2 * float(whole.abs().max())):
+            raise UserError(
+                f"{type(self.model).__name__} makes its logits in a way that is not known here (its head, then soft "
+                "capping or a constant factor): it cannot be used as a backbone yet"
+            )
 
     def describe(self) -> dict[str, Any]:
         """Return what a run folder records about the backbone."""
@@ -236,6 +254,14 @@ class Backbone:
             "context_length": self.context_length,
             "end_ids": self.end_ids,
         }
+
+
+def _after_head(logits: Tensor, config: Any) -> Tensor:
+    """What some architectures do to the logits that leave the head: Gemma caps them, Cohere and Granite scale them."""
+    cap = getattr(config, "final_logit_softcapping", None)
+    if cap is not None:
+        logits = (logits / cap).tanh() * cap
+    return logits * (getattr(config, "logit_scale", None) or 1) / (getattr(config, "logits_scaling", None) or 1)
 
 
 def _attach(

@@ -185,10 +185,11 @@ def _decode(backbone: Backbone, stack: AdapterStack | None, prompts: _Prompts) -
     finished_N = torch.zeros(rows, dtype=torch.bool, device=device)
 
     tokens, seen = pad_left(prompts.tokens, backbone.pad_id, device)
-    width, cache = tokens.shape[1], backbone.new_cache()
+    width = tokens.shape[1]
+    cache = backbone.new_cache(decoding=True)
     with backbone.adapters(stack, prompts.slot):
-        logits = backbone(tokens, seen, keep=1, past_key_values=cache, use_cache=True).logits[:, 0]
-    cache.batch_select_indices(prompt_N)
+        logits = backbone.logits(backbone.states(tokens, seen, cache)[:, -1])
+    cache.reorder_cache(prompt_N)
     logits, seen = logits[prompt_N], torch.nn.functional.pad(seen[prompt_N], (0, longest), value=True)
     live, alive = torch.arange(rows, device=device), torch.ones(rows, dtype=torch.bool, device=device)
     vocabulary = torch.arange(logits.shape[1], device=device)
@@ -213,11 +214,11 @@ def _decode(backbone: Backbone, stack: AdapterStack | None, prompts: _Prompts) -
             if remaining < COMPACT_BELOW * len(live):
                 kept = alive.nonzero().squeeze(1)
                 live, token, seen, alive = live[kept], token[kept], seen[kept], alive[kept]
-                cache.batch_select_indices(kept)
+                cache.reorder_cache(kept)
                 active.close()
                 active.enter_context(backbone.adapters(stack, slot_N[live]))
             past = seen[:, : width + t + 1]
-            logits = backbone(token[:, None], past, keep=1, past_key_values=cache, use_cache=True).logits[:, 0]
+            logits = backbone.logits(backbone.states(token[:, None], past, cache)[:, -1])
     return Samples(response_NT * mask_NT, mask_NT, torch.where(mask_NT, logp_NT, 0), finished_N)
 
 

@@ -60,9 +60,9 @@ def test_peft_loads_what_is_saved_and_gives_the_same_logits(
     tokens = torch.tensor([ours.encode("what is 3+4?")])
     mask = torch.ones_like(tokens, dtype=torch.bool)
     with torch.no_grad():
-        bare = ours(tokens, mask, keep=12).logits
+        bare = ours.logits(ours.states(tokens, mask))
         with ours.adapters(ours.stack([theta]), torch.tensor([0])):
-            logits = ours(tokens, mask, keep=12).logits
+            logits = ours.logits(ours.states(tokens, mask))
         torch.testing.assert_close(logits, theirs(tokens).logits, rtol=0, atol=2e-5)
         assert (logits - bare).abs().max() > 0.1
 
@@ -159,20 +159,21 @@ def test_a_broken_run_does_not_reach_its_neighbours(backbone: Backbone) -> None:
     assert grads[1].isnan().any()
 
 
-def test_masked_logits_cannot_leak_even_when_not_finite(fp32: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_masked_positions_cannot_leak_even_when_not_finite(fp32: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
     prompts, response_BT, mask_BT = batch(fp32)
-    original = fp32.model.forward
+    original = fp32.states
     outside = ~mask_BT
 
-    def poisoned(*args: object, **kwargs: object) -> object:
-        output = original(*args, **kwargs)
-        output.logits = output.logits + torch.where(outside[:, :, None], math.inf, 0.0)  # its gradient goes on
-        return output
+    def poisoned(*args: object, **kwargs: object) -> Tensor:
+        state = original(*args, **kwargs)
+        return state + torch.nn.functional.pad(  # its gradient goes on
+            torch.where(outside[:, :, None], math.inf, 0.0), (0, 0, state.shape[1] - 7, 0)
+        )
 
     slot_B = torch.zeros(4, dtype=torch.long)
     results = []
-    for forward in (original, poisoned):
-        monkeypatch.setattr(fp32.model, "forward", forward)
+    for states in (original, poisoned):
+        monkeypatch.setattr(fp32, "states", states)
         stack = fp32.stack([random_adapter(fp32, 1)], requires_grad=True)
         out = policy_forward(fp32, stack, slot_B, prompts, response_BT, mask_BT, entropy=True)
         (out.logp_BT.sum() + out.entropy_BT.sum()).backward()
@@ -180,13 +181,13 @@ def test_masked_logits_cannot_leak_even_when_not_finite(fp32: Backbone, monkeypa
     assert all(torch.equal(clean, dirty) for clean, dirty in zip(*results, strict=True))
 
 
-def test_head_is_computed_for_the_response_only(fp32: Backbone) -> None:
+def test_head_sees_the_real_tokens_only(fp32: Backbone) -> None:
     prompts, response_BT, mask_BT = batch(fp32)
     shapes = []
     handle = fp32.model.get_output_embeddings().register_forward_hook(lambda *a: shapes.append(a[2].shape))
     policy_forward(fp32, None, None, prompts, response_BT, mask_BT)
     handle.remove()
-    assert shapes == [(4, 7, fp32.vocab_size)]
+    assert shapes == [(sum(LENGTHS), fp32.vocab_size)]
 
 
 def test_gradient_after_a_rollout_is_the_gradient_before(nf4: Backbone) -> None:
@@ -225,9 +226,9 @@ def test_held_weights_are_released(nf4: Backbone) -> None:
     tokens = torch.tensor([nf4.encode("3+4=")])
     mask = torch.ones_like(tokens, dtype=torch.bool)
     with torch.no_grad():
-        plain = nf4(tokens, mask, keep=4).logits
+        plain = nf4.logits(nf4.states(tokens, mask))
         with pytest.raises(RuntimeError), nf4.held_weights():
-            assert torch.equal(nf4(tokens, mask, keep=4).logits, plain)
+            assert torch.equal(nf4.logits(nf4.states(tokens, mask)), plain)
             assert all(linear._dequantized is not None for linear in nf4._linears)
             raise RuntimeError
         assert all(linear._dequantized is None for linear in nf4._linears)
@@ -274,7 +275,7 @@ def test_gpt2_with_its_own_kind_of_linear_layer(tmp_path: Path) -> None:
     theirs = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(folder), tmp_path / "adapter").eval()
     tokens = torch.tensor([made.encode("3+4=")])
     with torch.no_grad(), made.adapters(made.stack([theta]), torch.tensor([0])):
-        logits = made(tokens, torch.ones_like(tokens), keep=4).logits
+        logits = made.logits(made.states(tokens, torch.ones_like(tokens)))
         torch.testing.assert_close(logits, theirs(tokens).logits, rtol=0, atol=2e-5)
     # Positions are learned vectors here, so unlike with rotary ones, counting the padding would show.
     prompts, response_BT, mask_BT = batch(made)

@@ -131,7 +131,7 @@ def test_tokens_follow_the_softmax_of_the_tempered_logits(fp32: Backbone) -> Non
     for context, drawn in ((prompt, got.response_NT[:, 0]), ([*prompt, favourite], after)):
         tokens = torch.tensor([context])
         with torch.no_grad(), fp32.adapters(fp32.stack([theta]), torch.tensor([0])):
-            logits = fp32(tokens, torch.ones_like(tokens), keep=1).logits[0, 0]
+            logits = fp32.logits(fp32.states(tokens, torch.ones_like(tokens)))[0, -1]
         expected = (logits / temperature).double().softmax(0) * len(drawn)
         counts = torch.bincount(drawn, minlength=fp32.vocab_size).double()
         rare = expected < 5
@@ -166,13 +166,13 @@ def test_an_adapter_changes_what_is_sampled_and_a_fresh_one_does_not(backbone: B
 def test_rows_that_end_early_leave_the_batch(nf4: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
     """The batch shrinks; when all have ended, nothing more is decoded; and the threshold changes no sample."""
     widths: list[int] = []
-    forward = nf4.model.forward
+    states = nf4.states
 
-    def counting(*args: object, **kwargs: object) -> object:
-        widths.append(kwargs["input_ids"].shape[0])
-        return forward(*args, **kwargs)
+    def counting(input_ids: Tensor, *args: object) -> Tensor:
+        widths.append(input_ids.shape[0])
+        return states(input_ids, *args)
 
-    monkeypatch.setattr(nf4.model, "forward", counting)
+    monkeypatch.setattr(nf4, "states", counting)
     monkeypatch.setattr(nf4, "end_ids", list(range(1, 40)))  # about every third token ends a response
     asked = [request(nf4, seed, max_new_tokens=60, group_size=20) for seed in (1, 2)]
     got = sample(nf4, asked)
