@@ -201,6 +201,22 @@ class Objective(BaseModel):
         """The scalar to minimize: a plain sum over tokens, so losses of parts of a step add up to the step's."""
         return torch.stack(list(self.terms(policy, batch).values())).sum()
 
+    def learns_from(self, batch: TokenBatch) -> Tensor:
+        """Rows that can have a gradient, bool [B].
+
+        If the surrogate is all there is (no column after `aggregate`) and gives nothing for an advantage of 0, a row
+        whose advantages are all 0 has none: a silent group's. The weights of the other rows do not change.
+        """
+        at_zero = torch.linspace(-2, 2, 9).view(-1, 1).requires_grad_()
+        nothing = torch.zeros(at_zero.shape)
+        mask = torch.ones_like(at_zero, dtype=torch.bool)
+        gain = self.gain(at_zero, TokenBatch(mask, nothing, nothing, nothing, chosen_BT=mask))
+        (slope,) = torch.autograd.grad(gain.sum(), at_zero, materialize_grads=True)
+        costs = self.columns[self.columns.index("aggregate") + 1 :]
+        if any(self._cell(column) for column in costs) or bool(slope.any()):
+            return batch.mask_BT.any(dim=1)
+        return (batch.mask_BT & (batch.advantage_BT != 0)).any(dim=1)
+
     def _inside(self, record: PolicyOutput | TokenBatch, field: str, batch: TokenBatch) -> Tensor:
         """A field with 0 outside the mask: whatever stands there, nan included, reaches neither loss nor gradient."""
         x = cast("Tensor | None", getattr(record, field))

@@ -66,6 +66,25 @@ def check_micro_batches_add_up(objective: Objective) -> None:
         torch.testing.assert_close(zoo.gradients(out), gradients, **CLOSE)
 
 
+def check_rows_that_are_not_learned_from_have_no_gradient(objective: Objective) -> None:
+    """The first group is silent: its rows either have no gradient, or are among those that are learned from."""
+    out, batch = zoo.step(objective, zoo.world())
+    advantage_BT = batch.advantage_BT.clone()
+    advantage_BT[:4] = 0
+    batch = dataclasses.replace(batch, advantage_BT=advantage_BT)
+    learned_B = objective.learns_from(batch)
+    loss, whole = zoo.loss_and_gradients(objective, out, batch)
+    assert all(not gradient[~learned_B].any() for gradient in whole.values())
+    out, _ = zoo.step(objective, zoo.world())
+    rows = learned_B.nonzero().flatten()
+    part = objective.loss(narrow(out, rows), batch.rows(rows))
+    part.backward()
+    assert part.item() == pytest.approx(loss.item(), rel=1e-12, abs=1e-14)
+    torch.testing.assert_close(zoo.gradients(out), whole, **CLOSE)
+    if not any((objective.kl, objective.value, objective.entropy, objective.tokens)):
+        assert not learned_B[:4].any() and bool((learned_B == (batch.mask_BT & (advantage_BT != 0)).any(1)).all())
+
+
 def check_rows_permute(objective: Objective) -> None:
     """The order of responses in the batch changes nothing, from the rewards on."""
     w = zoo.world()
