@@ -109,9 +109,12 @@ class EngineSettings(Settings):
     """How work is batched. Changes speed and memory, never results."""
 
     micro_batch_tokens: int = Field(default=4096, ge=1)
-    """Prompt and response tokens in one forward and backward pass, over all runs together."""
+    """Prompt and response tokens in one forward and backward pass, over all runs together, padding included."""
     sample_rows: int = Field(default=2048, ge=1)
     """Responses that are decoded at once."""
+    share_prompts_from: int = Field(default=384, ge=0)
+    """Prompt tokens that a pass must save to compute each prompt once for its whole group, which takes two calls of the
+    model instead of one."""
 
 
 class SharedConfig(Settings):

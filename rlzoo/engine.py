@@ -54,10 +54,14 @@ class Tokens:
         return len(self.prompts)
 
     @property
+    def length_N(self) -> Tensor:
+        """Real tokens of each row, prompt and response: int64 [N], on the CPU."""
+        return torch.tensor([len(prompt) for prompt in self.prompts], dtype=torch.int64) + self.mask_NT.sum(dim=1).cpu()
+
+    @property
     def size(self) -> int:
-        """Tokens a forward pass over these rows handles, padding included."""
-        longest = max(map(len, self.prompts), default=0)
-        return len(self) * (longest + self.response_NT.shape[1])
+        """Real tokens of all rows, prompts included."""
+        return int(self.length_N.sum())
 
 
 def cat_padded(parts: Sequence[Tensor]) -> Tensor:
@@ -97,9 +101,16 @@ class UpdateRequest:
 
 @dataclass(frozen=True)
 class Updated:
-    """Answer to an `UpdateRequest`: the policy's output before the step [B, T], detached, and the gradient's norm."""
+    """Answer to an `UpdateRequest`.
+
+    Attributes:
+        policy: the policy's output before the step, detached, at the rows that the objective learns from.
+        batch: those rows of the request's batch; see `Objective.learns_from`.
+        gradient_norm: before clipping.
+    """
 
     policy: PolicyOutput
+    batch: TokenBatch
     gradient_norm: float
 
 

@@ -13,7 +13,7 @@ rounds each one takes.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -24,9 +24,10 @@ from objectives import PolicyOutput
 from rlzoo import stages
 from rlzoo.backbone import Backbone
 from rlzoo.config import EngineSettings
-from rlzoo.engine import Call, Engine, Kind, Scored, ScoreRequest, Tokens, Updated, UpdateRequest, cat_padded
+from rlzoo.engine import Call, Engine, Kind, Scored, ScoreRequest, Tokens, Updated, UpdateRequest
 from rlzoo.forward import policy_forward
 from rlzoo.learner import NotFinite
+from rlzoo.passes import passes, saved_by_sharing
 from rlzoo.sampler import SampleRequest, Samples, sample
 
 Job = Callable[[Engine], Coroutine[Any, Any, Any]]
@@ -96,40 +97,37 @@ class Fleet:
     def _score(self, requests: list[ScoreRequest]) -> list[Scored]:
         """Score the rows of each request; reference rows, which need no adapter, go in passes of their own."""
         stages.enter("score")
-        answers: list[Scored | None] = [None] * len(requests)
+        answers: dict[int, Scored] = {}
         for adapted in (False, True):
             mine = [i for i, request in enumerate(requests) if (request.theta is not None) is adapted]
             if not mine:
                 continue
-            stack = self.backbone.stack([requests[i].theta for i in mine]) if adapted else None
-            value = any(requests[i].value for i in mine)
-            logp: list[list[Tensor]] = [[] for _ in mine]
-            values: list[list[Tensor]] = [[] for _ in mine]
+            chosen = [requests[i] for i in mine]
+            stack = self.backbone.stack([request.theta for request in chosen]) if adapted else None
+            value = any(request.value for request in chosen)
+            outputs = [Gathered(request.tokens.mask_NT) for request in chosen]
             with self.backbone.held_weights():
-                for chunk in micro_batches([requests[i].tokens for i in mine], self.settings.micro_batch_tokens):
-                    out = self._forward(stack, [requests[i] for i in mine], chunk, value=value)
-                    for k, part in out.items():
-                        logp[k].append(part.logp_BT)
-                        if part.value_BT is not None:
-                            values[k].append(part.value_BT)
-            for k, i in enumerate(mine):
-                mask_NT = requests[i].tokens.mask_NT
-                answers[i] = Scored(_whole(logp[k], mask_NT), _whole(values[k], mask_NT) if requests[i].value else None)
-        return [answer for answer in answers if answer is not None]
+                for chunk in passes([request.tokens for request in chosen], self.settings.micro_batch_tokens):
+                    for k, out in self._forward(stack, chosen, chunk, value=value).items():
+                        outputs[k].put(chunk[k], out)
+            for i, request, whole in zip(mine, chosen, outputs, strict=True):
+                answers[i] = Scored(whole.column("logp_BT"), whole.column("value_BT") if request.value else None)
+        return [answers[i] for i in range(len(requests))]
 
     def _update(self, requests: list[UpdateRequest]) -> list[Updated | NotFinite]:
         """Make one optimizer step of each request's run; all runs share each forward and backward pass."""
         stages.enter("forward")
+        requests = [_only_what_is_learned_from(request) for request in requests]
         learners = [request.learner for request in requests]
         thetas = [learner.theta for learner in learners]
         own = [k for k, learner in enumerate(learners) if learner.critic is not learner.theta]
         stack = self.backbone.stack([*thetas, *(learners[k].critic for k in own)], requires_grad=True)
         critic_slot = {k: len(thetas) + j for j, k in enumerate(own)}
         needs = frozenset[str]().union(*(request.objective.needs for request in requests))
-        outputs: list[list[PolicyOutput]] = [[] for _ in requests]
+        outputs = [Gathered(request.tokens.mask_NT) for request in requests]
         losses = [0.0] * len(requests)
         with self.backbone.held_weights():
-            for chunk in micro_batches([request.tokens for request in requests], self.settings.micro_batch_tokens):
+            for chunk in passes([request.tokens for request in requests], self.settings.micro_batch_tokens):
                 out = self._forward(stack, requests, chunk, value="value" in needs, entropy="entropy" in needs)
                 critic_chunk = {k: rows for k, rows in chunk.items() if k in critic_slot}
                 if critic_chunk:
@@ -143,25 +141,13 @@ class Fleet:
                 stages.enter("forward")
                 for k, part in parts.items():
                     losses[k] += float(part.detach())
-                    outputs[k].append(out[k].detach())
+                    outputs[k].put(chunk[k], out[k].detach())
         stages.enter("optimizer")
         gradients = stack.grads()
         return [
-            self._step(request, losses[k], [gradients[k], *gradients[critic_slot.get(k, len(gradients)) :][:1]], part)
-            for k, (request, part) in enumerate(zip(requests, outputs, strict=True))
+            _step(request, losses[k], [gradients[k], *gradients[critic_slot.get(k, len(gradients)) :][:1]], outputs[k])
+            for k, request in enumerate(requests)
         ]
-
-    def _step(
-        self, request: UpdateRequest, loss: float, gradients: list[Tensor], outputs: list[PolicyOutput]
-    ) -> Updated | NotFinite:
-        fields = [[getattr(out, name) for out in outputs] for name in ("logp_BT", "value_BT", "entropy_BT")]
-        policy = PolicyOutput(
-            *(None if parts[0] is None else _whole(parts, request.tokens.mask_NT) for parts in fields)
-        )
-        try:
-            return Updated(policy, request.learner.step(gradients, loss))
-        except NotFinite as error:
-            return error
 
     def _forward(
         self,
@@ -177,7 +163,7 @@ class Fleet:
         counts = torch.tensor([len(part) for part in parts.values()])
         slot_B = torch.tensor([slots[k] if slots else k for k in parts]).repeat_interleave(counts)
         temperature_B = torch.tensor([requests[k].temperature for k in parts]).repeat_interleave(counts)
-        device = self.backbone.device
+        saved = saved_by_sharing(tokens, slot_B.tolist())
         out = policy_forward(
             self.backbone,
             stack,
@@ -185,7 +171,8 @@ class Fleet:
             tokens.prompts,
             tokens.response_NT,
             tokens.mask_NT,
-            temperature=temperature_B.to(device),
+            temperature=temperature_B.to(self.backbone.device),
+            share_prompts=saved > 0 and saved >= self.settings.share_prompts_from,
             **want,
         )
         columns = [
@@ -208,25 +195,44 @@ def _place(request: SampleRequest, distinct: list[SampleRequest]) -> int:
     return len(distinct) - 1
 
 
-def micro_batches(tokens: Sequence[Tokens], budget: int) -> Iterator[dict[int, Tensor]]:
-    """Cut the rows of several requests into passes of about `budget` tokens; every pass has a share of each request.
+class Gathered:
+    """Outputs [B, T] of a request, put together from its passes; 0 where no pass has been."""
 
-    Yields request index -> row indices, so that the runs of a pass have about as many rows each. A request may be empty
-    (a step may keep no prompt); if all are, there is no pass.
-    """
-    size = sum(part.size for part in tokens)
-    longest = max(len(part) for part in tokens)
-    passes = min(max(-(-size // budget), 1), max(longest, 1))
-    shares = [torch.arange(len(part)).tensor_split(passes) for part in tokens]
-    for j in range(passes if longest else 0):
-        yield {k: share[j] for k, share in enumerate(shares) if len(share[j])}
+    def __init__(self, mask_BT: Tensor) -> None:
+        self.mask_BT = mask_BT
+        self._columns: dict[str, Tensor] = {}
+
+    def put(self, rows: Tensor, part: PolicyOutput) -> None:
+        """Take over what a pass said of some rows."""
+        for name, x in vars(part).items():
+            if x is not None:
+                whole = self._columns.setdefault(name, x.new_zeros(self.mask_BT.shape))
+                whole[rows.to(x.device), : x.shape[1]] = x
+
+    def column(self, name: str) -> Tensor:
+        """One output [B, T]; zeros if there was no pass."""
+        return self._columns.get(name, torch.zeros(self.mask_BT.shape, device=self.mask_BT.device))
+
+    def policy(self) -> PolicyOutput:
+        """All of them."""
+        return PolicyOutput(self.column("logp_BT"), self._columns.get("value_BT"), self._columns.get("entropy_BT"))
+
+
+def _only_what_is_learned_from(request: UpdateRequest) -> UpdateRequest:
+    """The request without the rows whose gradient is zero whatever the policy says; their weights stay as they were."""
+    rows = request.objective.learns_from(request.batch).nonzero().flatten()
+    if len(rows) == len(request.tokens):
+        return request
+    return replace(request, tokens=request.tokens.rows(rows, trim=False), batch=request.batch.rows(rows))
+
+
+def _step(request: UpdateRequest, loss: float, gradients: list[Tensor], outputs: Gathered) -> Updated | NotFinite:
+    try:
+        return Updated(outputs.policy(), request.batch, request.learner.step(gradients, loss))
+    except NotFinite as error:
+        return error
 
 
 def _narrow(batch: Any, rows: Tensor, out: PolicyOutput) -> Any:
     """The rows of a batch, cut to the width of what was computed for them (beyond it is padding)."""
     return batch.rows((rows, slice(0, out.logp_BT.shape[1])))
-
-
-def _whole(parts: Sequence[Tensor], mask_NT: Tensor) -> Tensor:
-    """Put the rows of all passes below each other, padded to the mask's width; there may be no row at all."""
-    return cat_padded([*parts, torch.zeros_like(mask_NT[:0], dtype=torch.float32)])

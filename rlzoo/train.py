@@ -148,9 +148,9 @@ async def train_step(run: Run, backbone: Backbone, task: Task, engine: Engine) -
     ):
         updated = await engine.update(UpdateRequest(learner, objective, tokens, batch, train.temperature))
         if not made and sampled:  # before the first update the policy is the sampler: any difference is arithmetic
-            gap = largest_gap(updated.policy.logp_BT, batch.old_logp_BT, batch.mask_BT)
+            gap = largest_gap(updated.policy.logp_BT, updated.batch.old_logp_BT, updated.batch.mask_BT)
         made.append(updated)
-        metrics.append(update_metrics(objective, updated.policy, batch))
+        metrics.append(update_metrics(objective, updated.policy, updated.batch))
     run.count(account, assigned, updates=len(made), trained=train.epochs * int(rollout.mask_NT.sum()))
     run.record_step(
         {

@@ -12,9 +12,7 @@ from objectives import get, names
 from rlzoo import fleet
 from rlzoo.backbone import Backbone
 from rlzoo.config import RunConfig
-from rlzoo.engine import Tokens
 from rlzoo.errors import UserError
-from rlzoo.fleet import micro_batches
 from rlzoo.record import read_lines
 from rlzoo.sampler import SampleRequest, Samples, sample
 from rlzoo.train import train, train_fleet
@@ -26,7 +24,9 @@ SAMPLED = [name for name in names() if not get(name).needs & {"demonstration", "
 
 
 def test_a_run_in_a_fleet_is_the_run_alone(make_config: MakeConfig, backbone: Backbone, tmp_path: Path) -> None:
-    runs = {f"{name}/{seed}": make_config(name, seed) for name in SAMPLED for seed in (0, 1)}
+    # Where an objective picks single tokens by rank, two that are equal up to rounding may change places.
+    continuous = [name for name in SAMPLED if get(name).tokens is None]
+    runs = {f"{name}/{seed}": make_config(name, seed) for name in continuous for seed in (0, 1)}
     runs["ppo-critic/0"] = make_config("ppo", train={"critic": "adapter"})
     together = {name: (config, tmp_path / "fleet" / name) for name, config in runs.items()}
     train_fleet(together, backbone=backbone)
@@ -213,21 +213,3 @@ def test_a_response_without_a_reward_is_no_response(
     config = make_config("grpo", task={"reward": "tests.rlzoo.loop.rewards:every_second_unknown"}, train={"steps": 1})
     summary = train(config, tmp_path, backbone=backbone)
     assert 0 < summary["tokens_trained"] <= summary["tokens_sampled"] * 0.7
-
-
-@pytest.mark.parametrize("budget", [1, 7, 30, 10**6])
-def test_micro_batches_cover_every_row_once(budget: int) -> None:
-    sizes = (5, 1, 8)
-    tokens = [Tokens([[1, 2]] * n, torch.ones(n, 3, dtype=torch.long), torch.ones(n, 3) > 0) for n in sizes]
-    seen: dict[int, list[int]] = {k: [] for k in range(len(sizes))}
-    passes = list(micro_batches(tokens, budget))
-    for chunk in passes:
-        for k, rows in chunk.items():
-            seen[k] += rows.tolist()
-    assert [seen[k] for k in seen] == [list(range(n)) for n in sizes]
-    assert len(passes) == {1: 8, 7: 8, 30: 3, 10**6: 1}[budget]  # 14 rows of 5 tokens = 70
-
-
-def test_no_row_is_no_pass() -> None:
-    empty = Tokens([], torch.zeros(0, 3, dtype=torch.long), torch.zeros(0, 3) > 0)
-    assert list(micro_batches([empty, empty], 10)) == []
