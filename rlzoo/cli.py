@@ -222,6 +222,10 @@ def compare(
     config: Config = None,
     assignments: Set = None,
     budget: BudgetOption = None,
+    controls: Annotated[
+        list[str] | None,
+        typer.Option("--control", help="The first objective again: same (on other seeds), random_reward or frozen."),
+    ] = None,
     out: Out = None,
     resume: Resume = False,
     as_json: Json = False,
@@ -232,7 +236,7 @@ def compare(
         from rlzoo import cli_report, cli_run
         from rlzoo.config import CompareConfig
 
-    given = {"objectives": objectives or None, "task": task, "seeds": seeds}
+    given = {"objectives": objectives or None, "task": task, "seeds": seeds, "controls": controls or None}
     chosen = cli_run.settings(CompareConfig, config, assignments or [], given)
     comparison = cli_run.compare_command(chosen, out, resume)
     if as_json:

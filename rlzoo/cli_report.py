@@ -30,7 +30,9 @@ def comparison_table(comparison: Comparison, width: int = 100) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 3 if width >= 100 else 1, 0, 0), header_style="dim")
     table.add_column("", no_wrap=True)
     headings = ("before\n%", "after\n%", "gain\npoints", "to the best\npoints", "length\ntokens")
-    for heading in (*headings, "sampled\ntokens", "engine\ntime"):
+    k = max((row.pass_k or 0 for row in comparison.rows), default=0)
+    passes = [f"pass@{k}\n%"] if k else []
+    for heading in (*headings, *passes, "sampled\ntokens", "engine\ntime"):
         table.add_column(heading, justify="right", no_wrap=True)
     differences = to_the_best(comparison.summaries)
     ink = {name: look.ink for name, look in looks(row.objective for row in comparison.rows).items()}
@@ -45,6 +47,7 @@ def comparison_table(comparison: Comparison, width: int = 100) -> Table:
             points(row.gain),
             points(differences.get(row.objective)),
             f"{number(row.length_before)}→{number(row.length_after)}",
+            *(Text(before_and_after(row.pass_before, row.pass_after)) for _ in passes),
             short_count(row.tokens_sampled),
             clock_time(row.engine_s),
         )
@@ -81,7 +84,7 @@ def comparison_notes(comparison: Comparison) -> list[str]:
         )
     took = f"Tokens and engine time are means per run; together the runs took {clock_time(comparison.elapsed_s)}."
     notes = [accuracy + took]
-    notes += [*unspent(comparison.summaries), *failures(comparison.summaries)]
+    notes += [*controls(comparison.summaries), *unspent(comparison.summaries), *failures(comparison.summaries)]
     notes.append(f"Curves, table and runs: {comparison.folder}")
     return notes
 
@@ -89,6 +92,20 @@ def comparison_notes(comparison: Comparison) -> list[str]:
 def failures(summaries: Sequence[Mapping[str, Any]]) -> list[str]:
     """Return one line per failed run."""
     return [f"FAILED {s['name']}: {s['failure']}" for s in summaries if s["state"] == "failed"]
+
+
+CONTROLS = {
+    "same": "+same is the first objective on other seeds, so that any difference is chance",
+    "random_reward": "+random_reward learns from coin flips, so that any gain is not from the reward",
+    "frozen": "+frozen is never updated",
+}
+
+
+def controls(summaries: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return a line on what the controls among the rows are."""
+    rows = {s["objective"] for s in summaries}
+    told = [words for control, words in CONTROLS.items() if any(row.endswith(f"+{control}") for row in rows)]
+    return [f"Controls: {'; '.join(told)}."] if told else []
 
 
 def unspent(summaries: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -170,6 +187,11 @@ def plus_minus(one: Interval | None, sign: str = "") -> str:
     if one is None:
         return "-"
     return f"{100 * one.mean:{sign}.1f}" + (f" ± {100 * one.half_width:.1f}" if one.half_width else "")
+
+
+def before_and_after(before: Interval | None, after: Interval | None) -> str:
+    """Write the means of two shares in percent, `45.3→97.1`."""
+    return "-" if before is None or after is None else f"{100 * before.mean:.1f}→{100 * after.mean:.1f}"
 
 
 def points(one: Interval | None) -> Text:

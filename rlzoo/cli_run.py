@@ -124,8 +124,8 @@ def evaluation_settings(
 def curves_command(folders: Sequence[Path], out: Path, x: curves.Horizontal) -> list[Path]:
     """Draw the runs found in the folders and below them; returns the files."""
     runs = [(folder, RunFolder.open(folder).read_json(CONFIG)) for folder in run_folders(folders)]
-    runs.sort(key=lambda run: table_position(run[1]["objective"]["name"]))
-    drawn = [curves.Curves(c["objective"]["name"], c["seed"], RunFolder.open(f).read_metrics()) for f, c in runs]
+    runs.sort(key=lambda run: table_position(row_name(run[1])))
+    drawn = [curves.Curves(row_name(c), c["seed"], RunFolder.open(f).read_metrics()) for f, c in runs]
     return draw(drawn, out, x, title=", ".join(dict.fromkeys(c["task"]["name"] for _, c in runs)))
 
 
@@ -140,9 +140,15 @@ def run_folders(folders: Sequence[Path]) -> list[Path]:
         found = [path.parent for path in folder.rglob(CONFIG)]
         if not found:
             raise UserError(f"there is no run (no {CONFIG}) in or below {folder}")
-        names = {run: RunFolder.open(run).read_json(CONFIG)["objective"]["name"] for run in found}
+        names = {run: row_name(RunFolder.open(run).read_json(CONFIG)) for run in found}
         result |= dict.fromkeys(sorted(found, key=lambda run: (table_position(names[run]), str(run))))
     return list(result)
+
+
+def row_name(stored: dict[str, Any]) -> str:
+    """Return the name of the row that a run belongs to, from its stored configuration."""
+    name = stored["objective"]["name"]
+    return name if stored.get("control") is None else f"{name}+{stored['control']}"
 
 
 def table_position(name: str) -> int:
@@ -175,7 +181,7 @@ def warmstart_command(out: Path, file: Path | None, assignments: Sequence[str]) 
 def watched(configs: Sequence[RunConfig], folder: Path) -> Iterator[Callable[[str, dict[str, Any]], None]]:
     """Show the live table while runs train; on Ctrl-C say what is safe and how to go on."""
     runs = [
-        RunProgress(c.name, c.objective.name, c.seed, c.train.steps, c.evaluation.every, Budget.of(c.train.budget))
+        RunProgress(c.name, c.row, c.seed, c.train.steps, c.evaluation.every, Budget.of(c.train.budget))
         for c in configs
     ]
     try:

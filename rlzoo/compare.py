@@ -36,6 +36,7 @@ class Row:
         before, after, gain: None when no seed finished. `gain` pairs each seed's after with its own before.
         tokens_sampled: everything that was sampled, also what selection discarded.
         engine_s: this algorithm's share of the time in which its runs shared batches with others.
+        pass_k: the largest k that pass@k was measured for, before and after; None with one response per prompt.
     """
 
     objective: str
@@ -50,6 +51,10 @@ class Row:
     tokens_sampled: float
     tokens_discarded: float
     engine_s: float
+    pass_k: int | None = None
+    pass_before: Interval | None = None
+    pass_after: Interval | None = None
+    pass_gain: Interval | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """JSON types."""
@@ -110,7 +115,7 @@ def compare(
 
 def summarize(config: CompareConfig, folder: Path, summaries: list[dict[str, Any]]) -> Comparison:
     """Write table, verdicts and curves of runs that have ended."""
-    names = [objective.name for objective in config.objectives]
+    names = list(dict.fromkeys(run.row for run in config.runs()))
     rows = [summary_row(name, [s for s in summaries if s["objective"] == name]) for name in names]
     elapsed = max(summary["elapsed_s"] for summary in summaries)
     traces = [
@@ -149,4 +154,19 @@ def summary_row(objective: str, summaries: list[dict[str, Any]]) -> Row:
             key: mean([s[key] for s in summaries]) or 0.0
             for key in ("updates", "tokens_sampled", "tokens_discarded", "engine_s")
         },
+        **_pass_at_k(done),
     )
+
+
+def _pass_at_k(done: list[dict[str, Any]]) -> dict[str, Any]:
+    """Summarize pass@k at the largest k that the runs were measured for before and after; nothing if for none."""
+    ks = [int(key.removeprefix("pass@")) for s in done for key in s["after"] if key.startswith("pass@")]
+    if not ks:
+        return {}
+    before, after = ({s["seed"]: s[end][f"pass@{max(ks)}"] for s in done} for end in ("before", "after"))
+    return {
+        "pass_k": max(ks),
+        "pass_before": interval(list(before.values())),
+        "pass_after": interval(list(after.values())),
+        "pass_gain": paired(after, before),
+    }

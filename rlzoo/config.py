@@ -16,6 +16,11 @@ from rlzoo.budget import Budget
 from rlzoo.tasks import TaskConfig
 from rlzoo.verdicts import MARGIN
 
+Control = Literal["same", "random_reward", "frozen"]
+
+OTHER_SEEDS = 1_000_000
+"""What the control `same` adds to a seed, so that its prompts, noise and first adapter are those of no other run."""
+
 
 class Settings(BaseModel):
     """Base of all settings: frozen and closed. Numbers are finite, so that the stored configuration is valid JSON."""
@@ -95,14 +100,21 @@ class EvaluationSettings(Settings):
     """The first so many problems of the test split, or all of a smaller one."""
     samples: int = Field(default=1, ge=1)
     """Responses per prompt, at the training temperature; accuracy is their mean (pass@1)."""
+    final_samples: int | None = Field(default=None, ge=1)
+    """Responses per prompt in the first and last evaluation (None: samples). 8 give pass@8 before and after, which
+    tells new problems solved from the same ones solved more often."""
     greedy: bool = False
     """One most likely response per prompt instead of samples."""
 
     @model_validator(mode="after")
     def _greedy_is_one(self) -> Self:
-        if self.greedy and self.samples > 1:
-            raise ValueError("greedy evaluation gives one response per prompt: leave samples at 1")
+        if self.greedy and max(self.samples, self.final_samples or 1) > 1:
+            raise ValueError("greedy evaluation gives one response per prompt: leave samples and final_samples at 1")
         return self
+
+    def at_the_ends(self) -> EvaluationSettings:
+        """The settings of the first and the last evaluation."""
+        return self if self.final_samples is None else self.model_copy(update={"samples": self.final_samples})
 
 
 class EngineSettings(Settings):
@@ -158,10 +170,17 @@ class RunConfig(SharedConfig):
 
     objective: AnyObjective
     seed: int = Field(default=0, ge=0)
+    control: Control | None = None
+    """What is wrong with the run on purpose: it is the same on other seeds, its rewards are coin flips, or its updates
+    are not applied. What a comparison says of such a run says what it would say of nothing."""
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
         needs, train = self.objective.needs, self.train
+        if self.control == "random_reward" and "demonstration" in needs:
+            raise ValueError(
+                f"{self.objective.name} learns from demonstrations: the control random_reward does nothing"
+            )
         if "group" in needs and train.group_size < 2:
             raise ValueError(
                 f"{self.objective.name} compares the responses to one prompt with each other: "
@@ -183,8 +202,18 @@ class RunConfig(SharedConfig):
 
     @property
     def name(self) -> str:
-        """Name of the run: objective/seed."""
-        return f"{self.objective.name}/seed{self.seed}"
+        """Name of the run: row/seed."""
+        return f"{self.row}/seed{self.seed}"
+
+    @property
+    def row(self) -> str:
+        """Name of the row that the run belongs to: the objective, and its control if it is one."""
+        return self.objective.name if self.control is None else f"{self.objective.name}+{self.control}"
+
+    @property
+    def noise_seed(self) -> int:
+        """What prompts, noise and first adapter are derived from: the seed, but for the control `same`."""
+        return self.seed + OTHER_SEEDS if self.control == "same" else self.seed
 
     def stored(self) -> dict[str, Any]:
         """The resolved configuration as it stands in config.json; `engine` changes no result and is left out."""
@@ -198,6 +227,9 @@ class CompareConfig(SharedConfig):
     """Of rlzoo list, or ablations of these; "all" for all of them. At least one has to be named."""
     seeds: tuple[int, ...] = (0, 1, 2, 3)
     """Seeds; a single number n means 0 .. n-1."""
+    controls: tuple[Control, ...] = ()
+    """Rows beside, of the first objective: same (on other seeds), random_reward, frozen. They show what the comparison
+    makes of no difference, of no signal and of no training."""
     margin: float = Field(default=MARGIN, gt=0)
     """Accuracies shown to be closer than this are called equivalent. Changes what is said, not what is run."""
 
@@ -222,6 +254,10 @@ class CompareConfig(SharedConfig):
             raise ValueError(f"objectives and seeds must each be named once: {listed}, seeds {list(self.seeds)}")
         if self.train.critic is not None and not any("value" in o.needs for o in self.objectives):
             raise ValueError(f"train.critic = {self.train.critic!r}, but none of {listed} has a critic: leave it out")
+        if len(set(self.controls)) < len(self.controls):
+            raise ValueError(f"controls must each be named once: {', '.join(self.controls)}")
+        if "same" in self.controls and max(self.seeds) >= OTHER_SEEDS:
+            raise ValueError(f"seeds from {OTHER_SEEDS} on belong to the control 'same': choose smaller ones")
         _refuse_identical(self.objectives, self.train.updates_per_rollout)
         self.runs()
         return self
@@ -231,11 +267,18 @@ class CompareConfig(SharedConfig):
         return shared_part(self.runs()[0].stored())
 
     def runs(self) -> list[RunConfig]:
-        """The runs, objective by objective. The critic's settings go to the objectives that have one."""
+        """The runs, row by row, controls last. The critic's settings go to the objectives that have one."""
+        rows = [(objective, None) for objective in self.objectives]
+        controls = [(self.objectives[0], control) for control in self.controls]
         shared = {name: getattr(self, name) for name in SharedConfig.model_fields}
         return [
-            RunConfig(objective=objective, seed=seed, **(shared if "value" in objective.needs else _no_critic(shared)))
-            for objective in self.objectives
+            RunConfig(
+                objective=objective,
+                seed=seed,
+                control=control,
+                **(shared if "value" in objective.needs else _no_critic(shared)),
+            )
+            for objective, control in [*rows, *controls]
             for seed in self.seeds
         ]
 

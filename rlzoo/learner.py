@@ -23,9 +23,10 @@ class Learner:
     def __init__(self, backbone: Backbone, config: RunConfig) -> None:
         self.settings: OptimizerSettings = config.optimizer
         self.steps = config.train.steps
-        self.theta = self._fresh(backbone, config.seed, "policy")
+        self.frozen = config.control == "frozen"
+        self.theta = self._fresh(backbone, config.noise_seed, "policy")
         own_critic = config.train.critic == "adapter"
-        self.critic = self._fresh(backbone, config.seed, "critic") if own_critic else self.theta
+        self.critic = self._fresh(backbone, config.noise_seed, "critic") if own_critic else self.theta
         self.parameters = [self.theta, self.critic] if own_critic else [self.theta]
         settings = self.settings
         self.rates = [settings.lr, settings.critic_lr or settings.lr][: len(self.parameters)]
@@ -62,7 +63,8 @@ class Learner:
             self.optimizer.zero_grad()
             raise NotFinite(f"loss {loss:g}, gradient norm {norm:g}")
         torch.nn.utils.clip_grads_with_norm_(self.parameters, self.settings.max_grad_norm, torch.tensor(norm))
-        self.optimizer.step()
+        if not self.frozen:
+            self.optimizer.step()
         self.optimizer.zero_grad()
         return norm
 

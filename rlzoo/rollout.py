@@ -124,6 +124,7 @@ async def roll_out(
     request: SampleRequest,
     *,
     needs: frozenset[str] = frozenset(),
+    random_reward: bool = False,
 ) -> tuple[Rollout, Rollout, Account]:
     """Sample until `len(request.prompt_keys)` prompts are kept, or the selection's rounds are used up.
 
@@ -131,6 +132,7 @@ async def roll_out(
         request: the first round's request with its prompts still empty; prompt_keys are the places of the step.
         needs: the objective's. "greedy": sample the greedy response to each prompt as well, in the same batch, for its
             reward. "demonstration": take the responses from the task instead; nothing is sampled, nothing paid for.
+        random_reward: put coin flips in the place of rewards; selection still sees the accuracy.
 
     Returns:
         The rollout to train on, the first round as sampled (the same prompts for every algorithm), and the account.
@@ -153,9 +155,11 @@ async def roll_out(
             greedy = [replace(asked, group_size=1, greedy=True)] if "greedy" in needs else []
             samples, *rest = await engine.sample_all([asked, *greedy])
         sampled = score_samples(backbone, task, problems, prompts, samples)
+        sampled = flip_coins(sampled, asked) if random_reward else sampled
         beside = 0
         for extra in rest:
             likeliest = score_samples(backbone, task, problems, prompts, extra)
+            likeliest = flip_coins(likeliest, replace(asked, greedy=True)) if random_reward else likeliest
             sampled = replace(sampled, greedy_N=likeliest.reward_N.repeat_interleave(request.group_size))
             beside = int(extra.mask_NT.sum())
         first = first or sampled
@@ -194,6 +198,14 @@ def pad_right(rows: Sequence[Sequence[int]], device: torch.device) -> tuple[Tens
 def check_demonstrations(task: Task) -> None:
     """Raise `UserError` if a task has no demonstrations to imitate."""
     task.demonstration(task.problem("train", 0), Random(0))
+
+
+def flip_coins(rollout: Rollout, request: SampleRequest) -> Rollout:
+    """The rollout with rewards 0 or 1 that know nothing of the responses; what has no reward still has none."""
+    keys_P, samples_G = torch.tensor(list(request.prompt_keys)), torch.arange(rollout.group_size)
+    words = (request.seed, "coin", "greedy" if request.greedy else "sample", request.step)
+    heads_N = (noise.uniform(*words, keys_P[:, None], samples_G) < 0.5).flatten().to(rollout.reward_N)
+    return replace(rollout, reward_N=heads_N.where(rollout.reward_N.isfinite(), math.nan))
 
 
 def draw(task: Task, seed: int, step: int, round_: int, count: int) -> list[Problem]:

@@ -138,7 +138,7 @@ class Run:
         *_, last = self.evaluations or [{}]
         summary = {
             "name": self.name,
-            "objective": self.config.objective.name,
+            "objective": self.config.row,
             "seed": self.config.seed,
             "state": "failed" if failure else "done",
             "failure": failure,
@@ -169,7 +169,7 @@ class Run:
     def draw(self) -> None:
         """Draw the run's learning curves into its folder."""
         if self.step:
-            run = curves.Curves(self.config.objective.name, self.config.seed, self.folder.read_metrics())
+            run = curves.Curves(self.config.row, self.config.seed, self.folder.read_metrics())
             with self.folder.safely("draw the curves"):
                 curves.draw([run], [self.folder.path / CURVES], title=f"{self.name} on {self.config.task.name}")
 

@@ -108,7 +108,7 @@ async def run_to_end(run: Run, backbone: Backbone, task: Task, engine: Engine) -
             if run.step % run.config.train.save_every == 0:
                 run.save(engine.seconds)
         ended = "budget" if run.spent(engine.seconds) else "steps"
-        await evaluate_run(run, backbone, task, engine)
+        await evaluate_run(run, backbone, task, engine, last=True)
     except NotFinite as error:
         return run.finish(backbone, engine.seconds, failure=f"step {run.step}: {error}")
     return run.finish(backbone, engine.seconds, ended=ended)
@@ -123,12 +123,20 @@ async def train_step(run: Run, backbone: Backbone, task: Task, engine: Engine) -
         prompts=(),
         group_size=train.group_size,
         max_new_tokens=train.max_new_tokens,
-        seed=config.seed,
+        seed=config.noise_seed,
         step=run.step,
         prompt_keys=range(train.prompts_per_step),
         temperature=train.temperature,
     )
-    rollout, first, account = await roll_out(engine, backbone, task, objective.select, request, needs=objective.needs)
+    rollout, first, account = await roll_out(
+        engine,
+        backbone,
+        task,
+        objective.select,
+        request,
+        needs=objective.needs,
+        random_reward=config.control == "random_reward",
+    )
     assigned = await assign_credit(
         engine,
         objective,
@@ -144,7 +152,7 @@ async def train_step(run: Run, backbone: Backbone, task: Task, engine: Engine) -
     metrics: list[dict[str, float]] = []
     gap = math.nan
     for tokens, batch in minibatches(
-        objective, assigned, seed=config.seed, step=run.step, epochs=train.epochs, count=train.minibatches
+        objective, assigned, seed=config.noise_seed, step=run.step, epochs=train.epochs, count=train.minibatches
     ):
         updated = await engine.update(UpdateRequest(learner, objective, tokens, batch, train.temperature))
         if not made and sampled:  # before the first update the policy is the sampler: any difference is arithmetic
@@ -168,9 +176,10 @@ async def train_step(run: Run, backbone: Backbone, task: Task, engine: Engine) -
     )
 
 
-async def evaluate_run(run: Run, backbone: Backbone, task: Task, engine: Engine) -> None:
+async def evaluate_run(run: Run, backbone: Backbone, task: Task, engine: Engine, *, last: bool = False) -> None:
     """Evaluate a run on the held-out problems and record it."""
     train, settings = run.config.train, run.config.evaluation
+    settings = settings.at_the_ends() if last or run.step == 0 else settings
     evaluation = await evaluate(
         engine,
         backbone,

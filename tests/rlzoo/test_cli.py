@@ -146,6 +146,7 @@ def test_pages_are_wrapped_anew_and_equations_are_not() -> None:
         (["train", "grpo", "--config", "nowhere.toml"], "there is no file nowhere.toml"),
         (["train"], "objective: is missing"),
         (["compare", "grpo", "grpo"], "named once"),
+        (["compare", "grpo", "--control", "frosen"], "'same', 'random_reward' or 'frozen', got 'frosen'"),
         (["compare"], "name at least one, or all for all of rlzoo list"),
         (["train", "grpo", "--budget", "token=5"], "did you mean 'tokens'?"),
         (["evaluate", "nowhere"], "there is no run (no config.json) in or below nowhere"),

@@ -19,7 +19,7 @@ MakeConfig = Callable[..., RunConfig]
 
 
 def comparison(make_config: MakeConfig, **changes: Any) -> CompareConfig:
-    shared = make_config().model_dump(exclude={"objective", "seed"})
+    shared = make_config().model_dump(exclude={"objective", "seed", "control"})
     return CompareConfig.model_validate(shared | {"objectives": ["reinforce", "grpo"], "seeds": 2} | changes)
 
 
