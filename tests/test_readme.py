@@ -11,6 +11,8 @@ from typer.testing import CliRunner
 from objectives import get, names, registry
 from objectives.parts import Surrogate
 from rlzoo import cli, cli_zoo
+from rlzoo.tasks import load_task
+from rlzoo.tasks import registry as task_registry
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -26,6 +28,7 @@ def test_python_blocks_run(code: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registry, "_registry", dict(registry._registry))
     monkeypatch.setattr(registry, "_pages", dict(registry._pages))
     monkeypatch.setattr(Surrogate, "members", dict(Surrogate.members))
+    monkeypatch.setattr(task_registry, "_TASKS", dict(task_registry._TASKS))
     scope: dict[str, object] = {"__name__": "readme"}
     exec(compile(code, "README.md", "exec"), scope)
     if "loss" in scope:
@@ -38,6 +41,9 @@ def test_python_blocks_run(code: str, monkeypatch: pytest.MonkeyPatch) -> None:
         assert scope["graded"](["it is 12", "no", " "], answer=["12", "3", "4"]) == [1.0, 0.1, 0.0]  # type: ignore[operator]
     if "Bounded" in scope:
         assert get("grpo[surrogate=bounded]").surrogate.kind == "bounded"
+    if "Double" in scope:
+        task = load_task("double")
+        assert task.grade(task.problem("test", 0), f"1>{task.problem('test', 0).answer}") == 1
 
 
 def test_commands_exist() -> None:
