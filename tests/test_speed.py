@@ -1,0 +1,203 @@
+"""The parts of the speed benchmark: what is counted, what is compared, what is reported. No timings are asserted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmarks import speed_curves, speed_ours
+from benchmarks.speed_memory import STATUS, PeakMemory, resident
+from benchmarks.speed_models import Shape, tokenizer, write
+from benchmarks.speed_report import Series, different_work, ratio, ratios_table, stage_table
+from benchmarks.speed_roofline import STAGES, Rates, Sizes, operations, stage_tokens
+from benchmarks.speed_work import COIN, Measured, Work
+from rlzoo.backbone import Backbone
+
+SMALL = {"prompts_per_step": 2, "group_size": 2, "minibatches": 2, "max_new_tokens": 6, "steps": 2, "task": COIN}
+SHAPE = Shape(hidden_size=64, layers=2, heads=2, kv_heads=1, mlp_size=128, vocabulary=300, context=64)
+MEASURED = Measured(
+    seconds=2.0,
+    samples=8,
+    tokens_sampled=24,
+    tokens_trained=24,
+    updates=4,
+    adapter_parameters=10,
+    prompt_tokens=2.0,
+    loaded_bytes=100,
+    peak_bytes=300,
+)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write(SHAPE, tmp_path_factory.mktemp("model"), mean_length=3)
+
+
+def test_counts_of_a_measurement(folder: Path) -> None:
+    """2 runs x 2 timed steps x 4 samples of 6 tokens, 2 updates per step and run; warm-up is not counted."""
+    work = Work(model=str(folder), ends="never", runs=2, stages=True, prompt_tokens=5, **SMALL)
+    measured = speed_ours.measure(work)
+    assert (measured.samples, measured.tokens_sampled, measured.tokens_trained, measured.updates) == (16, 96, 96, 8)
+    assert measured.prompt_tokens == 5
+    assert measured.stages is not None and set(STAGES) < set(measured.stages)
+    assert all(seconds > 0 for seconds in measured.stages.values())
+    assert 0 < measured.loaded_bytes <= measured.peak_bytes
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ends", ["never", "model"])
+def test_trl_does_the_same_work(ends: str, folder: Path) -> None:
+    pytest.importorskip("trl", minversion="1.16", reason="TRL is not installed")
+    from benchmarks import speed_trl
+
+    work = Work(model=str(folder), ends=ends, prompt_tokens=5, **SMALL)
+    theirs = speed_trl.measure(work.model_copy(update={"side": "trl"}))
+    ours = speed_ours.measure(work)
+    assert list(different_work(Series(work, [ours]), Series(work, [theirs]))) == []
+    assert theirs.samples <= theirs.tokens_sampled == theirs.tokens_trained
+
+
+def test_responses_of_a_random_model_end(folder: Path) -> None:
+    """Every third token ends a response, so few reach the limit."""
+    backbone = Backbone.load(Work(model=str(folder)).backbone)
+    assert len(backbone.end_ids) == 1 + 100
+    measured = speed_ours.measure(Work(model=str(folder), prompt_tokens=5, **SMALL))
+    assert measured.samples <= measured.tokens_sampled < 6 * measured.samples
+
+
+@pytest.mark.parametrize("vocabulary", [50, 300])
+def test_the_tokenizer_has_a_character_for_each_token(vocabulary: int) -> None:
+    made = tokenizer(vocabulary, 64)
+    assert len(made) == vocabulary
+    ids = list(range(3, vocabulary))
+    assert made.encode(made.decode(ids)) == ids
+
+
+def test_operations_are_those_of_the_model(folder: Path) -> None:
+    """Against torch's own count of a forward and a backward pass, attention (which it counts in full squares) aside."""
+    backbone = Backbone.load(Work(model=str(folder), precision="fp32").backbone)
+    sizes = Sizes.of(backbone)
+    assert sizes.attention == 2 * SHAPE.hidden_size
+    assert sizes.adapters == backbone.layout.size - SHAPE.hidden_size - 1
+    linear = [m.base for m in backbone.model.modules() if type(m).__name__ == "FleetLinear"]
+    assert sizes.base == sum(layer.weight.numel() for layer in linear)
+    bare = sizes.model_copy(update={"attention": 0})
+    # 3 tokens fed, 2 of them with logits
+    assert bare.forward(0, 3, 2, adapted=False) == 2 * 3 * sizes.base + 2 * 2 * 300 * 64
+    assert bare.forward(0, 3, 2) - bare.forward(0, 3, 2, adapted=False) == 2 * 3 * sizes.adapters
+    assert bare.backward(3, 2) == 2 * 3 * (sizes.base + 2 * sizes.adapters) + 2 * 2 * 300 * 64
+    # attention: token t meets t keys, for scores and for values, two operations each: 4 a (1 + 2 + 3)
+    assert sizes.forward(0, 3, 2) - bare.forward(0, 3, 2) == 4 * sizes.attention * 6
+    # decoding token by token after a prefill needs what one pass over all needs
+    assert sizes.forward(0, 2, 1) + sizes.forward(2, 5, 3) == sizes.forward(0, 5, 4)
+
+
+def test_operations_of_a_step() -> None:
+    """8 samples of 3 tokens to 4 prompts of 2; one layer 4 x 4, no adapters, no attention, head 10 x 4."""
+    sizes = Sizes(linear=[(4, 4)], r=0, attention=0, hidden=4, vocabulary=10)
+    needed = operations(sizes, Work(group_size=2), MEASURED)
+    assert needed == {
+        "prefill": 4 * (2 * 2 * 16 + 2 * 1 * 40),
+        "decode": 8 * (2 * 2 * 16 + 2 * 2 * 40),
+        "score": 8 * (2 * 4 * 16 + 2 * 3 * 40),
+        "forward": 8 * (2 * 4 * 16 + 2 * 3 * 40),
+        "backward": 8 * (2 * 4 * 16 + 2 * 3 * 40),
+    }
+
+
+def test_passes_of_the_stages() -> None:
+    """64 rows of 2 + 3 - 1 tokens: 256 in a score of one run, a quarter in an update; 20 runs fill the budget."""
+    work = Work(micro_batch_tokens=1000)
+    expected = {"prefill": 8 * 2, "decode": 64, "score": 256, "forward": 64, "backward": 64}
+    assert stage_tokens(work, MEASURED) == expected
+    twenty = stage_tokens(work.model_copy(update={"runs": 20}), MEASURED)
+    assert twenty == {"prefill": 20 * 16, "decode": 20 * 64, "score": 1000, "forward": 1000, "backward": 1000}
+
+
+def series(side: str, *seconds: float, runs: int = 1, **changes: object) -> Series:
+    measured = [MEASURED.model_copy(update={"seconds": s, **changes}) for s in seconds]
+    return Series(Work(side=side, runs=runs), measured)
+
+
+def test_ratios_pair_what_was_measured_in_one_turn() -> None:
+    ours, trl = series("rlzoo", 1.0, 2.0, 4.0), series("trl", 3.0, 4.0, 4.0)
+    assert ratio(ours, trl, "samples_per_s") == "2.00x (1.00..3.00)"
+    together = series("rlzoo", 2.0, 4.0, 8.0, runs=20, samples=160, peak_bytes=450)
+    rows = ratios_table("", [ours, trl, together]).rows
+    assert [row[0] for row in rows] == [
+        "1 run / TRL",
+        "20 runs together / 20 of TRL, one after the other",
+        "20 runs together / 20 of ours, one after the other",
+    ]
+    assert rows[2][1] == "10.00x (10.00..10.00)"  # twenty times the samples in twice the time
+    assert rows[2][3] == "1.50x (1.50..1.50)"
+
+
+def test_different_work_is_noticed() -> None:
+    """Two turns of 800 samples may differ by 4 / 40 = 10% in tokens that end by chance, and by nothing else."""
+    many = {"samples": 800, "tokens_trained": 8000}
+    ours = series("rlzoo", 1.0, 1.0, tokens_sampled=8000, **many)
+    assert list(different_work(ours, series("trl", 9.0, 9.0, tokens_sampled=8700, **many))) == []
+    found = list(different_work(ours, series("trl", 1.0, 1.0, tokens_sampled=9000, **many)))
+    assert found == ["tokens_sampled 16000 against TRL's 18000"]
+    found = list(different_work(ours, series("trl", 1.0, 1.0, tokens_sampled=8000, updates=5, **many)))
+    assert found == ["updates 8 against TRL's 10"]
+    ours.work = ours.work.model_copy(update={"ends": "never"})
+    found = list(different_work(ours, series("trl", 1.0, 1.0, tokens_sampled=8001, **many)))
+    assert found == ["tokens_sampled 16000 against TRL's 16002"]
+
+
+def test_share_of_the_limit() -> None:
+    """Scoring needs 2944 operations and takes a second, on a machine that makes 29440 in a large product and 5888 in
+    the model's own. The step takes two seconds.
+    """
+    one = series("rlzoo", 2.0, stages={"score": 1.0, "rest": 1.0}, samples=8)
+    one.work = Work(group_size=2, steps=2)
+    sizes = Sizes(linear=[(4, 4)], r=0, attention=0, hidden=4, vocabulary=10)
+    one.rates = Rates(sizes=sizes, dtype="float32", square=29440, own=dict.fromkeys(STAGES, 5888))
+    rows = {row[0]: row[1:] for row in stage_table("", one).rows}
+    assert rows["score"] == ["500", "50%", "0.0", "10.0%", "50.0%"]  # 2944 operations
+    assert rows["rest"] == ["500", "50%", "-", "-", "-"]
+    total = 3 * 2944 + 4 * 144 + 8 * 224
+    assert rows["whole step"][3:] == [f"{total / 2 / 29440:.1%}", f"{total / 2 / 5888:.1%}"]
+
+
+@pytest.mark.skipif(not STATUS.exists(), reason="memory is read from /proc")
+def test_peak_memory_is_of_what_came_after() -> None:
+    block = torch.ones(2**25)  # 128 MiB
+    del block
+    memory = PeakMemory(torch.device("cpu"))
+    assert memory.peak() < memory.loaded + 2**25
+    block = torch.ones(2**25)
+    held = resident("VmRSS")
+    del block
+    assert memory.peak() > held - 2**23  # the kernel counts in batches: its two numbers may differ by a few pages
+    assert held > memory.loaded + 2**26
+    assert memory.gpu_peak() is None
+
+
+@pytest.mark.parametrize("axis", speed_curves.AXES, ids=lambda axis: axis.name)
+def test_every_point_of_a_curve_is_work_that_can_be_made(axis: speed_curves.Axis) -> None:
+    made = [(Work(**axis.works(value)), axis.shapes(value)) for value in axis.values]
+    assert len(set(made)) == len(axis.values)
+    for work, shape in made:
+        assert work.max_new_tokens + work.prompt_tokens <= shape.context
+        assert all(size % 64 == 0 for size in (shape.hidden_size, shape.mlp_size))  # NF4 shares a scale over 64
+
+
+def test_curves_are_drawn_and_tabulated(tmp_path: Path) -> None:
+    axis = speed_curves.AXES[-1]
+    points = [speed_curves.Point(name, x, MEASURED) for name, x in (("small", 1e5), ("large", 1e6))]
+    speed_curves.draw({axis: points}, tmp_path / "curves.png")
+    assert (tmp_path / "curves.png").stat().st_size > 1000
+    assert [row[:3] for row in speed_curves.table(axis, points).rows] == [
+        ["small", "2.00", "4.0"],
+        ["large", "2.00", "4.0"],
+    ]
+
+
+def test_parameters_of_a_shape(folder: Path) -> None:
+    sizes = Sizes.of(Backbone.load(Work(model=str(folder)).backbone))
+    assert speed_curves.parameters(SHAPE) == sizes.base
