@@ -42,6 +42,13 @@ class Shape(Part):
     def __call__(self, reward_NT: Tensor, context: ShapeContext) -> Tensor:
         raise TypeError(f"{type(self).__name__} does not define __call__")
 
+    def check(self, max_length: int) -> None:
+        """Refuse settings that do nothing to responses of at most `max_length` tokens.
+
+        Raises:
+            ValueError: says from where on they would act.
+        """
+
     def initial_state(self) -> float | None:
         """Number carried from step to step; None if the part is stateless."""
         return None
@@ -84,6 +91,14 @@ class SoftOverlong(Shape, kind="soft_overlong"):
     weight: float = Field(default=1.0, gt=0)
     max_length: int | None = Field(default=None, ge=1)
     """Lmax in tokens; None takes the longest response that the run allows."""
+
+    def check(self, max_length: int) -> None:
+        begin = (1 - self.cache) * (self.max_length or max_length)
+        if begin >= max_length:
+            raise ValueError(
+                f"shape 'soft_overlong': with max_length {self.max_length} it punishes beyond {begin:g} tokens, which "
+                f"no response of at most {max_length} has: lower max_length, or leave it out"
+            )
 
     def __call__(self, reward_NT: Tensor, context: ShapeContext) -> Tensor:
         longest = self.max_length or context.max_length

@@ -37,10 +37,12 @@ def split(name: str) -> tuple[str, dict[str, str]]:
     """Take a name apart: `gspo[ratio=token]` -> ("gspo", {"ratio": "token"}).
 
     Raises:
-        ValueError: something between the brackets is not key=value.
+        ValueError: something between the brackets is not key=value, or the brackets are no pair at the end.
     """
     match = re.fullmatch(r"([^\[\]]*)\[(.*)\]", name)
     if match is None:
+        if "[" in name or "]" in name:
+            raise ValueError(f"{name!r}: an ablation ends with its changes in brackets: NAME[COLUMN=VALUE,...]")
         return name, {}
     changes: dict[str, str] = {}
     for cell in filter(None, match[2].split(",")):

@@ -186,6 +186,8 @@ class RunConfig(SharedConfig):
                 f"{self.objective.name} compares the responses to one prompt with each other: "
                 f"train.group_size must be 2 or more, got {train.group_size}"
             )
+        for part in self.objective.shape:
+            part.check(train.max_new_tokens)
         if "demonstration" in needs and train.old_logp == "recompute":
             raise ValueError(
                 f"train.old_logp = 'recompute', but {self.objective.name} learns from demonstrations, which no policy "

@@ -70,6 +70,14 @@ def test_unknown_names_suggest_the_nearest() -> None:
         page("zzz[ratio=token]")
 
 
+@pytest.mark.parametrize(
+    "name", ["gspo[ratio", "gspo[ratio=token", "gspo]", "gspo[ratio=token]x", "gspo[kl=k3][ratio=token"]
+)
+def test_brackets_come_in_one_pair_at_the_end(name: str) -> None:
+    with pytest.raises(ValueError, match=r"an ablation ends with its changes in brackets: NAME\[COLUMN=VALUE,\.\.\.\]"):
+        get(name)
+
+
 def test_a_duplicate_raises_and_the_same_again_does_not() -> None:
     with pytest.raises(ValueError, match="objective 'gspo' exists already; give yours another name"):
         register(get("gspo").but(name="gspo", ratio="token"))

@@ -56,12 +56,27 @@ def test_the_stored_configuration_makes_the_run_again(make_config: MakeConfig) -
         ({"optimizer": {"betas": [0.9, 1.0]}}, "less than 1"),
         ({"optimizer": {"max_grad_norm": float("inf")}}, "finite"),
         ({"objectives": ["grpo", "grpo[surrogate.high=0.2]"]}, "one algorithm under two names"),
+        (
+            {"objectives": ["grpo[correction=token]"]},
+            r"grpo\[correction=token\] weighs .* train.old_logp = 'recompute'",
+        ),
+        (
+            {"objectives": ["dapo[shape.max_length=40]"], "train": {"max_new_tokens": 32}},
+            "beyond 32 tokens, which no response of at most 32 has: lower max_length",
+        ),
+        ({"objectives": ["gspo[ratio=token"]}, r"ends with its changes in brackets: NAME\[COLUMN=VALUE,...\]"),
         ({"evaluation": {"greedy": True, "samples": 4}}, "one response per prompt"),
     ],
 )
 def test_misfits_are_refused_with_the_way_out(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         comparison(**changes)
+
+
+def test_what_can_act_is_accepted(make_config: MakeConfig) -> None:
+    """Lmax 39 punishes from 31.2 tokens on; a correction has something to weigh once old log-probs are recomputed."""
+    assert make_config("dapo[shape.max_length=39]", train={"max_new_tokens": 32})
+    assert make_config("grpo[correction=token]", train={"old_logp": "recompute"})
 
 
 def test_rows_that_the_schedule_makes_identical_are_refused() -> None:

@@ -54,6 +54,26 @@ def test_weights_are_those_of_the_whole_update() -> None:
     assert sorted(1 / float(b.weight_BT.max()) for b in halves) == pytest.approx([4, 6])
 
 
+def test_what_an_objective_asks_for_is_handed_over_and_nothing_else() -> None:
+    """The sampler's log-probs beside the trainer's, and tokens chosen over the whole update, not over the rollout."""
+    rollout = rollout_of([[0.0, 1.0]] * 2, [[1, 3], [2, 4]])
+    generator = torch.Generator().manual_seed(0)
+    old_NT = torch.where(rollout.mask_NT, torch.randn(rollout.mask_NT.shape, generator=generator), 0)
+    advantage_NT = torch.where(rollout.mask_NT, torch.tensor([1.0, -1, 1, -1])[:, None], 0)
+    given = replace(assigned(rollout), credit=Credit(advantage_NT), old_logp_NT=old_NT)
+    ((_, plain),) = minibatches(get("dapo"), given, seed=0, step=0, epochs=1, count=1)
+    assert plain.sampler_logp_BT is None and plain.chosen_BT is None
+    ((tokens, corrected),) = minibatches(get("dapo[correction=token]"), given, seed=0, step=0, epochs=1, count=1)
+    rows = tokens.response_NT.amax(dim=1)
+    assert torch.equal(corrected.sampler_logp_BT, rollout.logp_NT[rows])  # type: ignore[arg-type]
+    assert torch.equal(corrected.old_logp_BT, old_NT[rows])
+    halves = [b for _, b in minibatches(get("kl_cov"), given, seed=0, step=0, epochs=1, count=2)]
+    for half in halves:
+        expected_BT = get("kl_cov").choose(half.old_logp_BT, half.advantage_BT, half.mask_BT)
+        assert half.chosen_BT is not None and half.chosen_BT.sum() == 1
+        assert torch.equal(half.chosen_BT, expected_BT)  # type: ignore[arg-type]
+
+
 def test_an_unknown_reward_leaves_mask_and_weights() -> None:
     rollout = rollout_of([[math.nan, 1.0]], [[4, 2]])
     ((_, batch),) = minibatches(get("dapo"), assigned(rollout), seed=0, step=0, epochs=1, count=1)
