@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import math
 
 import pytest
 import torch
@@ -78,6 +79,67 @@ def test_at_ratio_one_knows_which_rows_coincide() -> None:
     assert get("ppo").at_ratio_one() == get("ppo[value=plain]").at_ratio_one()
     assert get("ppo").at_ratio_one() != get("ppo[value=plain,value.coef=1]").at_ratio_one()
     assert get("gspo[surrogate=clipped_weight,surrogate.cap=0.5]").at_ratio_one() != get("gspo").at_ratio_one()
+
+
+def test_gspo_token_is_gspo_where_the_advantage_is_constant_in_a_response() -> None:
+    """Then the plain form, autograd through s_i = exp(mean log-ratio), has its gradient; with GAE's it has not."""
+    w = zoo.world()
+    constant = get("gspo_token[advantage=group,value=none]")
+    assert constant == get("gspo").but(name=constant.name)
+    objective = get("gspo_token[surrogate=linear]")
+    out, batch = zoo.step(objective, w)
+    logp_NT = zoo.leaf(w.logp_NT)
+    length_N = w.mask_NT.sum(dim=1)
+    s_N = (torch.where(w.mask_NT, logp_NT - w.old_logp_NT, 0).sum(dim=1) / length_N).exp()
+    mean_N = torch.where(w.mask_NT, batch.advantage_BT, 0).sum(dim=1) / length_N
+    (plain_NT,) = torch.autograd.grad(-(s_N * mean_N).mean(), logp_NT)
+    (token_NT,) = torch.autograd.grad(objective.terms(out, batch)["surrogate"], out.logp_BT)
+    torch.testing.assert_close(token_NT.sum(dim=1), plain_NT.sum(dim=1), **CLOSE)  # the same pull on a response
+    assert (token_NT - plain_NT).abs().max() > 1e-3  # and another on its tokens
+
+
+def test_luspo_is_gspo_times_the_length() -> None:
+    w = zoo.world()
+    gspo, luspo = gradient(get("gspo"), w), gradient(get("luspo[surrogate.low=3e-4,surrogate.high=4e-4]"), w)
+    torch.testing.assert_close(luspo, gspo * w.mask_NT.sum(dim=1, keepdim=True), **CLOSE)
+
+
+def test_gmpo_without_its_clip_is_gspo_without_its_own() -> None:
+    """exp(mean log r) is the geometric mean: the same ratio, unclipped."""
+    w = zoo.world()
+    wide = gradient(get("gmpo[surrogate.low=100,surrogate.high=100]"), w)
+    torch.testing.assert_close(wide, gradient(get("gspo[surrogate=linear]"), w), **CLOSE)
+    assert not torch.allclose(wide, gradient(get("gmpo"), w))
+
+
+def test_gmpo_of_one_token_is_a_token_clip() -> None:
+    """exp(.4) - 1 above, 1 - exp(-.4) below."""
+    w = zoo.world()
+    moved_NT = w.old_logp_NT + torch.linspace(-0.6, 0.6, 16, dtype=torch.float64).roll(5)[:, None]
+    first = dataclasses.replace(w, mask_NT=w.mask_NT & (torch.arange(7) == 0), logp_NT=moved_NT)
+    high, low = math.exp(0.4) - 1, 1 - math.exp(-0.4)
+    clip = get("grpo[kl=none]").but(surrogate={"kind": "clip", "low": low, "high": high})
+    torch.testing.assert_close(gradient(get("gmpo"), first), gradient(clip, first), **CLOSE)
+    assert not torch.allclose(gradient(get("gmpo"), first), gradient(get("grpo[kl=none]"), first))
+
+
+def test_presets_that_one_update_per_rollout_makes_one() -> None:
+    """Only the aggregate is left of GMPO, SAPO and GSPO, of CISPO and KL-Cov; LUSPO's is the sum."""
+    assert get("gmpo").at_ratio_one() == get("sapo").at_ratio_one() == get("gspo").at_ratio_one()
+    token_mean = get("grpo[kl=none,aggregate=token_mean]").at_ratio_one()
+    assert get("cispo").at_ratio_one() == get("kl_cov").at_ratio_one() == token_mean
+    assert get("luspo").at_ratio_one() == get("gspo[aggregate=sequence_sum]").at_ratio_one()
+    on_policy = zoo.world().on_policy()
+    for one, two in (("gmpo", "gspo"), ("sapo", "gspo"), ("cispo", "kl_cov")):
+        torch.testing.assert_close(gradient(get(one), on_policy), gradient(get(two), on_policy), **CLOSE)
+
+
+def test_cispo_at_ratio_one_is_reinforce_with_the_groups_advantage() -> None:
+    """-sum A log pi / N, written out."""
+    on_policy = zoo.world().on_policy()
+    _, batch = zoo.step(get("cispo"), on_policy)
+    score = -batch.advantage_BT / on_policy.mask_NT.sum()
+    torch.testing.assert_close(gradient(get("cispo"), on_policy), torch.where(on_policy.mask_NT, score, 0), **CLOSE)
 
 
 def test_gspo_is_grpo_without_kl_before_the_first_update() -> None:

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from objectives import get, update_metrics
-from objectives.parts import Clip, ClippedWeight, Linear, Surrogate
+from objectives.parts import Clip, ClippedWeight, GeometricMean, Linear, SoftGate, Surrogate
 from tests import zoo
 
 
@@ -74,14 +74,16 @@ def test_linear_is_the_importance_weighted_advantage() -> None:
     assert value_and_slope(Linear(), 3.0, -2.0) == pytest.approx((-6, -6), rel=1e-12)
 
 
-@pytest.mark.parametrize("surrogate", [Linear(), Clip(), Clip(low=0, high=0), Clip(dual=1.5), ClippedWeight()], ids=str)
+@pytest.mark.parametrize(
+    "surrogate", [Linear(), Clip(), Clip(low=0, high=0), Clip(dual=1.5), ClippedWeight(), GeometricMean()], ids=str
+)
 def test_at_ratio_one_every_slope_is_the_advantage(surrogate: Surrogate) -> None:
     """Exactly, also where the clip's edge is at 1 and min and clip are tied."""
     for advantage in (1.7, -0.3):
         assert value_and_slope(surrogate, 1.0, advantage) == (advantage, advantage)
 
 
-@pytest.mark.parametrize("surrogate", [Linear(), Clip(), Clip(dual=3), ClippedWeight()], ids=str)
+@pytest.mark.parametrize("surrogate", [Linear(), Clip(), Clip(dual=3), ClippedWeight(), GeometricMean()], ids=str)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_overflow(surrogate: Surrogate, dtype: torch.dtype) -> None:
     """e^1000 is inf and inf * 0 is nan; the bound at e^20 keeps both out."""
@@ -156,3 +158,43 @@ def test_tokens_without_advantage_are_not_clipped() -> None:
 def test_bounds_are_checked(make, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make()
+
+
+@pytest.mark.parametrize(
+    ("advantage", "ratio", "value", "slope"),
+    [
+        (2.0, 0.1, 0.2, 0.2),  # good, grown unlikely: alive
+        (2.0, 1.4, 2.8, 2.8),  # below e^.4 = 1.4918
+        (2.0, 1.6, 2.9836493952825407, 0.0),  # dead: e^.4 * 2
+        (-2.0, 0.7, -1.4, -1.4),  # above e^-.4 = 0.6703
+        (-2.0, 0.6, -1.3406400920712787, 0.0),  # dead: e^-.4 * -2
+        (-2.0, 9.0, -18.0, -18.0),  # bad, grown likely: alive
+        (0.0, 9.0, 0.0, 0.0),
+    ],
+)
+def test_the_geometric_mean_of_one_token_is_a_clip(advantage: float, ratio: float, value: float, slope: float) -> None:
+    """Of 1 - e^-.4 below and e^.4 - 1 above."""
+    assert value_and_slope(GeometricMean(), ratio, advantage) == pytest.approx((value, slope), rel=1e-12)
+    clip = Clip(low=1 - math.exp(-0.4), high=math.exp(0.4) - 1)
+    assert value_and_slope(clip, ratio, advantage) == pytest.approx((value, slope), rel=1e-12)
+
+
+def test_the_geometric_mean_by_hand() -> None:
+    """Log-ratios (.1, .7, -.2), A = 2: the second is held at .4, mean (.1 + .4 - .2) / 3 = .1, value 2 e^.1 everywhere;
+    the slopes are 2 e^.1 at the two that are not clipped. Then (-.1, -.9, masked), A = -1: mean (-.1 - .4) / 2."""
+    log_ratio_BT = torch.tensor([[0.1, 0.7, -0.2], [-0.1, -0.9, 0.0]], dtype=torch.float64, requires_grad=True)
+    advantage_BT = torch.tensor([[2.0], [-1.0]], dtype=torch.float64).expand(2, 3)
+    mask_BT = torch.tensor([[True, True, True], [True, True, False]])
+    value_BT = GeometricMean().in_rows(log_ratio_BT, advantage_BT, mask_BT)
+    (slope_BT,) = torch.autograd.grad(value_BT[mask_BT].sum(), log_ratio_BT)
+    up, down = 2 * math.exp(0.1), -math.exp(-0.25)
+    assert value_BT[mask_BT].tolist() == pytest.approx([up, up, up, down, down], rel=1e-14)
+    assert slope_BT[mask_BT].tolist() == pytest.approx([up, 0, up, down, 0], rel=1e-14)
+
+
+@pytest.mark.parametrize("surrogate", [Linear(), Clip(), ClippedWeight(), SoftGate()], ids=str)
+def test_other_tokens_stand_alone(surrogate: Surrogate) -> None:
+    _, batch = zoo.step(get("grpo"), zoo.world())
+    log_ratio_BT = 0.3 * batch.old_logp_BT
+    whole = surrogate.in_rows(log_ratio_BT, batch.advantage_BT, batch.mask_BT)
+    assert torch.equal(whole, surrogate(log_ratio_BT, batch.advantage_BT))

@@ -124,7 +124,7 @@ def test_the_choice_is_made_once_for_the_whole_step() -> None:
     """A micro-batch that chose for itself would choose others: at least one in each."""
     w = zoo.world(1)
     objective = get("kl_cov")
-    out, batch = zoo.step(objective, w)
+    _, batch = zoo.step(objective, w)
     assert batch.chosen_BT is not None and batch.chosen_BT.sum() == 1
     halves = [batch.rows(slice(0, 8)), batch.rows(slice(8, 16))]
     assert [int(half.chosen_BT.sum()) for half in halves if half.chosen_BT is not None] in ([1, 0], [0, 1])
