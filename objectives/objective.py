@@ -99,6 +99,11 @@ class Objective(BaseModel):
         """What the trainer must supply: the union of the parts' needs; `Part.needs` names them all."""
         return frozenset[str]().union(*(part.needs for part in self.parts))
 
+    @property
+    def group_size(self) -> int | None:
+        """Responses per prompt that this objective demands; None if any number will do."""
+        return self.advantage.group_size
+
     def row(self) -> dict[str, str]:
         """The row of the table: column -> one-line form, empty where the column is empty."""
         return {column: " + ".join(map(str, self._cell(column))) for column in self.columns}
@@ -136,7 +141,7 @@ class Objective(BaseModel):
         """The row that this one is when every ratio is 1 (one update per rollout), under the name "at ratio one".
 
         There the ratio's level is inert, and so is a surrogate whose slope is the advantage, a treatment of single
-        tokens that leaves it so, and a value clip.
+        tokens that leaves it so, a KL to the sampling policy, and a value clip.
         Two rows that are equal here are one algorithm under such a schedule.
         """
         at_one, advantage = torch.zeros(2, 1, requires_grad=True), torch.tensor([[1.0], [-1.0]])
@@ -148,9 +153,21 @@ class Objective(BaseModel):
             treated = self.tokens(at_one.exp() * advantage, at_one, torch.ones_like(advantage, dtype=torch.bool))
             (slope,) = torch.autograd.grad(treated.sum(), at_one, materialize_grads=True)
             changes |= {"tokens": "none"} if torch.equal(slope, advantage) else {}
+        if self.kl is not None and self.kl.anchor == "old_logp_BT":
+            changes["kl"] = None
         if self.value is not None and "range" in type(self.value).model_fields:
             changes["value"] = {"kind": "plain", "coef": self.value.coef}
         return self.but(**changes)
+
+    def at_kl_coef(self, coef: float) -> Objective:
+        """The same objective, under its own name, with the coefficient that an adaptive KL has come to.
+
+        Raises:
+            ValueError: its KL does not adapt.
+        """
+        if self.kl is None or not self.kl.adapts:
+            raise ValueError(f"{self.name} has no adaptive KL whose coefficient could be {coef:g}")
+        return self.model_copy(update={"kl": self.kl.model_copy(update={"coef": coef})})
 
     def log_ratio(self, policy: PolicyOutput, batch: TokenBatch) -> Tensor:
         """The log-ratio that the surrogate sees, [B, T]; 0 outside the mask."""
@@ -185,7 +202,7 @@ class Objective(BaseModel):
             gain_BT = gain_BT * self.correction(old_logp_BT, sampler_logp_BT, batch.mask_BT)
         terms_BT = {"surrogate": -gain_BT}
         if self.kl is not None:
-            ref_logp_BT, weight_BT = self._inside(batch, "ref_logp_BT", batch), self.kl.weight(logp_BT, log_ratio_BT)
+            ref_logp_BT, weight_BT = self._inside(batch, self.kl.anchor, batch), self.kl.weight(logp_BT, log_ratio_BT)
             weighted = () if weight_BT is None else (weight_BT,)
             terms_BT["kl"] = self.kl(logp_BT, ref_logp_BT, *weighted)
         if self.value is not None:

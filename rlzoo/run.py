@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
+from objectives import Objective
 from rlzoo import curves
 from rlzoo.backbone import Backbone
 from rlzoo.budget import Budget
@@ -32,6 +33,7 @@ class Run:
     Attributes:
         step: rollouts trained on so far.
         shape_states: what adaptive reward shapers carry on.
+        kl_coef: what an adaptive KL's coefficient has come to; None without one.
         counters: cumulative updates, prompts and tokens; tokens_sampled includes what selection discarded.
         summary: the outcome, once there is one.
     """
@@ -46,6 +48,8 @@ class Run:
         self.step = 0
         self.budget = Budget.of(config.train.budget)
         self.shape_states = tuple(part.initial_state() for part in config.objective.shape)
+        kl = config.objective.kl
+        self.kl_coef = kl.coef if kl is not None and kl.adapts else None
         self.counters = dict.fromkeys(
             ("updates", "prompts_sampled", "prompts_discarded", "tokens_sampled", "tokens_discarded", "tokens_trained"),
             0,
@@ -69,7 +73,7 @@ class Run:
         if state is not None:
             self.learner.restore(state["learner"])
             self.step, self.counters, self.evaluations = state["step"], state["counters"], state["evaluations"]
-            self.shape_states = tuple(state["shape_states"])
+            self.shape_states, self.kl_coef = tuple(state["shape_states"]), state["kl_coef"]
             self.seconds, self.elapsed = state["seconds"], state["elapsed"]
             self.summary = state["summary"]
         self._announce({"kind": "start", "step": self.step, "steps": self.config.train.steps})
@@ -83,6 +87,12 @@ class Run:
         """What to sample from. None is the base, as is a fresh adapter: a fleet samples it once for all its runs."""
         return self.learner.theta if self.step else None
 
+    @property
+    def objective(self) -> Objective:
+        """The objective as it stands at this step."""
+        objective = self.config.objective
+        return objective if self.kl_coef is None else objective.at_kl_coef(self.kl_coef)
+
     def save(self, seconds: float, summary: dict[str, Any] | None = None) -> None:
         """Write a checkpoint."""
         self.folder.save_state(
@@ -92,6 +102,7 @@ class Run:
                 "counters": self.counters,
                 "evaluations": self.evaluations,
                 "shape_states": list(self.shape_states),
+                "kl_coef": self.kl_coef,
                 "seconds": seconds,
                 "elapsed": time.monotonic() - self.started,
                 "summary": summary,

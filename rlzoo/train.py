@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from objectives import UPDATE_KEYS, update_metrics
+from objectives.parts.regularize import k3
 from rlzoo.backbone import Backbone
 from rlzoo.config import RunConfig
-from rlzoo.credit import assign_credit, largest_gap, minibatches
-from rlzoo.engine import Engine, Updated, UpdateRequest
+from rlzoo.credit import Assigned, assign_credit, largest_gap, minibatches
+from rlzoo.engine import Engine, ScoreRequest, Updated, UpdateRequest
 from rlzoo.errors import UserError
 from rlzoo.evaluate import evaluate, response_metrics
 from rlzoo.fleet import Fleet
@@ -116,7 +117,7 @@ async def run_to_end(run: Run, backbone: Backbone, task: Task, engine: Engine) -
 
 async def train_step(run: Run, backbone: Backbone, task: Task, engine: Engine) -> None:
     """One rollout and its updates; the run's step counter moves on."""
-    config, train, objective, learner = run.config, run.config.train, run.config.objective, run.learner
+    config, train, objective, learner = run.config, run.config.train, run.objective, run.learner
     rate = learner.start_step(run.step)
     request = SampleRequest(
         theta=run.policy,
@@ -167,6 +168,7 @@ async def train_step(run: Run, backbone: Backbone, task: Task, engine: Engine) -
             **over_updates(metrics),
             **response_metrics(first),  # of the prompts every algorithm saw, before any selection
             **({} if sampled else dict.fromkeys(OF_THE_SAMPLER, math.nan)),
+            **await adapt_kl(run, assigned, engine),
             "gradient_norm": sum(u.gradient_norm for u in made) / len(made) if made else math.nan,
             "learning_rate": rate,
             "rounds": account.rounds,
@@ -174,6 +176,22 @@ async def train_step(run: Run, backbone: Backbone, task: Task, engine: Engine) -
         first,
         engine.seconds,
     )
+
+
+async def adapt_kl(run: Run, assigned: Assigned, engine: Engine) -> dict[str, float]:
+    """Move an adaptive KL's coefficient on, by where the rollout's updates led to; without one do nothing.
+
+    Returns the coefficient that the updates were made with, and the mean KL(old || pi) per token after the last one.
+    """
+    kl, rollout = run.objective.kl, assigned.rollout
+    if kl is None or not kl.adapts:
+        return {}
+    if not rollout.mask_NT.any():
+        return {"kl_coef": kl.coef, "kl_reached": math.nan}
+    score = await engine.score(ScoreRequest(run.learner.theta, rollout.tokens, run.config.train.temperature))
+    reached = float(k3(assigned.old_logp_NT, score.logp_NT)[rollout.mask_NT].mean())
+    run.kl_coef = kl.next_coef(reached)
+    return {"kl_coef": kl.coef, "kl_reached": reached}
 
 
 async def evaluate_run(run: Run, backbone: Backbone, task: Task, engine: Engine, *, last: bool = False) -> None:

@@ -16,6 +16,7 @@ from objectives.parts.regularize import (
 )
 from objectives.parts.surrogate import Clip, ClippedWeight, GeometricMean, Linear, Log, SoftGate, Surrogate
 from objectives.parts.tokens import ClipCov, KLCov, Tokens
+from objectives.parts.trust import OldKL
 
 __all__ = [
     "K1",
@@ -36,6 +37,7 @@ __all__ = [
     "Linear",
     "Log",
     "NoRatio",
+    "OldKL",
     "PlainValueLoss",
     "Ratio",
     "Response",

@@ -32,10 +32,12 @@ that has drifted that far from the reference is no longer pulled back."""
 class KL(Part):
     """Family: (logp_BT, ref_logp_BT, weight_BT) -> cost_BT, to be minimized; `coef` included.
 
-    `weight_BT` is what `weight` gives; it is handed over only if `correction` asks for one.
+    The reference's log-probs are the batch's field `anchor`. `weight_BT` is what `weight` gives; it is handed over only
+    if `correction` asks for one.
     """
 
     shown: ClassVar[tuple[str, ...]] = ("coef",)
+    anchor: ClassVar[str] = "ref_logp_BT"
 
     coef: float = Field(default=0.04, ge=0)
     bound: float | None = Field(default=None, gt=0)
@@ -45,6 +47,15 @@ class KL(Part):
     @property
     def needs(self) -> frozenset[str]:
         return frozenset({"ref_logp"})
+
+    @property
+    def adapts(self) -> bool:
+        """True if `coef` changes from rollout to rollout."""
+        return False
+
+    def next_coef(self, kl: float) -> float:
+        """The coefficient of the next rollout, where the updates of this one led to KL(old || pi) = `kl` per token."""
+        return self.coef
 
     def weight(self, logp_BT: Tensor, log_ratio_BT: Tensor) -> Tensor | None:
         """The weight that `correction` names, with its gradient; `log_ratio_BT` is what the surrogate sees."""

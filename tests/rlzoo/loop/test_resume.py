@@ -45,13 +45,13 @@ def outcome(folder: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]], b
 def test_a_run_killed_at_any_record_ends_as_if_it_had_not_been(
     objective: str, save_every: int, make_config: MakeConfig, backbone: Backbone, tmp_path: Path
 ) -> None:
-    """PPO with adaptive KL, a critic adapter and warm-up: everything that has a state."""
+    """PPO with both adaptive KLs, a critic adapter and warm-up: everything that has a state."""
     ppo: dict[str, Any] = {
         "optimizer": {"warmup_steps": 2, "schedule": "cosine", "critic_lr": 1e-3},
         "train": {"critic": "adapter", "steps": 4, "save_every": save_every},
     }
     dapo: dict[str, Any] = {"train": {"steps": 4, "save_every": save_every}}
-    row = "ppo[shape.target=0.1]" if objective == "ppo" else objective
+    row = "ppo[shape.target=0.1,kl=old,kl.target=0.001]" if objective == "ppo" else objective
     config = make_config(row, **(ppo if objective == "ppo" else dapo))
     uninterrupted = train(config, tmp_path / "whole", backbone=backbone)
     whole = outcome(tmp_path / "whole")

@@ -1,0 +1,54 @@
+"""KL to the policy that sampled: PPO's penalty, which holds updates back where the other form clips (1707.06347, 4).
+
+    old     rho - 1 - log rho,   rho = pi / old at tokens drawn from old
+
+Its mean over such tokens is KL(old || pi); the mean of its gradient, (rho - 1) grad log pi, is the gradient of that.
+At the first update of a rollout both are 0.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar, Self
+
+from pydantic import Field, model_validator
+from torch import Tensor
+
+from objectives.parts.regularize import KL, k3
+
+
+class OldKL(KL, kind="old"):
+    """coef * (rho - 1 - log rho), which estimates KL(old || pi) of each token's distribution without bias.
+
+    With `target` (nats per token) coef adapts after each rollout's updates to the KL that they led to: halved below
+    target / 1.5, doubled above 1.5 target (1707.06347, section 4). Without it coef stays.
+    """
+
+    shown: ClassVar[tuple[str, ...]] = ("coef", "target")
+    anchor: ClassVar[str] = "old_logp_BT"
+
+    coef: float = Field(default=1.0, ge=0)
+    target: float | None = Field(default=None, gt=0)
+
+    @model_validator(mode="after")
+    def _adapts(self) -> Self:
+        if self.correction != "none":
+            raise ValueError("kl 'old': its tokens are the old policy's own, there is nothing to correct: leave it out")
+        if self.target is not None and self.coef == 0:
+            raise ValueError("kl 'old': a coef of 0 stays 0 however it adapts: start above 0, or leave target out")
+        return self
+
+    @property
+    def needs(self) -> frozenset[str]:
+        return frozenset()
+
+    @property
+    def adapts(self) -> bool:
+        return self.target is not None
+
+    def __call__(self, logp_BT: Tensor, old_logp_BT: Tensor, weight_BT: Tensor | None = None) -> Tensor:
+        return self.coef * self._bounded(k3(old_logp_BT, logp_BT), None)
+
+    def next_coef(self, kl: float) -> float:
+        if self.target is None or self.target / 1.5 <= kl <= self.target * 1.5:
+            return self.coef
+        return self.coef / 2 if kl < self.target else self.coef * 2
