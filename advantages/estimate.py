@@ -25,6 +25,11 @@ from advantages.statistics import group_spread, group_sum, whiten
 class Advantage(Part):
     """Family of estimators."""
 
+    @property
+    def group_size(self) -> int | None:
+        """Responses per prompt that the estimator is meant for; a schedule with another number is refused."""
+        return None
+
     def __call__(self, reward_NT: Tensor, mask_NT: Tensor, group_N: Tensor, value_NT: Tensor | None = None) -> Credit:
         """Estimate the credit of every token.
 
@@ -134,6 +139,7 @@ class Group(Advantage, kind="group"):
     `scale="batch_std"` divides by the std of the rewards of all responses of the rollout (Lite PPO, 2508.08221), so
     that prompts keep their weight beside each other.
     `single="keep"` gives a group of one mean 0 and std 1 instead, which trains on its raw reward, as verl does.
+    `size` changes no number: it is the demand that there be so many responses per prompt (2-GRPO, 2510.00977).
     """
 
     shown: ClassVar[tuple[str, ...]] = ("scale",)
@@ -143,6 +149,11 @@ class Group(Advantage, kind="group"):
     """1: divide squares by n-1 (unbiased variance). 0: by n (population)."""
     eps: float = Field(default=1e-6, ge=0)
     single: Literal["zero", "keep"] = "zero"
+    size: int | None = Field(default=None, ge=2)
+
+    @property
+    def group_size(self) -> int | None:
+        return self.size
 
     @model_validator(mode="after")
     def _divides(self) -> Self:

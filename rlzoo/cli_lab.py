@@ -90,6 +90,10 @@ def lab_notes(rows: Sequence[Measurement], centre: Setting, out: Path | None) ->
         "gradient does not point uphill. A shaped reward or a KL term aims at something else than the reward, and "
         "counts as bias.",
     ]
+    demanded = {row.objective: cli_zoo.find(row.objective).group_size for row in rows}
+    if any(size not in (None, centre.group_size) for size in demanded.values()):
+        sizes = ", ".join(f"{name} {size}" for name, size in demanded.items() if size is not None)
+        notes.append(f"In groups of the size that they demand: {sizes}.")
     estimates = [row for row in rows if row.setting == centre and sampled(row)]
     if estimates:
         widest = max(row.cosine_high - row.cosine_low for row in estimates) / 2

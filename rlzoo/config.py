@@ -198,6 +198,12 @@ class RunConfig(SharedConfig):
                 f"{self.objective.name} weighs the sampler's log-probs against the trainer's own, but train.old_logp = "
                 "'sampler' takes the one for the other and every weight is 1: set train.old_logp = 'recompute'"
             )
+        if self.objective.group_size not in (None, train.group_size):
+            raise ValueError(
+                f"{self.objective.name} is meant for {self.objective.group_size} responses per prompt, and "
+                f"train.group_size is {train.group_size}: set it to that (and train.prompts_per_step higher, for as "
+                "many responses per step)"
+            )
         if train.critic is not None and "value" not in needs:
             raise ValueError(f"train.critic = {train.critic!r}, but {self.objective.name} has no critic: leave it out")
         return self
@@ -260,8 +266,8 @@ class CompareConfig(SharedConfig):
             raise ValueError(f"controls must each be named once: {', '.join(self.controls)}")
         if "same" in self.controls and max(self.seeds) >= OTHER_SEEDS:
             raise ValueError(f"seeds from {OTHER_SEEDS} on belong to the control 'same': choose smaller ones")
-        _refuse_identical(self.objectives, self.train.updates_per_rollout)
         self.runs()
+        _refuse_identical(self.objectives, self.train.updates_per_rollout)
         return self
 
     def shared(self) -> dict[str, Any]:
@@ -304,7 +310,9 @@ def _refuse_identical(objectives: tuple[Objective, ...], updates_per_rollout: in
     """Refuse rows that differ in name only or, at one update per rollout, only in what acts on ratios other than 1."""
     same: dict[Objective, str] = {}
     same_at_one: dict[Objective, str] = {}
-    for objective in objectives:
+    for named in objectives:
+        # Every run has the group size that it asks for, so asking makes no difference any more.
+        objective = named if named.group_size is None else named.but(**{"name": named.name, "advantage.size": None})
         twin = same.setdefault(objective.but(name="unnamed"), objective.name)
         if twin != objective.name:
             raise ValueError(f"{twin} and {objective.name} are one algorithm under two names: leave one out")

@@ -40,6 +40,10 @@ INERT = {
     **{
         (name, "advantage.single=keep"): "no group of one here; see the test below" for name in ("grpo", "dapo", "gspo")
     },
+    **{
+        (name, "advantage.size=5"): "a demand on the schedule, which its settings check; see test_config"
+        for name in ("grpo", "dapo", "gspo")
+    },
 }
 
 PRESETS = ("reinforce", "ppo", "grpo", "dapo", "gspo")

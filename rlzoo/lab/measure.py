@@ -121,7 +121,8 @@ def updates(
 
 
 def measure(objective: Objective, setting: Setting, groups: int = 2000) -> list[Measurement]:
-    """Measure an objective at every update of a setting, in the parity world."""
+    """Measure an objective at every update of a setting, in the parity world; in groups of the size it demands."""
+    own = replace(setting, group_size=objective.group_size or setting.group_size)
     world = make_world(
         success=setting.success,
         longest=setting.longest,
@@ -130,8 +131,8 @@ def measure(objective: Objective, setting: Setting, groups: int = 2000) -> list[
         seed=setting.seed,
     )
     return [
-        measured(objective.name, setting, update, at, found)
-        for update, (at, found) in enumerate(updates(objective, world, setting, groups), start=1)
+        replace(measured(objective.name, own, update, at, found), setting=setting)
+        for update, (at, found) in enumerate(updates(objective, world, own, groups), start=1)
     ]
 
 
