@@ -14,8 +14,8 @@ from objectives.types import PolicyOutput, TokenBatch
 
 # Each registers its preset; the order is that of the table.
 from objectives import reinforce, rloo, remax, reinforce_pp, reinforce_pp_baseline, opo  # isort: skip
-from objectives import ppo, a2c  # isort: skip
-from objectives import grpo, dapo, dr_grpo, lite_ppo  # isort: skip
+from objectives import ppo, ppo_kl, a2c  # isort: skip
+from objectives import grpo, dapo, dr_grpo, lite_ppo, grpo_2  # isort: skip
 from objectives import gspo, gspo_token, gmpo, luspo  # isort: skip
 from objectives import cispo, sapo, clip_cov, kl_cov  # isort: skip
 from objectives import sft  # isort: skip
@@ -35,6 +35,7 @@ __all__ = [
     "get",
     "gmpo",
     "grpo",
+    "grpo_2",
     "gspo",
     "gspo_token",
     "kl_cov",
@@ -45,6 +46,7 @@ __all__ = [
     "page",
     "parent",
     "ppo",
+    "ppo_kl",
     "profile",
     "register",
     "reinforce",

@@ -7,6 +7,7 @@ with every log pi replaced by 1.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import statistics
 from collections.abc import Callable
@@ -126,15 +127,60 @@ def lite_ppo(w: zoo.World, logp: Tokens, value: Tokens) -> Tensor:
     return loss
 
 
+def ppo_kl(w: zoo.World, logp: Tokens, value: Tokens) -> Tensor:
+    """E_t[-r_t A_t + 1 (r_t - 1 - log r_t)] + .5 E_t[max((V - R)^2, (clip(V, V_old +- .2) - R)^2) / 2], A as PPO's"""
+    old, ref = floats(w.old_logp_NT, w.mask_NT), floats(w.ref_logp_NT, w.mask_NT)
+    old_value, count = floats(w.old_value_NT, w.mask_NT), sum(len(row) for row in logp)
+    raw: list[list[float]] = []
+    for i, r in enumerate(w.reward_N.tolist()):
+        n = len(old[i])
+        reward = [-0.05 * (old[i][t] - ref[i][t]) + (r if t == n - 1 else 0.0) for t in range(n)]
+        values = [*old_value[i], 0.0]
+        delta = [reward[t] + values[t + 1] - values[t] for t in range(n)]
+        raw.append([sum(0.95**k * delta[t + k] for k in range(n - t)) for t in range(n)])
+    advantage = whitened(raw)
+    loss = zero()
+    for i, row in enumerate(logp):
+        for t, x in enumerate(row):
+            rho, target, v = (x - old[i][t]).exp(), raw[i][t] + old_value[i][t], value[i][t]
+            loss = loss + (-rho * advantage[i][t] + (rho - 1 - rho.log())) / count
+            bounded = v.clamp(old_value[i][t] - 0.2, old_value[i][t] + 0.2)
+            loss = loss + 0.5 * torch.maximum((v - target) ** 2, (bounded - target) ** 2) / 2 / count
+    return loss
+
+
+def grpo_2(w: zoo.World, logp: Tokens, value: Tokens) -> Tensor:
+    """-1/2 sum_i 1/|y_i| sum_t [min(r A, clip(r, .8, 1.2) A) - .04 k3], A = sign(r_i - r_j) / sqrt(2), over pairs"""
+    old, ref, rewards = floats(w.old_logp_NT, w.mask_NT), floats(w.ref_logp_NT, w.mask_NT), w.reward_N.tolist()
+    groups = w.group_N.tolist()
+    loss = zero()
+    for i, row in enumerate(logp):
+        (other,) = (j for j in peers_of(i, groups) if j != i)
+        difference = rewards[i] - rewards[other]
+        std = abs(difference) / math.sqrt(2)  # squares 2 (d/2)^2, divided by n-1 = 1
+        advantage = difference / 2 / (std + 1e-6) if difference else 0.0
+        for t, x in enumerate(row):
+            k3 = (ref[i][t] - x).exp() - (ref[i][t] - x) - 1
+            term = clipped((x - old[i][t]).exp(), advantage, 0.2, 0.2) - 0.04 * k3
+            loss = loss - term / len(row) / len(logp)
+    return loss
+
+
+def paired(name: str, w: zoo.World) -> zoo.World:
+    """The world in groups of the size that the objective demands: neighbours, right and wrong ones."""
+    size = get(name).group_size
+    return w if size is None else dataclasses.replace(w, group_N=torch.arange(16) // size)
+
+
 PAPERS: dict[str, Callable[[zoo.World, Tokens, Tokens], Tensor]] = {
-    f.__name__: f for f in (rloo, opo, reinforce_pp, reinforce_pp_baseline, a2c, dr_grpo, lite_ppo)
+    f.__name__: f for f in (rloo, opo, reinforce_pp, reinforce_pp_baseline, a2c, ppo_kl, dr_grpo, lite_ppo, grpo_2)
 }
 
 
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("name", PAPERS)
 def test_preset_is_its_papers_equation(name: str, seed: int) -> None:
-    w = zoo.world(seed)
+    w = paired(name, zoo.world(seed))
     loss, gradients = ours(name, w)
     logp_NT, value_NT = zoo.leaf(w.logp_NT), zoo.leaf(w.value_NT)
     paper_loss = PAPERS[name](w, scalars(logp_NT, w.mask_NT), scalars(value_NT, w.mask_NT))
@@ -150,7 +196,7 @@ def test_preset_is_its_papers_equation(name: str, seed: int) -> None:
 @pytest.mark.parametrize("name", PAPERS)
 def test_gradient_by_finite_differences(name: str) -> None:
     """(L(x + h) - L(x - h)) / 2h with h = 1e-6 at twelve tokens; off by O(h^2) + 1e-16 / h."""
-    w = zoo.world(0)
+    w = paired(name, zoo.world(0))
     gradients = ours(name, w)[1]["logp_BT"]
     for i, t in w.mask_NT.nonzero()[::6].tolist():
         shift = torch.zeros_like(w.logp_NT)

@@ -83,6 +83,27 @@ def test_reinforce_pp_baseline_at_equal_lengths_only_scales() -> None:
     assert (zoo.credit(get("reinforce_pp_baseline"), zoo.world())[0].advantage_NT[silent_N] != 0).any()
 
 
+def test_ppo_kl_is_ppo_without_a_clip_before_the_first_update_and_held_back_after_it() -> None:
+    w, on_policy = zoo.world(), zoo.world().on_policy()
+    torch.testing.assert_close(gradient(get("ppo_kl"), on_policy), gradient(get("ppo"), on_policy), **CLOSE)
+    assert get("ppo_kl").at_ratio_one() == get("ppo").at_ratio_one()
+    free = get("ppo_kl[kl=none]")
+    torch.testing.assert_close(gradient(free, w), gradient(get("ppo[surrogate=linear]"), w), **CLOSE)
+    held = gradient(get("ppo_kl"), w) - gradient(free, w)  # beta (rho - 1) / N: against the way the ratio went
+    rho_NT = torch.where(w.mask_NT, (w.logp_NT - w.old_logp_NT).exp(), 1)
+    torch.testing.assert_close(held, (rho_NT - 1) / w.mask_NT.sum(), rtol=1e-9, atol=1e-14)
+
+
+@pytest.mark.parametrize("name", ["grpo_2", "grpo"])
+def test_two_responses_are_told_which_is_better_and_nothing_else(name: str) -> None:
+    """+-1 / sqrt(2) up to the 1e-6 beside the std, whatever the rewards; 0 for equal ones."""
+    reward_N = torch.tensor([3.0, -1.0, 0.2, 0.7, 5.0, 5.0], dtype=torch.float64)
+    group_N, mask_N1 = torch.arange(6) // 2, torch.ones(6, 1, dtype=torch.bool)
+    told_N = get(name).advantage(reward_N[:, None], mask_N1, group_N).advantage_NT.flatten()
+    half = 0.5**0.5
+    assert told_N.tolist() == pytest.approx([half, -half, -half, half, 0, 0], rel=1e-5)
+
+
 def test_a2c_is_ppo_without_ratio_clip_kl_and_whitening() -> None:
     on_policy = zoo.world().on_policy()
     ppo = get("ppo[shape=none,advantage.lam=1,advantage.whiten=false,value=plain]")

@@ -1,0 +1,34 @@
+"""A KL to the sampling policy whose coefficient adapts from rollout to rollout."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from rlzoo.backbone import Backbone
+from rlzoo.config import RunConfig
+from rlzoo.record import RunFolder
+from rlzoo.train import train
+
+
+@pytest.mark.parametrize(("target", "goes"), [(1e-9, "up"), (1e3, "down")])
+def test_each_step_has_the_coefficient_that_the_step_before_came_to(
+    target: float, goes: str, make_config: Callable[..., RunConfig], backbone: Backbone, tmp_path: Path
+) -> None:
+    config = make_config(f"ppo_kl[kl.target={target:g},shape=none]")
+    train(config, tmp_path / "run", backbone=backbone)
+    steps = [record for record in RunFolder.open(tmp_path / "run").read_metrics() if record["kind"] == "train"]
+    assert [step["kl_coef"] for step in steps] == ([1, 2, 4] if goes == "up" else [1, 0.5, 0.25])
+    assert all(step["kl_reached"] > 0 for step in steps)
+    # Two updates: the second one's ratios are those after the first, the measured ones those after both.
+    assert all(0 < step["kl_old"] != pytest.approx(step["kl_reached"]) for step in steps)
+
+
+def test_without_a_target_nothing_is_measured(
+    make_config: Callable[..., RunConfig], backbone: Backbone, tmp_path: Path
+) -> None:
+    train(make_config("ppo_kl[kl.target=none]", train={"steps": 1}), tmp_path / "run", backbone=backbone)
+    (step,) = (record for record in RunFolder.open(tmp_path / "run").read_metrics() if record["kind"] == "train")
+    assert "kl_coef" not in step and "kl_reached" not in step
