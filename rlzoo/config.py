@@ -232,7 +232,8 @@ class CompareConfig(SharedConfig):
     """Objectives side by side: every objective with every seed."""
 
     objectives: tuple[AnyObjective, ...] = ()
-    """Of rlzoo list, or ablations of these; "all" for all of them. At least one has to be named."""
+    """Of rlzoo list, or ablations of these; "all" for all of them that take any group size (one that demands its own is
+    another row at that size). At least one has to be named."""
     seeds: tuple[int, ...] = (0, 1, 2, 3)
     """Seeds; a single number n means 0 .. n-1."""
     controls: tuple[Control, ...] = ()
@@ -244,7 +245,7 @@ class CompareConfig(SharedConfig):
     @field_validator("objectives", mode="before")
     @classmethod
     def _all(cls, value: object) -> object:
-        return names() if value in ("all", ["all"], ("all",)) else value
+        return [x for x in names() if get(x).group_size is None] if value in ("all", ["all"], ("all",)) else value
 
     @field_validator("seeds", mode="before")
     @classmethod
