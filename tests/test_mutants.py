@@ -25,6 +25,7 @@ MISFITS = (
     "never uses: set advantage='gae', or value='none'",
     "is inert: set surrogate='linear', or ratio='token'",
     "is inert: set tokens='none', or ratio='token'",
+    "looks at no reward, so shape does nothing: set shape='none'",
     "rate does nothing without a target: set target",
     "ddof does nothing without whitening: set whiten=true",
     "greater than or equal to 1",  # all has one round, no more and no fewer
