@@ -16,7 +16,7 @@ from rlzoo import cli_zoo
 from rlzoo.environment import environment
 from rlzoo.errors import UserError
 from rlzoo.lab.families import Row, ValueSetting, checkpoints, race
-from rlzoo.lab.gradient import SUPPLIED
+from rlzoo.lab.group import SUPPLIED
 from rlzoo.palette import looks
 from rlzoo.stats import Interval
 

@@ -8,6 +8,7 @@
 
 space -> policy -> world -> situation: who may answer what, how likely, what is right, at which moment of training.
 others -> table -> moments: what the rest of a group tells a response, hence mean and variance of the gradient.
+qstar; qlearning, dqn, gradient -> families: exact optima, and how near sampled episodes bring each kind of learner.
 """
 
 from rlzoo.lab.measure import Measurement, Setting, measure, sweep

@@ -4,7 +4,8 @@
 
 Everything goes through the objective's parts, as in training. A critic is a table of its own, one value per state,
 which begins at 0 and is trained by the objective's value loss. A group that selection drops is paid for and teaches
-nothing. With one step per rollout every ratio is 1.
+nothing. With one step per rollout every ratio is 1. A greedy response that a baseline asks for is worth its exact
+reward, and no episode is paid for it.
 """
 
 from __future__ import annotations
@@ -17,12 +18,11 @@ from objectives import Objective, PolicyOutput, TokenBatch
 from rlzoo.errors import UserError
 from rlzoo.lab import exact, qstar
 from rlzoo.lab.episodes import Episodes
-from rlzoo.lab.group import Inputs
+from rlzoo.lab.group import SUPPLIED, Inputs
 from rlzoo.lab.learner import Estimate
 
 LEARNING_RATE = 0.1
 """Of Adam, for logits and values. Adam's steps do not depend on the loss's scale, so one rate serves all."""
-SUPPLIED = frozenset({"group", "value", "ref_logp", "entropy"})
 
 
 class PolicyLearner:
@@ -72,7 +72,7 @@ class PolicyLearner:
             self._credit(seed, response_KG[seed], judged_KG[seed], logp_KGT[seed].detach(), value_KGT[seed].detach())
             for seed in range(len(response_KG))
         ]
-        advantage_BT, return_BT, weight_BT = (torch.cat(column) for column in zip(*seeds, strict=True))
+        advantage_BT, return_BT, weight_BT, *chosen = (torch.cat(column) for column in zip(*seeds, strict=True))
         old_logp_BT, old_value_BT = logp_KGT.detach().flatten(0, 1), value_KGT.detach().flatten(0, 1)
         policy = PolicyOutput(
             logp_KGT.flatten(0, 1),
@@ -87,6 +87,7 @@ class PolicyLearner:
             ref_logp_BT=inside(self._uniform_logp.expand_as(logp_KGT)).flatten(0, 1) if "ref_logp" in needs else None,
             old_value_BT=old_value_BT if "value" in needs else None,
             return_BT=return_BT if "value" in needs else None,
+            chosen_BT=chosen[0] if chosen else None,
         )
         self._optimizer.zero_grad()
         self._objective.loss(policy, batch).backward()
@@ -106,17 +107,27 @@ class PolicyLearner:
 
     def _credit(
         self, seed: int, response_G: Tensor, judged_G: Tensor, logp_GT: Tensor, value_GT: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Advantage, return and weight of the tokens of one seed's group; weight 0 if it is dropped."""
+    ) -> tuple[Tensor, ...]:
+        """Advantage, return and weight of the tokens of one seed's group, weight 0 if it is dropped; and, where the
+        objective treats some apart, which."""
         objective, mask_GT = self._objective, self._at.space.mask_RT[response_G]
         reward_GT, following = self._shaped(seed, judged_G, response_G, logp_GT)
         self._states[seed] = list(following)
-        given = Inputs(reward_GT, mask_GT, value_GT if "value" in objective.needs else None)
+        needs = objective.needs
+        greedy_G = self._greedy_reward(seed).expand(len(response_G)) if "greedy" in needs else None
+        given = Inputs(reward_GT, mask_GT, value_GT if "value" in needs else None, greedy_G)
         credit = given.credit(objective, torch.zeros(len(response_G), dtype=torch.long))
         kept = objective.select(self._at.reward_R[response_G][None])[0]
         weight_GT = objective.aggregate(mask_GT, torch.float64) * kept
         return_GT = torch.zeros_like(weight_GT) if credit.return_NT is None else credit.return_NT
-        return credit.advantage_NT, return_GT, weight_GT
+        chosen_GT = objective.choose(logp_GT, credit.advantage_NT, mask_GT)
+        apart = () if chosen_GT is None else (chosen_GT,)
+        return credit.advantage_NT, return_GT, weight_GT, *apart
+
+    def _greedy_reward(self, seed: int) -> Tensor:
+        """Exact reward of the seed's greedy response, a scalar; ties are shared."""
+        greedy_SV = qstar.greedy(self._logits_KSV[seed].detach())
+        return qstar.probability(greedy_SV, self._at.space) @ self._at.reward_R
 
     def estimate(self) -> Estimate:
         policy_KSV = self._logits_KSV.detach().softmax(dim=-1)

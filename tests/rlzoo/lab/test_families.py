@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+import objectives
 from objectives import get
 from rlzoo import noise
 from rlzoo.errors import UserError
@@ -16,6 +17,7 @@ from rlzoo.lab.episodes import Episodes
 from rlzoo.lab.families import ValueSetting, checkpoints, measured, race, world
 from rlzoo.lab.gradient import LEARNING_RATE as POLICY_LEARNING_RATE
 from rlzoo.lab.gradient import PolicyLearner
+from rlzoo.lab.group import SUPPLIED
 from rlzoo.lab.qlearning import POWER, TabularQ, explore
 from rlzoo.lab.space import enumerate_responses
 
@@ -134,7 +136,10 @@ def test_a_dqn_step_is_the_plain_loop(double: bool) -> None:
         torch.testing.assert_close(moved, -LEARNING_RATE * leaf.grad[clear].sign(), rtol=1e-2, atol=0)
 
 
-@pytest.mark.parametrize("name", ["reinforce", "grpo", "dapo[select=all]", "ppo", "ppo[entropy=bonus]"])
+SUPPLIED_NAMES = [name for name in objectives.names() if get(name).needs <= SUPPLIED]
+
+
+@pytest.mark.parametrize("name", [*SUPPLIED_NAMES, "ppo[entropy=bonus]", "dapo[select=all]"])
 def test_a_seed_learns_alone_as_it_does_beside_others(name: str) -> None:
     """Rows of different seeds share one loss and one optimizer and never touch."""
     together, alone = (PolicyLearner(get(name), small(seeds=n, seed=s)) for n, s in ((3, 0), (1, 2)))
@@ -185,6 +190,24 @@ def test_a_critic_is_measured_against_the_reward_that_it_is_taught() -> None:
         total += p_R[r].item() * (at.reward_R[r].item() - 0.05 * cost)
     assert estimate.aim_KS[0, 0].item() == pytest.approx(total, abs=1e-12)
     assert PolicyLearner(get("reinforce"), at).estimate().value_KS is None
+
+
+def test_what_the_world_has_not_is_refused() -> None:
+    for name in objectives.names():
+        if get(name).needs - SUPPLIED:
+            with pytest.raises(UserError, match=f"{name} needs .* leave it out"):
+                PolicyLearner(get(name), small())
+
+
+def test_the_greedy_response_is_worth_its_exact_reward() -> None:
+    """Ties are shared: the uniform policy's greedy response is any; with logits for `1 end` it is right."""
+    learner = PolicyLearner(get("remax"), small(seeds=1))
+    uniform = exact.expected(torch.zeros(7, 3, dtype=torch.float64), learner._at.space, learner._at.reward_R)
+    assert learner._greedy_reward(0).item() == pytest.approx(uniform.item())
+    with torch.no_grad():
+        learner._logits_KSV[0, :, 2] = 1.0
+        learner._logits_KSV[0, 0, 1] = 2.0
+    assert learner._greedy_reward(0).item() == 1
 
 
 def test_a_group_that_is_dropped_teaches_nothing() -> None:
