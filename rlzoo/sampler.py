@@ -25,6 +25,10 @@ from rlzoo.lora import AdapterStack
 
 COMPACT_BELOW = 0.85
 """Finished rows leave the batch once fewer than this share of its rows is alive (leaving costs a copy of the cache)."""
+BLOCKS_FROM, BLOCK = 4096, 256
+"""Size of a vocabulary that is drawn from in blocks, and of its blocks."""
+LOGITS_AT_ONCE = 1 << 27
+"""Rows times vocabulary while decoding: 512 MiB of float32."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +82,7 @@ def sample(backbone: Backbone, requests: Sequence[SampleRequest], max_rows: int 
     order = sorted(range(len(requests)), key=lambda i: slot_of[id(requests[i].theta)])
     prompts = _Prompts.of([requests[i] for i in order], [slot_of[id(requests[i].theta)] for i in order])
     answers: list[Samples] = []
+    max_rows = min(max_rows, LOGITS_AT_ONCE // backbone.vocab_size)
     with backbone.held_weights():
         for first, last in _batches(prompts.group_size, max_rows):
             answers.append(_decode(backbone, stack, prompts.between(first, last).to(backbone.device)))
@@ -192,17 +197,13 @@ def _decode(backbone: Backbone, stack: AdapterStack | None, prompts: _Prompts) -
     cache.reorder_cache(prompt_N)
     logits, seen = logits[prompt_N], torch.nn.functional.pad(seen[prompt_N], (0, longest), value=True)
     live, alive = torch.arange(rows, device=device), torch.ones(rows, dtype=torch.bool, device=device)
-    vocabulary = torch.arange(logits.shape[1], device=device)
 
     stages.enter("decode")
     with ExitStack() as active:
         active.enter_context(backbone.adapters(stack, slot_N))
         for t in range(longest):
             logp = (logits.float() / temperature_N1[live]).log_softmax(dim=1)
-            score = logp
-            if not all_greedy:
-                score = logp + noise.gumbel(stream_N1[live], t, vocabulary) * spread_N1[live]
-            token = score.argmax(dim=1)
+            token = logp.argmax(dim=1) if all_greedy else choose(logp, stream_N1[live], t, spread_N1[live])
             response_NT[live, t], mask_NT[live, t] = token, alive
             logp_NT[live, t] = logp.gather(1, token[:, None]).squeeze(1)
             ended = torch.isin(token, ends)
@@ -220,6 +221,27 @@ def _decode(backbone: Backbone, stack: AdapterStack | None, prompts: _Prompts) -
             past = seen[:, : width + t + 1]
             logits = backbone.logits(backbone.states(token[:, None], past, cache)[:, -1])
     return Samples(response_NT * mask_NT, mask_NT, torch.where(mask_NT, logp_NT, 0), finished_N)
+
+
+def choose(logp_NV: Tensor, stream_N1: Tensor, t: int, spread_N1: Tensor) -> Tensor:
+    """Draw one token per row from its log-probs, by noise that is named by stream, t and token; [N].
+
+    A large vocabulary is drawn from in two steps, a block of tokens and then a token of it, which has the same
+    distribution and needs two short rows of noise instead of one long one. `spread` 0 takes the likeliest token.
+    """
+    rows, size = logp_NV.shape
+    tokens = torch.arange(size, device=logp_NV.device)
+    if size < BLOCKS_FROM:
+        return (logp_NV + noise.gumbel(stream_N1, t, tokens) * spread_N1).argmax(dim=1)
+    blocks = -(-size // BLOCK)
+    padded = torch.nn.functional.pad(logp_NV, (0, blocks * BLOCK - size), value=-torch.inf).view(rows, blocks, BLOCK)
+    block_NK = torch.where(spread_N1 > 0, padded.logsumexp(dim=2), padded.amax(dim=2))
+    names_K = size + torch.arange(blocks, device=logp_NV.device)  # counters that no token has
+    block_N = (block_NK + noise.gumbel(stream_N1, t, names_K) * spread_N1).argmax(dim=1)
+    inside_NB = padded[torch.arange(rows, device=logp_NV.device), block_N]
+    token_NB = block_N[:, None] * BLOCK + torch.arange(BLOCK, device=logp_NV.device)
+    place_N = (inside_NB + noise.gumbel(stream_N1, t, token_NB) * spread_N1).argmax(dim=1)
+    return block_N * BLOCK + place_N
 
 
 def _tensors(samples: Samples) -> tuple[Tensor, Tensor, Tensor, Tensor]:

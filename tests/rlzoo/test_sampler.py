@@ -9,7 +9,7 @@ from scipy import stats
 from torch import Tensor
 from transformers import AutoModelForCausalLM, MistralConfig, MistralForCausalLM
 
-from rlzoo import sampler
+from rlzoo import noise, sampler
 from rlzoo.backbone import Backbone, BackboneConfig
 from rlzoo.errors import UserError
 from rlzoo.forward import policy_forward
@@ -246,3 +246,33 @@ def test_a_broken_run_does_not_reach_its_neighbours(nf4: Backbone) -> None:
     for one, other in zip(sample(nf4, asked), got, strict=True):
         if one.response_NT.shape[0] != 5:  # all but the broken request
             check_same(one, other)
+
+
+def test_drawing_in_blocks_has_the_same_distribution(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Chi-square of 20,000 tokens from 11 log-probs, drawn whole and in blocks of 4 (the last of them has 3)."""
+    logp_V = torch.tensor([3.0, 0, 1, -1, 2, 0.5, 0, 0, 1, 2.5, -0.5]).log_softmax(0)
+    n = 20_000
+    streams = noise.bits(7, torch.arange(n))[:, None]
+    found = []
+    for blocks_from in (4096, 0):
+        monkeypatch.setattr(sampler, "BLOCKS_FROM", blocks_from)
+        monkeypatch.setattr(sampler, "BLOCK", 4)
+        token_N = sampler.choose(logp_V.expand(n, -1), streams, 3, torch.ones(n, 1))
+        count_V = token_N.bincount(minlength=11)
+        expected_V = n * logp_V.exp()
+        assert float(((count_V - expected_V).square() / expected_V).sum()) < 29.6  # 10 degrees of freedom, p = 0.001
+        found.append(token_N)
+    assert not torch.equal(*found)
+    greedy = sampler.choose(torch.tensor([[0.0, 2, 0, 0, 1.9, 1.9, 1.9, 1.9]]), streams[:1], 3, torch.zeros(1, 1))
+    assert greedy.item() == 1  # the second block has more probability, but no token of it has as much
+
+
+def test_a_large_vocabulary_is_sampled_in_any_company(nf4: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sampler, "BLOCKS_FROM", 0)
+    monkeypatch.setattr(sampler, "BLOCK", 16)
+    one, two = request(nf4, 1), request(nf4, 2, greedy=True)
+    together = sample(nf4, [one, two])
+    monkeypatch.setattr(sampler, "LOGITS_AT_ONCE", 6 * nf4.vocab_size)  # a group at a time
+    check_same(together[0], sample(nf4, [one])[0])
+    monkeypatch.setattr(sampler, "BLOCKS_FROM", 4096)
+    check_same(together[1], sample(nf4, [two])[0])  # greedy is greedy
