@@ -69,8 +69,8 @@ class TokenBatch:
             if x.requires_grad:
                 raise ValueError(f"{name} carries a gradient; only PolicyOutput may. Call .detach() on it")
 
-    def rows(self, index: Tensor | slice) -> TokenBatch:
-        """The batch of some of the rows; weights stay those of the whole optimizer step."""
+    def rows(self, index: Tensor | slice | tuple[Tensor, slice]) -> TokenBatch:
+        """The batch of some of the rows, and perhaps columns; weights stay those of the whole optimizer step."""
         return replace(self, **{name: x[index] for name, x in _tensors(self).items()})
 
 

@@ -90,13 +90,18 @@ class Scored:
 
 @dataclass(frozen=True)
 class UpdateRequest:
-    """One optimizer step of one run over all rows of `tokens`, whose weights are those of the whole step."""
+    """One optimizer step of one run over all rows of `tokens`, whose weights are those of the whole step.
+
+    With `starts_here` the policy is still the one whose log-probs the ratios start from: those of this very step are
+    the old ones, whatever stands in the batch, and every ratio is exactly 1.
+    """
 
     learner: Learner
     objective: Objective
     tokens: Tokens
     batch: TokenBatch
     temperature: float
+    starts_here: bool = False
 
 
 @dataclass(frozen=True)

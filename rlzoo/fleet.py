@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from objectives import PolicyOutput
+from objectives import PolicyOutput, TokenBatch
 from rlzoo import stages
 from rlzoo.backbone import Backbone
 from rlzoo.config import EngineSettings
@@ -133,9 +133,7 @@ class Fleet:
                 if critic_chunk:
                     critic = self._forward(stack, requests, critic_chunk, value=True, slots=critic_slot)
                     out |= {k: PolicyOutput(out[k].logp_BT, critic[k].value_BT, out[k].entropy_BT) for k in critic}
-                parts = {
-                    k: requests[k].objective.loss(out[k], _narrow(requests[k].batch, chunk[k], out[k])) for k in out
-                }
+                parts = {k: requests[k].objective.loss(out[k], _narrow(requests[k], chunk[k], out[k])) for k in out}
                 stages.enter("backward")
                 torch.stack(list(parts.values())).sum().backward()
                 stages.enter("forward")
@@ -233,6 +231,7 @@ def _step(request: UpdateRequest, loss: float, gradients: list[Tensor], outputs:
         return error
 
 
-def _narrow(batch: Any, rows: Tensor, out: PolicyOutput) -> Any:
-    """The rows of a batch, cut to the width of what was computed for them (beyond it is padding)."""
-    return batch.rows((rows, slice(0, out.logp_BT.shape[1])))
+def _narrow(request: UpdateRequest, rows: Tensor, out: PolicyOutput) -> TokenBatch:
+    """The rows of a request's batch, cut to the width of what was computed for them (beyond it is padding)."""
+    batch = request.batch.rows((rows, slice(0, out.logp_BT.shape[1])))
+    return replace(batch, old_logp_BT=out.logp_BT.detach()) if request.starts_here else batch

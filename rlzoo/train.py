@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -138,6 +139,10 @@ async def train_step(run: Run, backbone: Backbone, task: Task, engine: Engine) -
         needs=objective.needs,
         random_reward=config.control == "random_reward",
     )
+    recompute = train.old_logp == "recompute"
+    # Before a rollout's only update the policy is still the one it starts from: the update can tell the log-probs.
+    asked_before = objective.shape or objective.tokens or "teacher_logp" in objective.needs
+    starts_here = recompute and train.updates_per_rollout == 1 and not asked_before
     assigned = await assign_credit(
         engine,
         objective,
@@ -146,7 +151,7 @@ async def train_step(run: Run, backbone: Backbone, task: Task, engine: Engine) -
         run.shape_states,
         max_length=train.max_new_tokens,
         temperature=train.temperature,
-        recompute=train.old_logp == "recompute",
+        recompute=recompute and not starts_here,
     )
     sampled = "demonstration" not in objective.needs
     made: list[Updated] = []
@@ -155,11 +160,13 @@ async def train_step(run: Run, backbone: Backbone, task: Task, engine: Engine) -
     for tokens, batch in minibatches(
         objective, assigned, seed=config.noise_seed, step=run.step, epochs=train.epochs, count=train.minibatches
     ):
-        updated = await engine.update(UpdateRequest(learner, objective, tokens, batch, train.temperature))
+        request = UpdateRequest(learner, objective, tokens, batch, train.temperature, starts_here)
+        updated = await engine.update(request)
         if not made and sampled:  # before the first update the policy is the sampler: any difference is arithmetic
             gap = largest_gap(updated.policy.logp_BT, updated.batch.old_logp_BT, updated.batch.mask_BT)
         made.append(updated)
-        metrics.append(update_metrics(objective, updated.policy, updated.batch))
+        batch = replace(updated.batch, old_logp_BT=updated.policy.logp_BT) if starts_here else updated.batch
+        metrics.append(update_metrics(objective, updated.policy, batch))
     run.count(account, assigned, updates=len(made), trained=train.epochs * int(rollout.mask_NT.sum()))
     run.record_step(
         {

@@ -161,6 +161,22 @@ def test_recomputed_old_log_probs_start_at_ratio_one(
     assert all(0 < record["sampler_gap"] < 2e-5 for record in records)  # still that of the sampler
 
 
+def test_one_update_per_rollout_tells_its_own_old_log_probs(
+    make_config: MakeConfig, backbone: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No forward pass for them beforehand; with a second update, or a KL in the reward, there is one."""
+    scored: list[int] = []
+    score = fleet.Fleet._score
+    monkeypatch.setattr(fleet.Fleet, "_score", lambda self, calls: scored.append(len(calls)) or score(self, calls))
+    for name, minibatches, expected in (("gspo", 1, 0), ("gspo", 2, 4), ("dapo", 1, 4)):
+        scored.clear()
+        config = make_config(name, train={"old_logp": "recompute", "minibatches": minibatches, "steps": 4})
+        train(config, tmp_path / f"{name}{minibatches}", backbone=backbone)
+        assert len(scored) == expected
+    records = [record for record in untimed(tmp_path / "gspo1") if record["kind"] == "train"]
+    assert all(record["ratio_min"] == record["ratio_max"] == 1 and record["kl_old"] == 0 for record in records)
+
+
 def test_dynamic_sampling_fills_the_step_and_pays_for_it(
     make_config: MakeConfig, backbone: Backbone, tmp_path: Path
 ) -> None:
