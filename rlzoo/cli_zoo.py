@@ -82,17 +82,16 @@ def print_list(console: Console) -> None:
     style = {name: look.ink for name, look in looks(objectives.names()).items()}
     console.print(_full_grid(console.width, style))
     console.print()
-    grid = Table(box=None, pad_edge=False, header_style="dim")
-    for heading in ("", "sets out from"):
-        grid.add_column(heading, no_wrap=True)
-    grid.add_column("and changes", overflow="fold")
+    wide = max((len(name) for members in heirs().values() for name in members), default=0)
     for family, members in heirs().items():
-        grid.add_row("")
-        grid.add_row(Text(family, style="bold"))
+        # A table of its own, so that a family's name takes no room from what its members change.
+        console.print(Text(family, style="bold"))
+        grid = Table(box=None, pad_edge=False, show_header=False)
+        grid.add_column(no_wrap=True, min_width=wide + 2)
+        grid.add_column(overflow="fold")
         for name, changes in members.items():
-            label = Text(f"  {name}", style=style[name])
-            grid.add_row(label, objectives.parent(name), Text(in_words(changes)))
-    if heirs():
+            changed = Text(f"{objectives.parent(name)} + {in_words(changes)}")
+            grid.add_row(Text(f"  {name}", style=style[name]), changed)
         console.print(grid)
         console.print()
     note(console, "rlzoo show NAME prints an algorithm's equation, paper and constants;")
