@@ -262,7 +262,7 @@ def main(
     out: Annotated[Path, typer.Option("--out", "-o")] = Path("runs/calibration"),
     write: Annotated[Path | None, typer.Option(help="Markdown file to write.")] = None,
     known_only: Annotated[bool, typer.Option("--known-only", help="No runs: known distributions alone.")] = False,
-    trials: Annotated[int, typer.Option(min=200, help="Comparisons per number.")] = 2000,
+    trials: Annotated[int, typer.Option(min=200, help="Comparisons per number.")] = 10_000,
     assignments: Annotated[list[str] | None, typer.Option("--set", metavar="A.B=C")] = None,
     resume: bool = False,
 ) -> None:
