@@ -12,6 +12,7 @@ from advantages.part import Part
 from advantages.select import All, Mixed, Select
 from advantages.shape import KLInReward, Shape, ShapeContext, SoftOverlong, at_last_token, shape_reward
 from advantages.statistics import whiten
+from advantages.teacher import TeacherReward
 
 __all__ = [
     "GAE",
@@ -29,6 +30,7 @@ __all__ = [
     "Shape",
     "ShapeContext",
     "SoftOverlong",
+    "TeacherReward",
     "at_last_token",
     "shape_reward",
     "whiten",

@@ -27,6 +27,7 @@ class ShapeContext:
         ref_logp_NT: the same under the reference policy; None unless a part needs it.
         max_length: tokens a response may have.
         state: this part's own number carried from step to step (an adaptive coefficient), None if it has none.
+        teacher_logp_NT: log-probs of the same tokens under a teacher; None unless a part needs them.
     """
 
     mask_NT: Tensor
@@ -34,10 +35,14 @@ class ShapeContext:
     ref_logp_NT: Tensor | None
     max_length: int
     state: float | None = None
+    teacher_logp_NT: Tensor | None = None
 
 
 class Shape(Part):
     """Family: (reward_NT, context) -> reward_NT."""
+
+    replaces: ClassVar[bool] = False
+    """True if the part does not look at the rewards it is given, so that what stands before it is lost."""
 
     def __call__(self, reward_NT: Tensor, context: ShapeContext) -> Tensor:
         raise TypeError(f"{type(self).__name__} does not define __call__")

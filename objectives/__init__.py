@@ -18,7 +18,7 @@ from objectives import ppo, ppo_kl, a2c  # isort: skip
 from objectives import grpo, dapo, dr_grpo, lite_ppo, grpo_2  # isort: skip
 from objectives import gspo, gspo_token, gmpo, luspo  # isort: skip
 from objectives import cispo, sapo, clip_cov, kl_cov  # isort: skip
-from objectives import sft  # isort: skip
+from objectives import sft, distill  # isort: skip
 
 __all__ = [
     "ROLLOUT_KEYS",
@@ -30,6 +30,7 @@ __all__ = [
     "cispo",
     "clip_cov",
     "dapo",
+    "distill",
     "dr_grpo",
     "families",
     "get",

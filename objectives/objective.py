@@ -87,6 +87,12 @@ class Objective(BaseModel):
         kinds = [part.kind for part in self.shape]
         if len(set(kinds)) < len(kinds):
             raise ValueError(f"{self.name}: shape has a part twice ({' + '.join(kinds)}): keep one of each kind")
+        late = [part.kind for part in self.shape[1:] if part.replaces]
+        if late:
+            raise ValueError(
+                f"{self.name}: shape {late[0]!r} takes the reward's place, and what stands before it is lost: put it "
+                "first"
+            )
         return self
 
     @property

@@ -28,6 +28,41 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
+class TeacherConfig(Settings):
+    """Whom to learn from: an adapter on the run's own base, or another model. A string is an adapter's folder."""
+
+    adapter: str | None = None
+    """Folder of an adapter on the same base, such as runs/sort/grpo/seed0/adapter."""
+    model: str | None = None
+    """Another model that reads the same tokens: "shipped", a local folder, or a name on the Hub."""
+    precision: Literal["nf4", "bf16", "fp32"] = "nf4"
+    """Of the other model, as in `backbone`."""
+    compute: Literal["auto", "fp32", "bf16"] = "auto"
+    """Of the other model, as in `backbone`."""
+    pad_token: str | None = None
+    """Of the other model, as in `backbone`."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_string(cls, value: Any) -> Any:
+        return {"adapter": value} if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _one_of_two(self) -> Self:
+        if (self.adapter is None) == (self.model is None):
+            raise ValueError("name the teacher's adapter or its model, one of the two")
+        fields = type(self).model_fields
+        idle = [x for x in ("precision", "compute", "pad_token") if getattr(self, x) != fields[x].default]
+        if self.adapter is not None and idle:
+            raise ValueError(f"an adapter is on the run's own base: {' and '.join(idle)} does nothing, leave it out")
+        return self
+
+    def backbone(self, device: str) -> BackboneConfig:
+        """The settings that load the other model."""
+        table = self.model_dump(exclude={"adapter"})
+        return BackboneConfig(**table, device=device)
+
+
 class TrainSettings(Settings):
     """The loop."""
 
@@ -49,6 +84,11 @@ class TrainSettings(Settings):
     critic: Literal["head", "adapter"] | None = None
     """Where values come from, for objectives that need them: a head on the policy (None means that too), or an adapter
     and head of the critic's own, on the same base."""
+    value_warmup_steps: int = Field(default=0, ge=0)
+    """Steps, from the first, that train the critic alone while the policy samples and stays as it is (VAPO, 2504.05118,
+    pretrains its critic for 50)."""
+    teacher: TeacherConfig | None = None
+    """For objectives that learn from a teacher: the folder of an adapter, or {model = ...}."""
     old_logp: Literal["sampler", "recompute"] = "sampler"
     """Log-probs that ratios and the KL in the reward start from: those the sampler took on the way, or a forward pass
     of the trainer's own (which hides the difference of the two in bfloat16; `sampler_gap` shows it)."""
@@ -162,6 +202,9 @@ def parse_objective(value: object) -> object:
     return get(value) if isinstance(value, str) else value
 
 
+OWN = {"critic": "value", "value_warmup_steps": "value", "teacher": "teacher_logp"}
+"""Setting of `train` -> the need of the objectives that alone take it."""
+
 AnyObjective = Annotated[Objective, BeforeValidator(parse_objective)]
 
 
@@ -204,8 +247,25 @@ class RunConfig(SharedConfig):
                 f"train.group_size is {train.group_size}: set it to that (and train.prompts_per_step higher, for as "
                 "many responses per step)"
             )
-        if train.critic is not None and "value" not in needs:
-            raise ValueError(f"train.critic = {train.critic!r}, but {self.objective.name} has no critic: leave it out")
+        if "value" not in needs:
+            for setting in ("critic", "value_warmup_steps"):
+                value = getattr(train, setting)
+                if value != TrainSettings.model_fields[setting].default:
+                    raise ValueError(
+                        f"train.{setting} = {value!r}, but {self.objective.name} has no critic: leave it out"
+                    )
+        if train.value_warmup_steps >= train.steps:
+            raise ValueError(
+                f"train.value_warmup_steps {train.value_warmup_steps} leaves the policy none of {train.steps} steps: "
+                "make it smaller than train.steps"
+            )
+        if "teacher_logp" in needs and train.teacher is None:
+            raise ValueError(
+                f"{self.objective.name} learns from a teacher: set train.teacher to the folder of an adapter, or "
+                "train.teacher.model to another model with the same tokens"
+            )
+        if train.teacher is not None and "teacher_logp" not in needs:
+            raise ValueError(f"train.teacher is set, but {self.objective.name} learns from no teacher: leave it out")
         return self
 
     @property
@@ -232,8 +292,8 @@ class CompareConfig(SharedConfig):
     """Objectives side by side: every objective with every seed."""
 
     objectives: tuple[AnyObjective, ...] = ()
-    """Of rlzoo list, or ablations of these; "all" for all of them that take any group size (one that demands its own is
-    another row at that size). At least one has to be named."""
+    """Of rlzoo list, or ablations of these; "all" for all of them that learn from a reward of the policy's own samples
+    and take any group size (one that demands its own is another row at that size). At least one has to be named."""
     seeds: tuple[int, ...] = (0, 1, 2, 3)
     """Seeds; a single number n means 0 .. n-1."""
     controls: tuple[Control, ...] = ()
@@ -245,7 +305,11 @@ class CompareConfig(SharedConfig):
     @field_validator("objectives", mode="before")
     @classmethod
     def _all(cls, value: object) -> object:
-        return [x for x in names() if get(x).group_size is None] if value in ("all", ["all"], ("all",)) else value
+        if value not in ("all", ["all"], ("all",)):
+            return value
+        found = [get(name) for name in names()]
+        taught = {"demonstration", "teacher_logp"}
+        return [one.name for one in found if one.group_size is None and not one.needs & taught]
 
     @field_validator("seeds", mode="before")
     @classmethod
@@ -261,8 +325,12 @@ class CompareConfig(SharedConfig):
             raise ValueError("seeds: name at least one, or give a number of them")
         if len(set(listed)) < len(listed) or len(set(self.seeds)) < len(self.seeds):
             raise ValueError(f"objectives and seeds must each be named once: {listed}, seeds {list(self.seeds)}")
-        if self.train.critic is not None and not any("value" in o.needs for o in self.objectives):
-            raise ValueError(f"train.critic = {self.train.critic!r}, but none of {listed} has a critic: leave it out")
+        for setting, need in OWN.items():
+            value = getattr(self.train, setting)
+            idle = value != TrainSettings.model_fields[setting].default
+            if idle and not any(need in objective.needs for objective in self.objectives):
+                who = {"value": "has a critic", "teacher_logp": "learns from a teacher"}[need]
+                raise ValueError(f"train.{setting} = {value!r}, but none of {listed} {who}: leave it out")
         if len(set(self.controls)) < len(self.controls):
             raise ValueError(f"controls must each be named once: {', '.join(self.controls)}")
         if "same" in self.controls and max(self.seeds) >= OTHER_SEEDS:
@@ -272,11 +340,12 @@ class CompareConfig(SharedConfig):
         return self
 
     def shared(self) -> dict[str, Any]:
-        """What every run of the comparison stores alike, as JSON types: not objective, seed and the critic's own."""
+        """What every run of the comparison stores alike, as JSON types: not objective, seed and what only some have."""
         return shared_part(self.runs()[0].stored())
 
     def runs(self) -> list[RunConfig]:
-        """The runs, row by row, controls last. The critic's settings go to the objectives that have one."""
+        """The runs, row by row, controls last. Settings of critic and teacher go to the
+        objectives that have one."""
         rows = [(objective, None) for objective in self.objectives]
         controls = [(self.objectives[0], control) for control in self.controls]
         shared = {name: getattr(self, name) for name in SharedConfig.model_fields}
@@ -285,25 +354,28 @@ class CompareConfig(SharedConfig):
                 objective=objective,
                 seed=seed,
                 control=control,
-                **(shared if "value" in objective.needs else _no_critic(shared)),
+                **_without(shared, objective.needs),
             )
             for objective, control in [*rows, *controls]
             for seed in self.seeds
         ]
 
 
-def _no_critic(shared: dict[str, Any]) -> dict[str, Any]:
+def _without(shared: dict[str, Any], needs: frozenset[str]) -> dict[str, Any]:
+    """The settings for an objective with these needs: those that belong to others are at their defaults."""
+    idle = {setting: TrainSettings.model_fields[setting].default for setting, need in OWN.items() if need not in needs}
+    critic_lr = {} if "value" in needs else {"critic_lr": None}
     return shared | {
-        "train": shared["train"].model_copy(update={"critic": None}),
-        "optimizer": shared["optimizer"].model_copy(update={"critic_lr": None}),
+        "train": shared["train"].model_copy(update=idle),
+        "optimizer": shared["optimizer"].model_copy(update=critic_lr),
     }
 
 
 def shared_part(stored: dict[str, Any]) -> dict[str, Any]:
     """Of a run's stored configuration, what all runs of its comparison have in common."""
     table = {key: value for key, value in stored.items() if key in SharedConfig.model_fields}
-    for section, setting in (("train", "critic"), ("optimizer", "critic_lr")):
-        table[section] = {key: value for key, value in table[section].items() if key != setting}
+    for section, own in (("train", OWN.keys()), ("optimizer", {"critic_lr"})):
+        table[section] = {key: value for key, value in table[section].items() if key not in own}
     return table
 
 

@@ -20,6 +20,7 @@ from rlzoo import noise
 from rlzoo.engine import Engine, ScoreRequest, Tokens
 from rlzoo.learner import Learner
 from rlzoo.rollout import Rollout
+from rlzoo.teacher import Teacher
 
 
 @dataclass(frozen=True)
@@ -29,8 +30,8 @@ class Assigned:
     Attributes:
         states: what adaptive shapers carry to the next step.
         metrics: silent groups and advantage statistics of what is trained on, the shapers' states that it was shaped
-            with, the mean reward of greedy responses if there are any, and `sampler_gap` if old log-probs were
-            recomputed.
+            with, the mean reward of greedy responses if there are any, `kl_teacher` if there is a teacher (nats per
+            token, KL(pi || teacher) at the policy's own tokens), and `sampler_gap` if old log-probs were recomputed.
     """
 
     rollout: Rollout
@@ -52,6 +53,7 @@ async def assign_credit(
     max_length: int,
     temperature: float,
     recompute: bool,
+    teacher: Teacher | None = None,
 ) -> Assigned:
     """Compute what the objective needs of the rollout, shape its rewards, and estimate the advantages."""
     needs, mask_NT = objective.needs, rollout.mask_NT
@@ -62,16 +64,22 @@ async def assign_credit(
         value_NT = (await engine.score(ScoreRequest(learner.critic, rollout.tokens, temperature, value=True))).value_NT
     if "ref_logp" in needs:
         ref_logp_NT = (await engine.score(ScoreRequest(None, rollout.tokens, temperature))).logp_NT
+    teacher_logp_NT = None
+    if "teacher_logp" in needs:
+        assert teacher is not None, "the configuration of a run makes sure of it"
+        teacher_logp_NT = await teacher.logp(engine, rollout.tokens, temperature)
     reward_N = rollout.reward_N.nan_to_num(0.0)
     reward_NT, following = shape_reward(
         objective.shape,
         at_last_token(reward_N, mask_NT),
-        ShapeContext(mask_NT, old_logp_NT, ref_logp_NT, max_length),
+        ShapeContext(mask_NT, old_logp_NT, ref_logp_NT, max_length, teacher_logp_NT=teacher_logp_NT),
         states,
     )
     more = {} if rollout.greedy_N is None else {"greedy_N": rollout.greedy_N}
     credit = objective.advantage(reward_NT, mask_NT, rollout.group_N, value_NT, **more)
     metrics = rollout_metrics(reward_N, mask_NT, rollout.group_N, credit)
+    if teacher_logp_NT is not None:
+        metrics["kl_teacher"] = mean_of_known((old_logp_NT - teacher_logp_NT)[mask_NT])
     if rollout.greedy_N is not None:
         metrics["greedy_reward"] = mean_of_known(rollout.greedy_N)
     used = zip(objective.shape, states, strict=True)
@@ -81,9 +89,9 @@ async def assign_credit(
     return Assigned(rollout, credit, old_logp_NT, ref_logp_NT, value_NT, following, metrics)
 
 
-def mean_of_known(x_N: Tensor) -> float:
+def mean_of_known(x: Tensor) -> float:
     """Mean of the entries that are not nan; nan without one."""
-    known = x_N[x_N.isfinite()]
+    known = x[x.isfinite()]
     return float(known.mean()) if known.numel() else math.nan
 
 

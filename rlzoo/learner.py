@@ -24,6 +24,9 @@ class Learner:
         self.settings: OptimizerSettings = config.optimizer
         self.steps = config.train.steps
         self.frozen = config.control == "frozen"
+        self.value_warmup = config.train.value_warmup_steps
+        self.policy_waits = self.value_warmup > 0
+        self.head = backbone.layout.head_size
         self.theta = self._fresh(backbone, config.noise_seed, "policy")
         own_critic = config.train.critic == "adapter"
         self.critic = self._fresh(backbone, config.noise_seed, "critic") if own_critic else self.theta
@@ -44,7 +47,11 @@ class Learner:
         return theta.to(backbone.device).requires_grad_()
 
     def start_step(self, step: int) -> float:
-        """Set the learning rate of a step (a pure function of the step) and return the policy's."""
+        """Set the learning rate of a step (a pure function of the step), and whether the policy still waits for its
+        critic; return the policy's rate."""
+        self.policy_waits = step < self.value_warmup
+        if step == self.value_warmup > 0:
+            self.optimizer.state.pop(self.theta, None)  # the policy's first update is as any run's first
         factor = rate_factor(self.settings, step, self.steps)
         for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
             group["lr"] = rate * factor
@@ -53,19 +60,31 @@ class Learner:
     def step(self, gradients: list[Tensor], loss: float) -> float:
         """Clip the gradients and make one update; returns the norm before clipping.
 
+        While the policy waits for its critic, only the critic has a gradient: its adapter, or its head on the policy.
+
         Raises:
             NotFinite: the loss or a gradient is not finite; nothing was changed.
         """
-        for theta, gradient in zip(self.parameters, gradients, strict=True):
+        trained = dict(zip(self.parameters, gradients, strict=True))
+        trunk = None
+        if self.policy_waits:
+            trained = {self.critic: gradients[-1]}
+            if self.critic is self.theta:
+                trained = {self.theta: gradients[-1].clone()}
+                trained[self.theta][: -self.head] = 0
+                trunk = self.theta.detach()[: -self.head].clone()
+        for theta, gradient in trained.items():
             theta.grad = gradient
-        norm = float(torch.nn.utils.get_total_norm(gradients))
+        norm = float(torch.nn.utils.get_total_norm(list(trained.values())))
         if not math.isfinite(norm) or not math.isfinite(loss):
             self.optimizer.zero_grad()
             raise NotFinite(f"loss {loss:g}, gradient norm {norm:g}")
-        torch.nn.utils.clip_grads_with_norm_(self.parameters, self.settings.max_grad_norm, torch.tensor(norm))
+        torch.nn.utils.clip_grads_with_norm_(list(trained), self.settings.max_grad_norm, torch.tensor(norm))
         if not self.frozen:
             self.optimizer.step()
         self.optimizer.zero_grad()
+        if trunk is not None:
+            self.theta.detach()[: -self.head] = trunk  # weight decay needs no gradient
         return norm
 
     def state(self) -> dict[str, Any]:

@@ -86,6 +86,11 @@ class AdapterLayout:
         """Length n of theta."""
         return sum(self.sizes)
 
+    @property
+    def head_size(self) -> int:
+        """Length of the value head, weight and bias, at the end of theta."""
+        return sum(self.sizes[-2:])
+
     def split(self, theta_KN: Tensor) -> list[Tensor]:
         """Return views of [K, n] vectors, one [K, *shape] per piece, in the order of `shapes`."""
         pieces = torch.split(theta_KN, self.sizes, dim=1)

@@ -20,6 +20,7 @@ from rlzoo.evaluate import Evaluation
 from rlzoo.learner import Learner
 from rlzoo.record import ADAPTER, CURVES, SUMMARY, RunFolder
 from rlzoo.rollout import Account, Rollout
+from rlzoo.teacher import Teacher
 
 CRITIC = "critic"
 """Folder of a critic adapter, in the same format as the policy's."""
@@ -32,6 +33,7 @@ class Run:
 
     Attributes:
         step: rollouts trained on so far.
+        teacher: whom its objective learns from, if it needs one.
         shape_states: what adaptive reward shapers carry on.
         kl_coef: what an adaptive KL's coefficient has come to; None without one.
         counters: cumulative updates, prompts and tokens; tokens_sampled includes what selection discarded.
@@ -39,6 +41,7 @@ class Run:
     """
 
     learner: Learner
+    teacher: Teacher | None = None
 
     def __init__(self, config: RunConfig, folder: RunFolder, name: str, on_record: Callable[..., None] | None) -> None:
         self.config = config

@@ -26,6 +26,7 @@ from rlzoo.rollout import check_demonstrations, check_prompts, roll_out
 from rlzoo.run import Run
 from rlzoo.sampler import SampleRequest
 from rlzoo.tasks import Task, load_task
+from rlzoo.teacher import Teacher
 
 OF_THE_SAMPLER = ("entropy", "kl_old")
 """Metrics that estimate something of the policy that sampled; demonstrations were not sampled."""
@@ -64,11 +65,11 @@ def train_fleet(
         runs: name -> configuration and folder.
         resume: take up folders that are there already.
         on_record: called with (name, record) for every record of every run; see `rlzoo.progress`.
-        backbone, task: what to train on instead of loading what the configurations name.
+        backbone, task: what to train on instead of loading what the configurations name; a teacher is always loaded.
 
     Raises:
-        UserError: folder, model or task cannot be used, a prompt does not fit the context, or the runs name different
-            tasks, backbones or engine settings.
+        UserError: folder, model, teacher or task cannot be used, a prompt does not fit the context, or the runs name
+            different tasks, backbones or engine settings.
     """
     configs = [config for config, _ in runs.values()]
     first = configs[0]
@@ -82,7 +83,12 @@ def train_fleet(
     backbone = backbone or Backbone.load(first.backbone)
     for run in made.values():
         run.load(backbone)
-    if any(run.summary is None for run in made.values()):
+    unfinished = [run for run in made.values() if run.summary is None]
+    named = {run.config.train.teacher for run in unfinished if run.config.train.teacher is not None}
+    teachers = {config: Teacher.load(config, backbone, first.engine) for config in named}
+    for run in unfinished:
+        run.teacher = teachers.get(run.config.train.teacher)
+    if unfinished:
         check_prompts(backbone, task, max(config.train.max_new_tokens for config in configs))
     jobs = {name: _job(run, backbone, task) for name, run in made.items()}
     undrawn = [run for run in made.values() if run.summary is None or not run.drawn]
@@ -152,6 +158,7 @@ async def train_step(run: Run, backbone: Backbone, task: Task, engine: Engine) -
         max_length=train.max_new_tokens,
         temperature=train.temperature,
         recompute=recompute and not starts_here,
+        teacher=run.teacher,
     )
     sampled = "demonstration" not in objective.needs
     made: list[Updated] = []

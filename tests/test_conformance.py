@@ -130,7 +130,7 @@ def check_garbage_in_a_rollout(objective: Objective) -> None:
     clean, states = zoo.credit(objective, w)
     spoiled = {
         name: torch.where(w.mask_NT, getattr(w, name), math.nan)
-        for name in ("old_logp_NT", "ref_logp_NT", "old_value_NT")
+        for name in ("old_logp_NT", "ref_logp_NT", "teacher_logp_NT", "old_value_NT")
     }
     dirty, dirty_states = zoo.credit(objective, dataclasses.replace(w, **spoiled))
     torch.testing.assert_close(dirty.advantage_NT, clean.advantage_NT, **CLOSE)
@@ -244,7 +244,8 @@ def check_json_round_trip(objective: Objective) -> None:
 
 def check_needs_are_honoured(objective: Objective) -> None:
     """What is asked for and missing is an error that names it; what is not asked for is not looked at."""
-    assert objective.needs <= {"group", "greedy", "demonstration", "value", "ref_logp", "sampler_logp", "entropy"}
+    known = {"group", "greedy", "demonstration", "teacher_logp", "value", "ref_logp", "sampler_logp", "entropy"}
+    assert objective.needs <= known
     out, batch = zoo.step(objective, zoo.world())
     in_loss = frozenset[str]().union(
         *(part.needs for part in (objective.correction, objective.kl, objective.value, objective.entropy) if part)

@@ -43,6 +43,7 @@ GOLDEN: dict[str, tuple[float, float]] = {
     "clip_cov": (0.07393591767635843, 0.06326105437342751),  # no token of this world is between its bounds
     "kl_cov": (0.07457565119869808, 0.06233974918401969),
     "sft": (-2.0666666666676638e-05, 0.11547005383792516),
+    "distill": (-0.01762131222422706, 0.06408608865561936),
 }
 """Preset -> loss, norm of the gradient by log-probs (and values), on `zoo.world(seed=0)` after selection."""
 

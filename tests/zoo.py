@@ -35,6 +35,7 @@ class World:
     logp_NT: Tensor
     old_logp_NT: Tensor
     ref_logp_NT: Tensor
+    teacher_logp_NT: Tensor
     value_NT: Tensor
     old_value_NT: Tensor
     entropy_NT: Tensor
@@ -99,6 +100,7 @@ def world(seed: int = 0) -> World:
         old_value_NT=old_value_NT,
         entropy_NT=inside(normal(rows, steps).abs()),
         sampler_logp_NT=inside(old_logp_NT + 0.5 * normal(rows, steps)),
+        teacher_logp_NT=inside(old_logp_NT + 0.5 * normal(rows, steps)),
         max_length=steps,
     )
 
@@ -109,6 +111,8 @@ def credit(objective: Objective, w: World) -> tuple[Credit, tuple[float | None, 
     context = ShapeContext(
         w.mask_NT, w.old_logp_NT, w.ref_logp_NT if "ref_logp" in needs else None, max_length=w.max_length
     )
+    if "teacher_logp" in needs:
+        context = replace(context, teacher_logp_NT=w.teacher_logp_NT)
     states = [part.initial_state() for part in objective.shape]
     reward_NT, following = shape_reward(objective.shape, at_last_token(w.reward_N, w.mask_NT), context, states)
     value_NT = w.old_value_NT if "value" in needs else None

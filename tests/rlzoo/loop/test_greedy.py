@@ -30,7 +30,8 @@ def rolled_out(backbone: Backbone, greedy: bool, select: str = "all") -> tuple[R
     objective = get("reinforce").but(select=select)
 
     def job(engine: Engine) -> Any:
-        return roll_out(engine, backbone, EvenTask("even"), objective.select, request, greedy=greedy)
+        needs = frozenset({"greedy"} if greedy else ())
+        return roll_out(engine, backbone, EvenTask("even"), objective.select, request, needs=needs)
 
     return Fleet(backbone).run({"": job})[""]
 

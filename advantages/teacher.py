@@ -1,0 +1,35 @@
+"""Rewards from a teacher: how much likelier it finds each of the policy's own tokens.
+
+    teacher         r_t = log teacher(y_t | x, y_<t) - log pi(y_t | x, y_<t)
+
+On-policy distillation (Thinking Machines, October 2025): at tokens of the policy, -r_t estimates the reverse KL of the
+next token, KL(pi || teacher). With `reward_to_go(gamma=0)` each token answers for its own KL alone; with gamma 1 also
+for where it leads, which is the gradient of the KL of whole responses.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from advantages.shape import Shape, ShapeContext
+
+
+class TeacherReward(Shape, kind="teacher"):
+    """r_t = log teacher - log pi in the place of the task's reward, which is not looked at.
+
+    pi is the policy that sampled. Responses without a reward of the task are left out, as everywhere.
+    """
+
+    replaces: ClassVar[bool] = True
+
+    @property
+    def needs(self) -> frozenset[str]:
+        return frozenset({"teacher_logp"})
+
+    def __call__(self, reward_NT: Tensor, context: ShapeContext) -> Tensor:
+        if context.teacher_logp_NT is None:
+            raise ValueError("shape 'teacher' needs teacher_logp_NT, the teacher's log-probs")
+        return torch.where(context.mask_NT, context.teacher_logp_NT - context.logp_NT, 0).to(reward_NT.dtype)
