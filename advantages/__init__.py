@@ -6,6 +6,7 @@ accuracy --select--> keep        reward --shape--> reward per token --advantage-
 """
 
 from advantages.credit import Credit
+from advantages.decoupled import DecoupledGAE, LengthAdaptiveGAE
 from advantages.estimate import GAE, Advantage, Group, GroupOthers, RewardToGo
 from advantages.imitation import Imitation
 from advantages.part import Part
@@ -19,10 +20,12 @@ __all__ = [
     "Advantage",
     "All",
     "Credit",
+    "DecoupledGAE",
     "Group",
     "GroupOthers",
     "Imitation",
     "KLInReward",
+    "LengthAdaptiveGAE",
     "Mixed",
     "Part",
     "RewardToGo",

@@ -55,10 +55,23 @@ def reward_to_go(reward_NT: Tensor, mask_NT: Tensor, gamma: float) -> Tensor:
     return torch.stack(gains[::-1], dim=1)
 
 
+def generalized_advantage(reward_NT: Tensor, mask_NT: Tensor, value_NT: Tensor, gamma: float, lam_N: Tensor) -> Tensor:
+    """sum_k (gamma lambda)^k d_{t+k} over the masked-in tokens, a lambda for each row, [N, T]; 0 outside the mask."""
+    next_value_N = torch.zeros_like(value_NT[:, 0])
+    running_N = torch.zeros_like(value_NT[:, 0])
+    advantages: list[Tensor] = []
+    for t in reversed(range(reward_NT.shape[1])):
+        delta_N = reward_NT[:, t] + gamma * next_value_N - value_NT[:, t]
+        running_N = torch.where(mask_NT[:, t], delta_N + gamma * lam_N * running_N, running_N)
+        next_value_N = torch.where(mask_NT[:, t], value_NT[:, t], next_value_N)
+        advantages.append(running_N)
+    return torch.where(mask_NT, torch.stack(advantages[::-1], dim=1), 0)
+
+
 Estimator = TypeVar("Estimator", bound=Advantage)
 
 
-def _ddof_is_used(part: Estimator, whitens: bool, ddof: int) -> Estimator:
+def ddof_is_used(part: Estimator, whitens: bool, ddof: int) -> Estimator:
     if not whitens and ddof != 1:
         raise ValueError(
             f"advantage {part.kind!r}: ddof does nothing without whitening: set whiten=true, or leave it out"
@@ -89,7 +102,7 @@ class RewardToGo(Advantage, kind="reward_to_go"):
 
     @model_validator(mode="after")
     def _whitens(self) -> Self:
-        return _ddof_is_used(self, self.whiten, self.ddof)
+        return ddof_is_used(self, self.whiten, self.ddof)
 
     @property
     def needs(self) -> frozenset[str]:
@@ -251,7 +264,7 @@ class GAE(Advantage, kind="gae"):
 
     @model_validator(mode="after")
     def _whitens(self) -> Self:
-        return _ddof_is_used(self, self.whiten, self.ddof)
+        return ddof_is_used(self, self.whiten, self.ddof)
 
     @property
     def needs(self) -> frozenset[str]:
@@ -260,14 +273,7 @@ class GAE(Advantage, kind="gae"):
     def __call__(self, reward_NT: Tensor, mask_NT: Tensor, group_N: Tensor, value_NT: Tensor | None = None) -> Credit:
         if value_NT is None:
             raise ValueError("gae needs value_NT, the critic's value before each token")
-        next_value_N = torch.zeros_like(value_NT[:, 0])
-        running_N = torch.zeros_like(value_NT[:, 0])
-        advantages: list[Tensor] = []
-        for t in reversed(range(reward_NT.shape[1])):
-            delta_N = reward_NT[:, t] + self.gamma * next_value_N - value_NT[:, t]
-            running_N = torch.where(mask_NT[:, t], delta_N + self.gamma * self.lam * running_N, running_N)
-            next_value_N = torch.where(mask_NT[:, t], value_NT[:, t], next_value_N)
-            advantages.append(running_N)
-        advantage_NT = torch.where(mask_NT, torch.stack(advantages[::-1], dim=1), 0)
+        lam_N = torch.full_like(value_NT[:, 0], self.lam)
+        advantage_NT = generalized_advantage(reward_NT, mask_NT, value_NT, self.gamma, lam_N)
         return_NT = torch.where(mask_NT, advantage_NT + value_NT, 0)
         return Credit(whiten(advantage_NT, mask_NT, self.ddof) if self.whiten else advantage_NT, return_NT)

@@ -1,0 +1,104 @@
+"""GAE with one lambda for the policy's advantages and another for the critic's targets.
+
+    A_t = sum_k (gamma lambda)^k d_{t+k}         R_t = V_t + sum_k (gamma lambda_critic)^k d_{t+k}
+
+    decoupled_gae         lambda a number                      VC-PPO 2503.01491
+    length_adaptive_gae   lambda = 1 - 1 / (alpha l) for a response of l tokens          VAPO 2504.05118
+
+At lambda_critic 1 the targets are the returns themselves, so the critic is unbiased whatever it began with; the
+policy's lambda stays free to trade noise for bias. At lambda 0.95 a reward 100 tokens away counts 0.95^100 = 0.006.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar, Self
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor
+
+from advantages.credit import Credit
+from advantages.estimate import Advantage, ddof_is_used, generalized_advantage
+from advantages.statistics import whiten
+
+
+class DecoupledGAE(Advantage, kind="decoupled_gae"):
+    """The policy's advantages at `lam`, the critic's targets at `critic_lam` (VC-PPO, 2503.01491; VAPO, 2504.05118)."""
+
+    shown: ClassVar[tuple[str, ...]] = ("gamma", "lam", "critic_lam")
+
+    gamma: float = Field(default=1.0, ge=0, le=1)
+    lam: float = Field(default=0.95, ge=0, le=1)
+    critic_lam: float = Field(default=1.0, ge=0, le=1)
+    whiten: bool = True
+    ddof: int = Field(default=1, ge=0, le=1)
+    """Of the variance that whitens: 1 divides squares by n-1, 0 by n."""
+
+    @model_validator(mode="after")
+    def _whitens(self) -> Self:
+        return ddof_is_used(self, self.whiten, self.ddof)
+
+    @property
+    def needs(self) -> frozenset[str]:
+        return frozenset({"value"})
+
+    def __call__(self, reward_NT: Tensor, mask_NT: Tensor, group_N: Tensor, value_NT: Tensor | None = None) -> Credit:
+        lam_N = torch.full_like(reward_NT[:, 0], self.lam)
+        advantage_NT, return_NT = _decoupled(
+            self.kind, reward_NT, mask_NT, value_NT, self.gamma, lam_N, self.critic_lam
+        )
+        return Credit(whiten(advantage_NT, mask_NT, self.ddof) if self.whiten else advantage_NT, return_NT)
+
+
+class LengthAdaptiveGAE(Advantage, kind="length_adaptive_gae"):
+    """The policy's lambda grows with the response: 1 - 1 / (alpha l), so that its reach, sum lambda^k, is alpha l.
+
+    VAPO, 2504.05118, alpha 0.05. Where alpha l < 1 the formula is negative; a reach below one token is none, so lambda
+    is 0 there (our choice): at 0.05 for every response of up to 20 tokens, which leaves the one-step TD error. Short
+    responses want a larger alpha: for lambda 0.95 at l tokens, 20 / l.
+    """
+
+    shown: ClassVar[tuple[str, ...]] = ("gamma", "alpha", "critic_lam")
+
+    gamma: float = Field(default=1.0, ge=0, le=1)
+    alpha: float = Field(default=0.05, gt=0)
+    critic_lam: float = Field(default=1.0, ge=0, le=1)
+    whiten: bool = True
+    ddof: int = Field(default=1, ge=0, le=1)
+    """Of the variance that whitens: 1 divides squares by n-1, 0 by n."""
+
+    @model_validator(mode="after")
+    def _whitens(self) -> Self:
+        return ddof_is_used(self, self.whiten, self.ddof)
+
+    @property
+    def needs(self) -> frozenset[str]:
+        return frozenset({"value"})
+
+    def lam(self, length_N: Tensor) -> Tensor:
+        """Lambda of responses of these lengths, [N]; 0 for one without a token."""
+        return 1 - 1 / (self.alpha * length_N).clamp(min=1)
+
+    def __call__(self, reward_NT: Tensor, mask_NT: Tensor, group_N: Tensor, value_NT: Tensor | None = None) -> Credit:
+        lam_N = self.lam(mask_NT.sum(dim=1).to(reward_NT.dtype))
+        advantage_NT, return_NT = _decoupled(
+            self.kind, reward_NT, mask_NT, value_NT, self.gamma, lam_N, self.critic_lam
+        )
+        return Credit(whiten(advantage_NT, mask_NT, self.ddof) if self.whiten else advantage_NT, return_NT)
+
+
+def _decoupled(
+    kind: str,
+    reward_NT: Tensor,
+    mask_NT: Tensor,
+    value_NT: Tensor | None,
+    gamma: float,
+    lam_N: Tensor,
+    critic_lam: float,
+) -> tuple[Tensor, Tensor]:
+    """Advantages before whitening and the critic's targets."""
+    if value_NT is None:
+        raise ValueError(f"{kind} needs value_NT, the critic's value before each token")
+    advantage_NT = generalized_advantage(reward_NT, mask_NT, value_NT, gamma, lam_N)
+    critic_NT = generalized_advantage(reward_NT, mask_NT, value_NT, gamma, torch.full_like(lam_N, critic_lam))
+    return advantage_NT, torch.where(mask_NT, critic_NT + value_NT, 0)
