@@ -30,7 +30,7 @@ from functools import lru_cache, partial
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import optimize
+from scipy import optimize, special
 from scipy import stats as scipy_stats
 
 from rlzoo.stats import CONFIDENCE, Interval
@@ -46,7 +46,7 @@ def difference_p(differences: ArrayLike) -> float:
     d = np.asarray(differences, np.float64)
     if _equal(d):
         return 1.0 if abs(d.mean()) < EQUAL else 2.0 ** (1 - len(d))
-    return float(scipy_stats.ttest_1samp(d, 0.0).pvalue)
+    return 2 * _upper_tail(d, abs(d.mean()))
 
 
 def equivalence_p(differences: ArrayLike, margin: float) -> float:
@@ -58,9 +58,7 @@ def equivalence_p(differences: ArrayLike, margin: float) -> float:
     d = np.asarray(differences, np.float64)
     if _equal(d):
         return 2.0 ** -len(d) if abs(d.mean()) < margin - EQUAL else 1.0
-    above = scipy_stats.ttest_1samp(d, -margin, alternative="greater").pvalue
-    below = scipy_stats.ttest_1samp(d, margin, alternative="less").pvalue
-    return float(max(above, below))
+    return _upper_tail(d, margin - abs(d.mean()))  # the nearer of the two ends
 
 
 def holm(p: Sequence[float]) -> list[float]:
@@ -147,6 +145,11 @@ def _noncentrality(n: int, level: float, power: float) -> float:
     return float(
         optimize.brentq(lambda m: scipy_stats.nct.sf(critical, n - 1, m) - power, 0.0, 10 * (critical + 10), xtol=1e-9)
     )
+
+
+def _upper_tail(d: NDArray[np.float64], distance: float) -> float:
+    """P(T(n-1) > distance in standard errors of the mean of d)."""
+    return float(special.stdtr(len(d) - 1, -distance * math.sqrt(len(d)) / d.std(ddof=1)))
 
 
 def _equal(d: NDArray[np.float64]) -> bool:

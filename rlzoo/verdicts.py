@@ -40,6 +40,23 @@ _OPPOSITE: dict[Verdict, Verdict] = {"better": "worse", "worse": "better"}
 
 
 @dataclass(frozen=True)
+class Decision:
+    """What is decided about one pair.
+
+    Attributes:
+        p: two-sided p-value of no difference; None with one seed.
+        p_holm: corrected for the number of pairs.
+        p_equivalent: p-value of a difference of `margin` or more, corrected for the number of pairs.
+        verdict: seen from the first of the two.
+    """
+
+    p: float | None
+    p_holm: float | None
+    p_equivalent: float | None
+    verdict: Verdict
+
+
+@dataclass(frozen=True)
 class Standing:
     """One algorithm by itself.
 
@@ -73,9 +90,7 @@ class Pair:
         difference: mean of a - b with its t interval, which the verdict goes with; no limits with one seed.
         bootstrap: the same mean with its BCa bootstrap interval, too narrow with few seeds; no limits with one seed or
             where all differences are equal.
-        p: two-sided p-value of no difference; None with one seed.
-        p_holm: corrected for the number of pairs.
-        p_equivalent: p-value of a difference of `margin` or more, corrected for the number of pairs.
+        p, p_holm, p_equivalent, verdict: see `Decision`.
         improvement: P(a > b) on a seed, ties counting half.
         detectable: the smallest true difference that would have been found with probability 0.8, given the spread of
             these differences, at the level corrected for all pairs; None with one seed, or without any spread.
@@ -189,10 +204,7 @@ def judge(
         if seeds
     ]
     standings.sort(key=lambda standing: -standing.mean.mean)  # stable: ties stay in the order given
-    ranked = [(a.algorithm, b.algorithm) for a, b in combinations(standings, 2)]
-    pairs = _pairs(
-        {pair: _differences(scores[pair[0]], scores[pair[1]]) for pair in ranked}, margin, confidence, scores
-    )
+    pairs = _pairs(scores, [standing.algorithm for standing in standings], margin, confidence)
     return Judgement(measure, tuple(standings), tuple(pairs), margin, confidence)
 
 
@@ -209,43 +221,46 @@ def _differences(a: Mapping[int, float], b: Mapping[int, float]) -> list[float]:
     return [a[one] - b[other] for one, other in seeds]
 
 
-def _pairs(
-    differences: Mapping[tuple[str, str], Sequence[float]], margin: float, confidence: float, scores: Scores
-) -> list[Pair]:
-    several = {key: d for key, d in differences.items() if len(d) > 1}
-    p = {key: inference.difference_p(d) for key, d in several.items()}
-    p_holm = dict(zip(several, inference.holm(list(p.values())), strict=True))
-    p_equivalent = dict(
-        zip(several, inference.holm([inference.equivalence_p(d, margin) for d in several.values()]), strict=True)
-    )
-    level = 1 - confidence
-    pairs = []
-    for key, d in differences.items():
-        difference = interval(d, confidence)
-        spread = float(np.std(d, ddof=1)) if len(d) > 1 else 0.0
+def decide(differences: Sequence[Sequence[float]], margin: float, level: float) -> list[Decision]:
+    """Decide about all pairs of a comparison together: one list of differences over seeds for each."""
+    several = [i for i, d in enumerate(differences) if len(d) > 1]
+    p = [inference.difference_p(differences[i]) for i in several]
+    p_equivalent = inference.holm([inference.equivalence_p(differences[i], margin) for i in several])
+    decisions = [Decision(None, None, None, "not resolvable") for _ in differences]
+    for i, alone, holm, equivalent in zip(several, p, inference.holm(p), p_equivalent, strict=True):
         verdict: Verdict = "not resolvable"
-        if key in several and p_equivalent[key] < level:
+        if equivalent < level:
             verdict = "equivalent"
-        elif key in several and p_holm[key] < level:
-            verdict = "better" if difference.mean > 0 else "worse"
-        pairs.append(
-            Pair(
-                *key,
-                n=len(d),
-                same_seeds=bool(scores[key[0]].keys() & scores[key[1]].keys()),
-                difference=difference,
-                bootstrap=inference.bootstrap_mean(d, confidence),
-                p=p.get(key),
-                p_holm=p_holm.get(key),
-                p_equivalent=p_equivalent.get(key),
-                improvement=inference.improvement(d, confidence),
-                detectable=(
-                    inference.detectable(spread, len(d), level / len(several)) if spread > inference.EQUAL else None
-                ),
-                verdict=verdict,
-            )
+        elif holm < level:
+            verdict = "better" if sum(differences[i]) > 0 else "worse"
+        decisions[i] = Decision(alone, holm, equivalent, verdict)
+    return decisions
+
+
+def _pairs(scores: Scores, ranked: Sequence[str], margin: float, confidence: float) -> list[Pair]:
+    names = list(combinations(ranked, 2))
+    differences = [_differences(scores[a], scores[b]) for a, b in names]
+    level = 1 - confidence
+    corrected = level / max(1, sum(len(d) > 1 for d in differences))
+    return [
+        Pair(
+            a,
+            b,
+            n=len(d),
+            same_seeds=bool(scores[a].keys() & scores[b].keys()),
+            difference=interval(d, confidence),
+            bootstrap=inference.bootstrap_mean(d, confidence),
+            improvement=inference.improvement(d, confidence),
+            detectable=_detectable(d, corrected),
+            **vars(decision),
         )
-    return pairs
+        for (a, b), d, decision in zip(names, differences, decide(differences, margin, level), strict=True)
+    ]
+
+
+def _detectable(d: Sequence[float], level: float) -> float | None:
+    spread = float(np.std(d, ddof=1)) if len(d) > 1 else 0.0
+    return inference.detectable(spread, len(d), level) if spread > inference.EQUAL else None
 
 
 def _mirrored(one: Interval, total: float) -> Interval:
