@@ -183,7 +183,16 @@ def main(
         warmup=warmup,
         threads=threads or len(os.sched_getaffinity(0)),
     )
-    counts = [int(count) for count in runs.split(",")]
+    try:
+        counts = [int(count) for count in runs.split(",")]
+    except ValueError:
+        raise UserError(f"--runs {runs!r}: give numbers separated by commas, such as 5,20") from None
+    if min(counts) < 1:
+        raise UserError(f"--runs {runs!r}: each number must be at least 1")
+    if prompts % base.minibatches:
+        raise UserError(
+            f"--prompts {prompts}: give a multiple of {base.minibatches}, so that updates are alike in size"
+        )
     if quick:
         base, counts, repeats = base.model_copy(update=QUICK), [2], 1
     console = Console()
@@ -211,10 +220,13 @@ def main(
     console.print(*checks, sep="\n")
     out.mkdir(parents=True, exist_ok=True)
     (out / "measured.json").write_text(json.dumps(raw, indent=1) + "\n")
+    picture = (write_to or out / "speed").with_suffix(".png")
     if drawn:
-        speed_curves.draw(drawn, (write_to or out / "speed").with_suffix(".png"))
+        speed_curves.draw(drawn, picture)
     if write_to:
-        write_to.write_text("\n\n".join([heading(base, model, repeats, checks), *(t.markdown() for t in made)]) + "\n")
+        parts = [heading(base, model, repeats, checks), *(table.markdown() for table in made)]
+        parts += [f"![Cost curves]({picture.name})"] if drawn else []
+        write_to.write_text("\n\n".join(part.rstrip() for part in parts) + "\n")
     if any(check.startswith("NOT") for check in checks):
         raise typer.Exit(1)
 

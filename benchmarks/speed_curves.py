@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullFormatter, ScalarFormatter
+from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
 from benchmarks.speed_models import Shape, write
 from benchmarks.speed_probe import probe
@@ -128,7 +128,8 @@ def draw(curves: dict[Axis, list[Point]], path: Path) -> None:
         for panel in (time, memory):
             panel.set(xscale="log", yscale="log")
             panel.grid(alpha=0.3)
-            panel.yaxis.set_major_formatter(ScalarFormatter())
+            panel.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            panel.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
             panel.yaxis.set_minor_formatter(NullFormatter())
         memory.set_xticks(x, [point.label for point in points], rotation=40, ha="right", fontsize=8)
         memory.set_xticks([], minor=True)

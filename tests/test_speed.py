@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 import torch
 
-from benchmarks import speed_curves, speed_ours
+from benchmarks import speed, speed_curves, speed_ours
 from benchmarks.speed_memory import STATUS, PeakMemory, resident
 from benchmarks.speed_models import Shape, tokenizer, write
 from benchmarks.speed_report import Series, different_work, ratio, ratios_table, stage_table
-from benchmarks.speed_roofline import STAGES, Rates, Sizes, operations, stage_tokens
+from benchmarks.speed_roofline import STAGES, Rates, RatesWork, Sizes, operations, stage_tokens
 from benchmarks.speed_work import COIN, Measured, Work
 from rlzoo.backbone import Backbone
 
@@ -201,3 +202,26 @@ def test_curves_are_drawn_and_tabulated(tmp_path: Path) -> None:
 def test_parameters_of_a_shape(folder: Path) -> None:
     sizes = Sizes.of(Backbone.load(Work(model=str(folder)).backbone))
     assert speed_curves.parameters(SHAPE) == sizes.base
+
+
+def test_the_whole_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With made-up measurements: what is asked for is measured in turn, with fresh seeds, and written."""
+    asked: list[Work] = []
+
+    def made_up(work: Work | RatesWork, result: type) -> Measured | Rates:
+        if isinstance(work, RatesWork):
+            sizes = Sizes(linear=[(4, 4)], r=0, attention=0, hidden=4, vocabulary=10)
+            return Rates(sizes=sizes, dtype="float32", square=100.0, own=dict.fromkeys(STAGES, 50.0))
+        asked.append(work)
+        return MEASURED.model_copy(update={"stages": {"decode": 1.0, "rest": 0.5} if work.stages else None})
+
+    monkeypatch.setattr(speed, "probe", made_up)
+    monkeypatch.setattr(speed_curves, "probe", made_up)
+    monkeypatch.setattr(speed_curves, "write", lambda shape, folder: folder)
+    speed.main(runs="3", repeats=2, curves=True, threads=1, out=tmp_path / "out", write_to=tmp_path / "speed.md")
+    turns = [(work.ends, work.runs, work.seed, work.stages) for work in asked[:8]]
+    assert turns == [(ends, runs, seed, not seed) for ends in ("model", "never") for seed in (0, 3) for runs in (1, 3)]
+    text = (tmp_path / "speed.md").read_text()
+    assert "3 runs together / 3 of ours, one after the other" in text and "![Cost curves](speed.png)" in text
+    assert (tmp_path / "speed.png").exists()
+    assert len(json.loads((tmp_path / "out" / "measured.json").read_text())) == 4
