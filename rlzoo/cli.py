@@ -350,6 +350,27 @@ def curves(
 
 
 @command
+def report(
+    folder: Annotated[Path, typer.Argument(help="Folder of a comparison, or of one run; also while it trains.")],
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="File; report.html in the folder if not given.")
+    ] = None,
+    tables: Annotated[
+        bool, typer.Option("--tables", help="Also the tables as Markdown, CSV and LaTeX, in tables/ beside it.")
+    ] = False,
+) -> None:
+    """Make the report of a comparison: one HTML file with verdict, tables, curves, responses and settings."""
+    with starting():
+        from rlzoo.report import write_report, write_tables
+
+    path = write_report(folder, out)
+    Console().print(Text(f"report: {path}"), soft_wrap=True)
+    if tables:
+        paths = write_tables(folder, path.parent / "tables")
+        Console().print(Text(f"tables: {', '.join(map(str, paths))}"), soft_wrap=True)
+
+
+@command
 def warmstart(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the model.")],
     config: Annotated[Path | None, typer.Option("--config", "-c", help="Settings, a TOML file.")] = None,

@@ -110,7 +110,10 @@ class RunFolder:
 
     def write_json(self, name: str, value: Any) -> None:
         """Write one JSON file, whole or not at all."""
-        text = json.dumps(finite(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+        self.write_text(name, json.dumps(finite(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+    def write_text(self, name: str, text: str) -> None:
+        """Write one text file, whole or not at all."""
         self._replace(name, lambda file: file.write(text.encode()))
 
     def read_json(self, name: str) -> Any:

@@ -1,0 +1,42 @@
+"""The report of a comparison that is running: made again now and then, for at most a hundredth of the time."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from rlzoo.report.page import write_report
+
+EVERY = 30.0
+"""Seconds between two versions of the page, if it is made quickly; also how often an open page loads itself again."""
+SHARE = 0.01
+"""Of the time, at most, for making it."""
+
+
+class LiveReport:
+    """Passes records on, and writes the report whenever it is time: a reader of `OnRecord`.
+
+    The page takes longer the more there is to show, so the time between two of them grows with it.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        on_record: Callable[[str, dict[str, Any]], None] | None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.folder = folder
+        self.on_record = on_record
+        self.clock = clock
+        self.due = clock() + EVERY
+
+    def __call__(self, run: str, record: dict[str, Any]) -> None:
+        """Take in one record of a run."""
+        if self.on_record is not None:
+            self.on_record(run, record)
+        now = self.clock()
+        if now >= self.due:
+            write_report(self.folder, refresh=round(EVERY))
+            self.due = self.clock() + max(EVERY, (self.clock() - now) / SHARE)

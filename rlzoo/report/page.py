@@ -1,0 +1,194 @@
+"""The report: one HTML file with everything in it. It runs no script and loads nothing: its own policy forbids both.
+
+Every text on it is escaped by the template engine, whoever wrote it, and what cannot be seen is made visible.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+
+import jinja2
+from markupsafe import Markup
+
+import objectives
+from rlzoo.cli_zoo import paragraphs
+from rlzoo.errors import UserError
+from rlzoo.palette import Look, looks
+from rlzoo.record import RunFolder
+from rlzoo.report import svg
+from rlzoo.report.charts import METRICS, Charts
+from rlzoo.report.read import (
+    CONFIG,
+    Study,
+    circumstances,
+    command,
+    configuration,
+    read_responses,
+    read_study,
+    rows_of_parts,
+    settings,
+)
+from rlzoo.report.results import ablation, equal_cost, judge_runs, pairs, results
+from rlzoo.report.tables import FORMATS, shown
+from rlzoo.report.text import visible
+from rlzoo.verdicts import Judgement, Pair, judge
+
+REPORT = "report.html"
+FOREST = 12  # pairs drawn; of more, those with the best algorithm
+
+
+def write_report(folder: Path, out: Path | None = None, refresh: int | None = None) -> Path:
+    """Make the report of a comparison, or of one run, also while it trains.
+
+    Args:
+        folder: of the comparison or run.
+        out: the file; None: report.html in the folder.
+        refresh: seconds after which a page that is open loads itself again.
+
+    Raises:
+        UserError: there is no run in the folder, or the file cannot be written.
+    """
+    page = render(read_study(folder, METRICS), refresh)
+    path = out or folder / REPORT
+    target = RunFolder(path.parent)
+    with target.safely("make the folder"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    target.write_text(path.name, page)
+    return path
+
+
+def write_tables(folder: Path, out: Path) -> list[Path]:
+    """Write the report's tables as Markdown, CSV and LaTeX into a folder; returns the files.
+
+    Raises:
+        UserError: there is no run in the folder, none has ended, or a file cannot be written.
+    """
+    study = read_study(folder, METRICS)
+    judged = judge_runs(study)
+    if not judged:
+        raise UserError(f"no run in {folder} has ended yet: there is nothing to put into tables")
+    final = judged["final"]
+    found = [results(study, final), pairs(final), equal_cost(study, judged), ablation(study)]
+    target = RunFolder(out)
+    with target.safely("make the folder"):
+        out.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for table in found:
+        for suffix, form in FORMATS.items():
+            if table.rows:
+                target.write_text(f"{table.name}.{suffix}", form(table))
+                paths.append(out / f"{table.name}.{suffix}")
+    return paths
+
+
+def render(study: Study, refresh: int | None = None) -> str:
+    """Return the page."""
+    judged = judge_runs(study)
+    judgement = judged.get("final") or judge({})
+    look = looks(study.algorithms)
+    ranking = [standing.algorithm for standing in judgement.standings]
+    ranking += [name for name in study.algorithms if name not in ranking]
+    charts = Charts(study, look, ranking)
+    seed, problems = read_responses(study)
+    columns, rows = rows_of_parts(study)
+    stored = json.dumps(configuration(study), indent=2, ensure_ascii=False)
+    single = (study.folder / CONFIG).is_file()
+    return _template().render(
+        study=study,
+        title=f"{study.task}: {', '.join(study.algorithms[:6])}" + (" and more" if len(study.algorithms) > 6 else ""),
+        made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        refresh=refresh,
+        style=Markup(_style(look)),
+        number=charts.number,
+        look=look,
+        key=lambda name: svg.key(charts.number[name], look[name].marker),
+        judgement=judgement,
+        judged=judged,
+        results=results(study, judgement),
+        pairs=pairs(judgement),
+        equal_cost=equal_cost(study, judged),
+        ablation=ablation(study),
+        forest=_forest(judgement, ranking),
+        scale=svg.scale(_limit(judgement)),
+        matrix=_matrix(judgement),
+        charts=charts,
+        seed=seed,
+        problems=problems,
+        columns=columns,
+        parts=rows,
+        base=study.algorithms[0],
+        pages={name: _page(study, name) for name in study.algorithms},
+        settings=settings(study),
+        circumstances=circumstances(study),
+        command=command(study),
+        again="rlzoo train --config config.json" if single else "rlzoo compare --config comparison.json --out again",
+        file="config.json" if single else "comparison.json",
+        stored=stored,
+        download="data:application/json;base64," + base64.b64encode(stored.encode()).decode("ascii"),
+    )
+
+
+def _template() -> jinja2.Template:
+    here = jinja2.FileSystemLoader(Path(__file__).parent)
+    environment = jinja2.Environment(
+        loader=here,
+        autoescape=True,
+        finalize=lambda value: visible(value) if type(value) is str else value,  # Markup is made of such text already
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"shown": shown, "paragraphs": paragraphs}
+    return environment.get_template("page.html")
+
+
+def _style(look: Mapping[str, Look]) -> str:
+    """Return the style sheet with the algorithms' colours in it, light and dark, and what their switches do."""
+    light, dark, rest = [], [], []
+    for number, one in enumerate(look.values()):
+        light.append(f".a{number}{{--c:{one.colour}}}")
+        dark.append(f".a{number}{{--c:{one.on_black}}}")
+        if one.dashes:
+            rest.append(f".line.a{number}{{stroke-dasharray:{' '.join(f'{2 * length:g}' for length in one.dashes)}}}")
+        rest.append(f"body:has(#show{number}:not(:checked)) .s.a{number}{{display:none}}")
+    colours = [*light, f"@media screen and (prefers-color-scheme:dark){{{''.join(dark)}}}", *rest]
+    return (Path(__file__).parent / "page.css").read_text(encoding="utf-8") + "\n".join(colours)
+
+
+def _forest(judgement: Judgement, ranking: list[str]) -> list[tuple[Pair, Markup]]:
+    """Return the pairs to draw, each with its interval on one common scale."""
+    chosen = list(judgement.pairs)
+    if len(chosen) > FOREST:
+        chosen = [pair for pair in chosen if ranking[0] in (pair.a, pair.b)]
+    limit = _limit(judgement)
+    drawn = []
+    for pair in chosen:
+        one, kind = pair.difference, pair.verdict.replace(" ", "-")
+        drawn.append((pair, svg.interval(one.mean, one.low, one.high, judgement.margin, limit, kind)))
+    return drawn
+
+
+def _limit(judgement: Judgement) -> float:
+    """Return the largest distance from zero of any difference's interval, and at least twice the margin."""
+    ones = [pair.difference for pair in judgement.pairs]
+    ends = [abs(x) for one in ones for x in (one.mean, one.low, one.high) if x is not None]
+    return max([2 * judgement.margin, *ends])
+
+
+def _matrix(judgement: Judgement) -> list[tuple[str, list[Pair | None]]]:
+    """Return a row per algorithm, the best first: its pairs with each of them, None on the diagonal."""
+    names = [standing.algorithm for standing in judgement.standings]
+    return [(a, [None if a == b else judgement.pair(a, b) for b in names]) for a in names]
+
+
+def _page(study: Study, name: str) -> str | None:
+    """Return an objective's page; None for one that is not registered here, as the files alone do not have it."""
+    stored = study.of(name)[0].config["objective"]["name"]
+    try:
+        return objectives.page(stored) or None
+    except ValueError:
+        return None

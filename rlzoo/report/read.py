@@ -1,0 +1,305 @@
+"""Run folders -> what a report is made of. Only files are read, so that it can be made anywhere and at any moment."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+import objectives
+from rlzoo.errors import UserError
+from rlzoo.record import CONFIG, ENVIRONMENT, SAMPLES, STATE, SUMMARY, RunFolder, read_lines
+from rlzoo.verdicts import MARGIN
+
+COMPARISON = "comparison.json"
+PROMPTS, MOMENTS = 6, 6  # whose responses a report shows
+TEXT_LIMIT = 1200  # letters of one response
+OWN = ("objective", "seed", "control")  # settings that are a run's own, not its comparison's
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class ReadRun:
+    """One run, perhaps still training.
+
+    Attributes:
+        algorithm: the name of its row in the comparison.
+        summary: its outcome; None before its end.
+        train: metric -> [steps], nan where a step has none; `step` and what costs are counted in are among them.
+        evaluations: the records of its evaluations, in order.
+    """
+
+    path: Path
+    algorithm: str
+    seed: int
+    config: dict[str, Any]
+    environment: dict[str, Any]
+    summary: dict[str, Any] | None
+    train: dict[str, Array]
+    evaluations: list[dict[str, Any]]
+
+    @property
+    def steps(self) -> int:
+        """Return how many steps it was asked to make."""
+        return self.config["train"]["steps"]
+
+    @property
+    def step(self) -> int:
+        """Return how many steps it has made."""
+        return int(self.train["step"][-1]) if "step" in self.train else 0
+
+    @property
+    def state(self) -> str:
+        """Return `done`, `failed`, `training`, or `waiting`."""
+        if self.summary is not None:
+            return self.summary["state"]
+        return "training" if self.train or self.evaluations or (self.path / STATE).exists() else "waiting"
+
+
+@dataclass(frozen=True)
+class Study:
+    """The runs of a report.
+
+    Attributes:
+        stored: comparison.json, which is written when a comparison has ended; None before.
+        contrasts: of an ablation that has ended, as in summary.json.
+    """
+
+    folder: Path
+    runs: Sequence[ReadRun]
+    stored: dict[str, Any] | None
+    contrasts: Sequence[Mapping[str, Any]]
+
+    @property
+    def task(self) -> str:
+        return self.runs[0].config["task"]["name"]
+
+    @property
+    def margin(self) -> float:
+        """Return the smallest difference that matters."""
+        return (self.stored or {}).get("margin", MARGIN)
+
+    @property
+    def algorithms(self) -> list[str]:
+        """Return the names of the rows, in order."""
+        return list(dict.fromkeys(run.algorithm for run in self.runs))
+
+    @property
+    def seeds(self) -> list[int]:
+        return sorted({run.seed for run in self.runs})
+
+    @property
+    def ended(self) -> list[ReadRun]:
+        return [run for run in self.runs if run.summary is not None]
+
+    @property
+    def progress(self) -> float:
+        """Return the share of all steps that are done; a run that has ended has no more to do."""
+        done = sum(run.steps if run.summary is not None else run.step for run in self.runs)
+        return done / sum(run.steps for run in self.runs)
+
+    def of(self, algorithm: str) -> list[ReadRun]:
+        """Return the runs of one row."""
+        return [run for run in self.runs if run.algorithm == algorithm]
+
+
+def read_study(folder: Path, metrics: Sequence[str]) -> Study:
+    """Read a comparison (OBJECTIVE/seedN below `folder`), or a folder that is a run itself.
+
+    Args:
+        metrics: which of the training metrics to keep.
+
+    Raises:
+        UserError: there is no run, or the runs are of different tasks.
+    """
+    paths = sorted(path.parent for path in folder.glob(f"*/*/{CONFIG}"))
+    if (folder / CONFIG).is_file():
+        runs = [_read_run(folder, None, metrics)]
+    elif paths:
+        runs = [_read_run(path, path.parent.name, metrics) for path in paths]
+    else:
+        raise UserError(
+            f"there is no run in {folder}: a report is made of a comparison's folder (with OBJECTIVE/seedN/{CONFIG} in "
+            "it) or of one run's folder"
+        )
+    tasks = sorted({run.config["task"]["name"] for run in runs})
+    if len(tasks) > 1:
+        raise UserError(f"{folder} holds runs of several tasks ({', '.join(tasks)}): name the folder of one comparison")
+    stored = RunFolder(folder).read_json(COMPARISON) if (folder / COMPARISON).is_file() else None
+    outcome = RunFolder(folder).read_json(SUMMARY) if stored and (folder / SUMMARY).is_file() else {}
+    order = [objective["name"] for objective in stored["objectives"]] if stored else []
+    order += [name for name in objectives.names() if name not in order]
+    order += sorted({run.algorithm for run in runs} - set(order))
+    runs.sort(key=lambda run: (order.index(run.algorithm), run.seed))
+    return Study(folder, runs, stored, outcome.get("ablation", []))
+
+
+def _read_run(path: Path, algorithm: str | None, metrics: Sequence[str]) -> ReadRun:
+    folder = RunFolder(path)
+    config = folder.read_json(CONFIG)
+    train: list[list[float]] = []
+    evaluations = []
+    for record in read_lines(path / "metrics.jsonl"):
+        if record["kind"] == "eval":
+            evaluations.append(record)
+        else:
+            train.append([np.nan if record.get(key) is None else record[key] for key in metrics])
+    columns = dict(zip(metrics, np.asarray(train, dtype=np.float64).T, strict=True)) if train else {}
+    return ReadRun(
+        path=path,
+        algorithm=algorithm or "+".join(filter(None, (config["objective"]["name"], config.get("control")))),
+        seed=config["seed"],
+        config=config,
+        environment=folder.read_json(ENVIRONMENT) if (path / ENVIRONMENT).is_file() else {},
+        summary=folder.read_json(SUMMARY) if (path / SUMMARY).is_file() else None,
+        train=columns,
+        evaluations=evaluations,
+    )
+
+
+@dataclass(frozen=True)
+class Response:
+    """What one algorithm answered at one moment. `more` letters of it are left out."""
+
+    text: str
+    more: int
+    right: bool
+    reward: float | None
+    length: int
+    finished: bool
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A held-out prompt, and moment -> algorithm -> response."""
+
+    prompt: str
+    answer: str
+    moments: dict[int, dict[str, Response]]
+
+
+def read_responses(study: Study) -> tuple[int, list[Problem]]:
+    """Return the lowest seed that every algorithm has, and what its runs answered to the same prompts through training.
+
+    Only evaluations are read: they ask the same prompts every time. Of many moments some are kept, the first and the
+    last of them always.
+    """
+    shared = set.intersection(*({run.seed for run in study.of(name)} for name in study.algorithms))
+    seed = min(shared or study.seeds)
+    told: dict[tuple[str, str], dict[int, dict[str, Response]]] = {}
+    for run in study.runs:
+        if run.seed == seed:
+            for sample in read_lines(run.path / SAMPLES):
+                if sample["kind"] == "eval":
+                    problem = told.setdefault((sample["prompt"], _words(sample["answer"])), {})
+                    problem.setdefault(sample["step"], {})[run.algorithm] = _response(sample)
+    problems = []
+    for (prompt, answer), moments in list(told.items())[:PROMPTS]:
+        steps = sorted(moments)
+        kept = {steps[round(i)] for i in np.linspace(0, len(steps) - 1, min(MOMENTS, len(steps)))}
+        problems.append(Problem(prompt, answer, {step: moments[step] for step in steps if step in kept}))
+    return seed, problems
+
+
+def _response(sample: Mapping[str, Any]) -> Response:
+    text = sample["completion"]
+    return Response(
+        text=text[:TEXT_LIMIT],
+        more=max(0, len(text) - TEXT_LIMIT),
+        right=sample["accuracy"] > 0.5,
+        reward=sample["reward"],
+        length=sample["length"],
+        finished=sample["finished"],
+    )
+
+
+def _words(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def configuration(study: Study) -> dict[str, Any]:
+    """Return settings that `rlzoo compare --config` (for one run: `rlzoo train --config`) repeats the runs from."""
+    if study.stored is not None and len(study.ended) == len(study.runs):
+        return study.stored
+    first = study.runs[0].config
+    if (study.folder / CONFIG).is_file():
+        return first
+    shared = {key: value for key, value in first.items() if key not in OWN}
+    rows = [study.of(name)[0].config for name in study.algorithms]
+    controls = [row["control"] for row in rows if row.get("control")]
+    plain = [row["objective"] for row in rows if not row.get("control")]
+    return {**shared, "objectives": plain, "controls": controls, "seeds": study.seeds}
+
+
+def command(study: Study) -> str | None:
+    """Return the command line that the first run was started with; None if it is not known."""
+    words = study.runs[0].environment.get("command") or []
+    if not words:
+        return None
+    program = Path(words[0]).name
+    start = ["python", "-m", "rlzoo"] if program == "__main__.py" else [program]
+    return shlex.join([*start, *words[1:]])
+
+
+def flat(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield a nested table's settings under the names that --set knows them by."""
+    for key, value in table.items():
+        if isinstance(value, Mapping):
+            yield from flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def settings(study: Study) -> list[tuple[str, dict[str, list[str]]]]:
+    """Return each shared setting with its values: value -> the algorithms that have it, in order."""
+    result: dict[str, dict[str, list[str]]] = {}
+    for name in study.algorithms:
+        for run in study.of(name):
+            for key, value in flat({k: v for k, v in run.config.items() if k not in OWN}):
+                having = result.setdefault(key, {}).setdefault(json.dumps(value, ensure_ascii=False), [])
+                if name not in having:
+                    having.append(name)
+    return list(result.items())
+
+
+def circumstances(study: Study) -> list[tuple[str, list[str]]]:
+    """Return each entry of the runs' environments with all its different values."""
+    result: dict[str, list[str]] = {}
+    for run in study.runs:
+        for key, value in run.environment.items():
+            text = _words(value)
+            if key not in ("command", "earlier", "started") and text not in result.setdefault(key, []):
+                result[key].append(text)
+    return list(result.items())
+
+
+def rows_of_parts(study: Study) -> tuple[list[str], dict[str, dict[str, str]]]:
+    """Return the columns that some algorithm fills, and algorithm -> column -> its parts with all their fields."""
+    table = {
+        name: {
+            column: _cell(study.of(name)[0].config["objective"].get(column)) for column in objectives.Objective.columns
+        }
+        for name in study.algorithms
+    }
+    columns = [column for column in objectives.Objective.columns if any(row[column] for row in table.values())]
+    return columns, table
+
+
+def _cell(value: Any) -> str:
+    if not value:
+        return ""
+    if isinstance(value, list):
+        return " + ".join(map(_cell, value))
+    fields = [f"{key} {_plain(field)}" for key, field in value.items() if key != "kind" and field is not None]
+    return value["kind"] + (f" ({', '.join(fields)})" if fields else "")
+
+
+def _plain(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else _words(value)
