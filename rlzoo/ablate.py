@@ -27,6 +27,7 @@ from rlzoo.compare import SUMMARY, Comparison, compare
 from rlzoo.config import CompareConfig
 from rlzoo.errors import UserError
 from rlzoo.record import RunFolder
+from rlzoo.report import write_report
 from rlzoo.stats import Interval, interval, verdict
 
 Block = Literal["ladder", "leave-one-out", "sweep", "factorial"]
@@ -189,6 +190,7 @@ def ablate(made: Plan, config: CompareConfig, folder: Path, **training: Any) -> 
     measured = measure(made.contrasts, comparison.summaries)
     summary = RunFolder(folder).read_json(SUMMARY)
     RunFolder(folder).write_json(SUMMARY, summary | {"ablation": [one.as_dict() for one in measured]})
+    write_report(folder)  # once more, with the contrasts
     return Ablation(comparison, measured)
 
 

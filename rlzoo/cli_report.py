@@ -12,6 +12,7 @@ from rich.text import Text
 
 from rlzoo.palette import looks
 from rlzoo.progress import clock_time, short_count
+from rlzoo.report import REPORT
 from rlzoo.stats import Interval, paired
 
 if TYPE_CHECKING:
@@ -85,7 +86,7 @@ def comparison_notes(comparison: Comparison) -> list[str]:
     took = f"Tokens and engine time are means per run; together the runs took {clock_time(comparison.elapsed_s)}."
     notes = [accuracy + took]
     notes += [*controls(comparison.summaries), *unspent(comparison.summaries), *failures(comparison.summaries)]
-    notes.append(f"Curves, table and runs: {comparison.folder}")
+    notes.append(f"Report: {comparison.folder / REPORT}; curves, table and runs are beside it")
     return notes
 
 

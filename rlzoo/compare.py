@@ -4,6 +4,7 @@ Same prompts, same noise, same schedule per seed, so the seeds are pairs. A fold
 
     comparison.json   its configuration            curves.png, curves.svg   learning curves against steps
     summary.json      table and verdicts, as data  OBJECTIVE/seedN/         the run folders
+    report.html       all of it to read, also while it trains
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from rlzoo.config import CompareConfig, shared_part
 from rlzoo.errors import UserError
 from rlzoo.judgements import judgements
 from rlzoo.record import CONFIG, RunFolder, refuse_differences
+from rlzoo.report import LiveReport, write_report
 from rlzoo.scores import Trace
 from rlzoo.stats import Interval, interval, paired
 from rlzoo.tasks import Task
@@ -109,12 +111,12 @@ def compare(
         if run.began:
             refuse_differences(run.path, shared_part(run.read_json(CONFIG)), config.shared())
     runs = {run.name: (run, folder / run.name) for run in config.runs()}
-    trained = train_fleet(runs, resume=resume, on_record=on_record, backbone=backbone, task=task)
+    trained = train_fleet(runs, resume=resume, on_record=LiveReport(folder, on_record), backbone=backbone, task=task)
     return summarize(config, folder, list(trained.values()))
 
 
 def summarize(config: CompareConfig, folder: Path, summaries: list[dict[str, Any]]) -> Comparison:
-    """Write table, verdicts and curves of runs that have ended."""
+    """Write table, verdicts, curves and report of runs that have ended."""
     names = list(dict.fromkeys(run.row for run in config.runs()))
     rows = [summary_row(name, [s for s in summaries if s["objective"] == name]) for name in names]
     elapsed = max(summary["elapsed_s"] for summary in summaries)
@@ -129,6 +131,7 @@ def summarize(config: CompareConfig, folder: Path, summaries: list[dict[str, Any
     paths = [folder / "curves.png", folder / "curves.svg"]
     with RunFolder(folder).safely("draw the curves"):
         curves.draw(drawn, paths, title=f"{config.task.name}: {len(config.seeds)} seeds each")
+    write_report(folder)
     return comparison
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -45,6 +46,8 @@ def test_a_comparison_from_start_to_table(
     assert all(
         (tmp_path / f"{name}/seed{seed}/curves.png").exists() for name in ("grpo", "reinforce") for seed in (0, 1)
     )
+    report = (tmp_path / "report.html").read_text()
+    assert result.judgements["final"].sentences()[0] in html.unescape(report) and "Not finished" not in report
     assert (tmp_path / "curves.png").stat().st_size > 10_000 and (tmp_path / "curves.svg").exists()
     lost = tmp_path / "grpo/seed1/curves.png"  # killed after the run had ended, before it was drawn
     lost.unlink()
