@@ -23,7 +23,7 @@ import typer
 from rich.console import Console
 from rich.table import Table as RichTable
 
-from benchmarks import speed_curves
+from benchmarks import speed_curves, speed_gains
 from benchmarks.speed_models import SHAPES, write
 from benchmarks.speed_probe import probe
 from benchmarks.speed_report import Series, Table, different_work, rates_table, ratios_table, stage_table
@@ -163,6 +163,7 @@ def main(
     quick: Annotated[bool, typer.Option("--quick", help="A tiny load, one turn: does it work?")] = False,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the measurements.")] = Path("runs/speed"),
     curves: Annotated[bool, typer.Option("--curves", help="Cost curves too, on models of random weights.")] = False,
+    gains: Annotated[bool, typer.Option("--gains", help="Also without each fast path of the engine.")] = False,
     write_to: Annotated[Path | None, typer.Option("--write", help="Markdown file to write.")] = None,
 ) -> None:
     """Measure, print tables, and write them on request."""
@@ -215,6 +216,8 @@ def main(
         console.print(f"curve against {axis.name}")
         drawn[axis] = list(speed_curves.measure(axis, base, points=2 if quick else None))
         made.append(speed_curves.table(axis, drawn[axis]))
+    if gains:
+        made.append(speed_gains.measure(base, max(counts), repeats, console))
     for table in made:
         show(table, console)
     console.print(*checks, sep="\n")

@@ -54,6 +54,9 @@ class Work(BaseModel):
     steps: int = Field(default=4, ge=1)
     micro_batch_tokens: int = Field(default=EngineSettings().micro_batch_tokens, ge=1)
     threads: int = Field(default=1, ge=1)
+    objective: str = OBJECTIVE
+    without: str = ""
+    """A fast path of the engine that the plain way takes the place of; see `speed_gains`."""
     stages: bool = False
     """Train once more with a clock in the engine; of this project only."""
 

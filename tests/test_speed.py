@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import speed, speed_curves, speed_ours
+from benchmarks import speed, speed_curves, speed_gains, speed_ours
 from benchmarks.speed_memory import STATUS, PeakMemory, resident
 from benchmarks.speed_models import Shape, tokenizer, write
 from benchmarks.speed_report import Series, different_work, ratio, ratios_table, stage_table
@@ -45,6 +45,14 @@ def test_counts_of_a_measurement(folder: Path) -> None:
     assert measured.stages is not None and set(STAGES) < set(measured.stages)
     assert all(seconds > 0 for seconds in measured.stages.values())
     assert 0 < measured.loaded_bytes <= measured.peak_bytes
+
+
+@pytest.mark.parametrize("name", speed_gains.PLAIN)
+def test_without_a_fast_path_the_work_is_the_same(name: str, folder: Path) -> None:
+    """Tokens sampled and trained are equal; drawing in blocks would draw others, but not from so small a vocabulary."""
+    work = Work(model=str(folder), runs=2, prompt_tokens=5, **{**SMALL, "objective": "gspo"})
+    fast, without = (speed_ours.measure(work.model_copy(update={"without": w})) for w in ("", name))
+    assert (without.tokens_sampled, without.tokens_trained) == (fast.tokens_sampled, fast.tokens_trained)
 
 
 @pytest.mark.slow

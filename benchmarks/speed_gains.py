@@ -1,0 +1,108 @@
+"""What each fast path of the engine gains: the same work with the plain way in its place, and with all, in turn."""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from statistics import median
+from unittest.mock import patch
+
+from rich.console import Console
+from torch import Tensor
+
+from benchmarks.speed_models import Shape, write
+from benchmarks.speed_probe import probe
+from benchmarks.speed_report import Table
+from benchmarks.speed_work import COIN, Measured, Work
+from objectives import Objective
+from rlzoo import backbone, fleet, head, sampler
+from rlzoo.engine import Tokens
+
+NEVER_REACHED = 1 << 60
+
+
+def plain_passes(requests: Sequence[Tokens], budget: int) -> Iterator[dict[int, Tensor]]:
+    """Rows as they come, in equal shares of every request, padded to whatever is longest."""
+    rows = sum(map(len, requests))
+    if rows == 0:
+        return
+    width = max(tokens.response_NT.shape[1] + max(map(len, tokens.prompts)) for tokens in requests if len(tokens))
+    number = min(math.ceil(rows * width / budget), max(map(len, requests)))
+    shares = [
+        tokens.mask_NT.new_ones(len(tokens)).nonzero().flatten().cpu().tensor_split(number) for tokens in requests
+    ]
+    for j in range(number):
+        yield {k: share[j] for k, share in enumerate(shares) if len(share[j])}
+
+
+PLAIN: dict[str, Callable[[], AbstractContextManager[object]]] = {
+    "": nullcontext,
+    "prompts shared in training": lambda: patch.object(fleet, "saved_by_sharing", lambda tokens, slots: 0),
+    "passes by length": lambda: patch.object(fleet, "passes", plain_passes),
+    "silent groups left out": lambda: patch.object(Objective, "learns_from", lambda self, batch: batch.mask_BT.any(1)),
+    "cache without copies": lambda: patch.object(backbone, "with_room", lambda cache: cache),
+    "finished rows leave the batch": lambda: patch.object(sampler, "COMPACT_BELOW", 0.0),
+    "4-bit weights held while in use": lambda: patch.object(
+        backbone.Backbone, "held_weights", lambda self: nullcontext()
+    ),
+    "vocabulary drawn from in blocks": lambda: patch.object(sampler, "BLOCKS_FROM", NEVER_REACHED),
+    "head in chunks": lambda: patch.object(head, "CHUNK_ELEMENTS", NEVER_REACHED),
+}
+"""Fast path -> what puts the plain way in its place."""
+
+LARGE = ("vocabulary drawn from in blocks", "head in chunks")
+"""Those for large vocabularies, measured at one of 150,000 tokens."""
+OWN_OBJECTIVE = {"silent groups left out": "gspo"}
+"""No fast path for an objective with a KL term, as the others are measured with."""
+
+
+def plain(name: str) -> AbstractContextManager[object]:
+    """Within: the plain way in the place of a fast path."""
+    return PLAIN[name]()
+
+
+def measure(base: Work, runs: int, repeats: int, console: Console) -> Table:
+    """Measure with and without each fast path, in turn."""
+    together = base.model_copy(update={"runs": runs, "steps": max(1, base.steps // 2), "stages": False})
+    rows: list[list[str]] = []
+    with tempfile.TemporaryDirectory() as folder:
+        large = Work(
+            device=base.device,
+            threads=base.threads,
+            model=str(write(Shape(vocabulary=150_000), Path(folder))),
+            task=COIN,
+            ends="never",
+            max_new_tokens=16,
+            steps=1,
+        )
+        works = {
+            name: (large if name in LARGE else together).model_copy(
+                update={"objective": OWN_OBJECTIVE.get(name, base.objective)}
+            )
+            for name in PLAIN
+            if name
+        }
+        measured: dict[Work, list[Measured]] = {}
+        for turn in range(repeats):
+            for name, work in works.items():
+                for each in (work, work.model_copy(update={"without": name})):
+                    if len(measured.setdefault(each, [])) <= turn:
+                        measured[each].append(probe(each.model_copy(update={"seed": turn * runs}), Measured))
+                console.print(f"{turn + 1}/{repeats} without: {name}")
+        for name, work in works.items():
+            pairs = list(zip(measured[work.model_copy(update={"without": name})], measured[work], strict=True))
+            times = [without.seconds / fast.seconds for without, fast in pairs]
+            memory = [
+                (without.memory - without.loaded_bytes) / (fast.memory - fast.loaded_bytes) for without, fast in pairs
+            ]
+            load = "1 run, vocabulary 150,000" if name in LARGE else f"{runs} runs, {work.objective}"
+            spread = f"{median(times):.2f}x ({min(times):.2f}..{max(times):.2f})"
+            rows.append([name, load, spread, f"{median(memory):.2f}x"])
+    note = (
+        "Time and memory above the loaded model of the same work without each, over those with all of them: above 1 is "
+        "a gain. Median of the turns (smallest..largest)."
+    )
+    return Table("What each fast path gains", ["without", "work", "time", "memory"], rows, note)
