@@ -89,9 +89,10 @@ class TrainSettings(Settings):
     pretrains its critic for 50)."""
     teacher: TeacherConfig | None = None
     """For objectives that learn from a teacher: the folder of an adapter, or {model = ...}."""
-    old_logp: Literal["sampler", "recompute"] = "sampler"
+    old_logp: Literal["auto", "sampler", "recompute"] = "auto"
     """Log-probs that ratios and the KL in the reward start from: those the sampler took on the way, or a forward pass
-    of the trainer's own (which hides the difference of the two in bfloat16; `sampler_gap` shows it)."""
+    of the trainer's own. In bfloat16 the two differ by more than some clips are wide (`sampler_gap` shows it), so auto
+    recomputes there, and for an objective that weighs one against the other; in float32 it takes the sampler's."""
     save_every: int = Field(default=10, ge=1)
     """Steps between checkpoints."""
     samples: int = Field(default=4, ge=0)

@@ -12,6 +12,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from objectives import UPDATE_KEYS, update_metrics
 from objectives.parts.regularize import k3
 from rlzoo.backbone import Backbone
@@ -145,7 +147,7 @@ async def train_step(run: Run, backbone: Backbone, task: Task, engine: Engine) -
         needs=objective.needs,
         random_reward=config.control == "random_reward",
     )
-    recompute = train.old_logp == "recompute"
+    recompute = recomputes_old_logp(config, backbone)
     # Before a rollout's only update the policy is still the one it starts from: the update can tell the log-probs.
     asked_before = objective.shape or objective.tokens or "teacher_logp" in objective.needs
     starts_here = recompute and train.updates_per_rollout == 1 and not asked_before
@@ -206,6 +208,14 @@ async def adapt_kl(run: Run, assigned: Assigned, engine: Engine) -> dict[str, fl
     reached = float(k3(assigned.old_logp_NT, score.logp_NT)[rollout.mask_NT].mean())
     run.kl_coef = kl.next_coef(reached)
     return {"kl_coef": kl.coef, "kl_reached": reached}
+
+
+def recomputes_old_logp(config: RunConfig, backbone: Backbone) -> bool:
+    """Whether the trainer takes old log-probs by a forward pass of its own; see `TrainSettings.old_logp`."""
+    chosen, needs = config.train.old_logp, config.objective.needs
+    if chosen != "auto":
+        return chosen == "recompute"
+    return "sampler_logp" in needs or (backbone.dtype != torch.float32 and "demonstration" not in needs)
 
 
 async def evaluate_run(run: Run, backbone: Backbone, task: Task, engine: Engine, *, last: bool = False) -> None:

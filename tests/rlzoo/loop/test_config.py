@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 from pydantic import ValidationError
 
 from objectives import get, names
 from rlzoo.config import CompareConfig, OptimizerSettings, RunConfig, TrainSettings, shared_part
 from rlzoo.learner import rate_factor
+from rlzoo.train import recomputes_old_logp
 
 MakeConfig = Callable[..., RunConfig]
 
@@ -64,7 +67,7 @@ def test_the_stored_configuration_makes_the_run_again(make_config: MakeConfig) -
         ({"optimizer": {"max_grad_norm": float("inf")}}, "finite"),
         ({"objectives": ["grpo", "grpo[surrogate.high=0.2]"]}, "one algorithm under two names"),
         (
-            {"objectives": ["grpo[correction=token]"]},
+            {"objectives": ["grpo[correction=token]"], "train": {"old_logp": "sampler"}},
             r"grpo\[correction=token\] weighs .* train.old_logp = 'recompute'",
         ),
         (
@@ -81,9 +84,20 @@ def test_misfits_are_refused_with_the_way_out(changes: dict[str, Any], message: 
 
 
 def test_what_can_act_is_accepted(make_config: MakeConfig) -> None:
-    """Lmax 39 punishes from 31.2 tokens on; a correction has something to weigh once old log-probs are recomputed."""
+    """Lmax 39 punishes from 31.2 tokens on; a correction has the trainer's own old log-probs to weigh."""
     assert make_config("dapo[shape.max_length=39]", train={"max_new_tokens": 32})
-    assert make_config("grpo[correction=token]", train={"old_logp": "recompute"})
+    assert make_config("grpo[correction=token]")
+
+
+def test_old_log_probs_are_recomputed_where_the_samplers_would_not_do(make_config: MakeConfig) -> None:
+    full, half = (SimpleNamespace(dtype=dtype) for dtype in (torch.float32, torch.bfloat16))
+    plain, weighing, taught = (make_config(name) for name in ("gspo", "grpo[correction=token]", "sft"))
+    assert [recomputes_old_logp(plain, backbone) for backbone in (full, half)] == [False, True]
+    assert [recomputes_old_logp(weighing, backbone) for backbone in (full, half)] == [True, True]
+    assert [recomputes_old_logp(taught, backbone) for backbone in (full, half)] == [False, False]
+    for chosen in ("sampler", "recompute"):
+        said = make_config("gspo", train={"old_logp": chosen})
+        assert [recomputes_old_logp(said, backbone) for backbone in (full, half)] == [chosen == "recompute"] * 2
 
 
 def test_rows_that_the_schedule_makes_identical_are_refused() -> None:
