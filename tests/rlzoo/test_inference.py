@@ -40,6 +40,16 @@ def test_differences_without_spread_have_the_p_value_of_sign_flips(n: int) -> No
     assert equivalence_p([-0.02] * n, 0.02) == equivalence_p([0.3] * n, 0.02) == 1.0
 
 
+def test_without_that_rule_two_seeds_would_raise_false_alarms() -> None:
+    """Accuracies near the ceiling are shares of the same 256 prompts: two differences are often the same number."""
+    rng = np.random.default_rng(7)
+    a, b = np.round(256 * np.clip(1 - rng.gamma(0.7, 0.01, (2, 3000, 2)), 0, 1)) / 256
+    same = np.ptp(a - b, axis=1) == 0
+    p = np.array([difference_p(d) for d in a - b])
+    infinite = same & ((a - b)[:, 0] != 0)  # where t would be, and its p-value 0
+    assert np.mean(p < 0.05) < 0.05 < np.mean((p < 0.05) | infinite)
+
+
 def test_two_one_sided_tests_by_hand() -> None:
     # Mean 0.01, s = 0.01, n = 4: standard error 0.005. From -0.02 the mean is 6 errors away, from +0.02 two.
     d = [0.01 + 0.01 * math.sqrt(3) / 2 * sign for sign in (1, 1, -1, -1)]
