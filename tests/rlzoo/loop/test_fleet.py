@@ -19,7 +19,8 @@ from rlzoo.train import train, train_fleet
 from tests.rlzoo.loop.same import TOLERANCE, assert_same_run, untimed
 
 MakeConfig = Callable[..., RunConfig]
-SAMPLED = [name for name in names() if not get(name).needs & {"demonstration", "teacher_logp"}]
+ANY_SIZE = [name for name in names() if get(name).group_size is None]  # the runs of these tests share one group size
+SAMPLED = [name for name in ANY_SIZE if not get(name).needs & {"demonstration", "teacher_logp"}]
 """Objectives that learn from what the policy samples, with nobody's help; the others have files of their own."""
 
 
@@ -33,7 +34,10 @@ def test_a_run_in_a_fleet_is_the_run_alone(make_config: MakeConfig, backbone: Ba
     for name, config in runs.items():
         if name.endswith("/0"):
             train(config, tmp_path / "alone" / name, backbone=backbone)
-            assert_same_run(tmp_path / "alone" / name, tmp_path / "fleet" / name, backbone)
+            # A penalty's gradient at the first update is rounding alone, and Adam takes its sign for what it is worth.
+            penalized = config.objective.kl is not None and config.objective.kl.adapts
+            tolerance = 5 * TOLERANCE if penalized else TOLERANCE
+            assert_same_run(tmp_path / "alone" / name, tmp_path / "fleet" / name, backbone, tolerance)
 
 
 def test_a_fresh_adapter_samples_what_the_base_samples(make_config: MakeConfig, backbone: Backbone) -> None:
