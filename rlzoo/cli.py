@@ -99,6 +99,15 @@ def with_budget(budget: str | None, assignments: list[str] | None) -> list[str]:
     return [*([] if budget is None else [f"train.budget={json.dumps(budget)}"]), *(assignments or [])]
 
 
+def with_search(tune: str | None, seeds: int | None) -> list[str]:
+    """The options --tune and --tune-seeds as --set would give them."""
+    made = [] if seeds is None else [f"tune.seeds={seeds}"]
+    if tune is not None:
+        setting, _, values = (part.strip() for part in tune.partition("="))
+        made += [f"tune.setting={json.dumps(setting)}", f"tune.values=[{values}]"]
+    return made
+
+
 @contextmanager
 def starting() -> Iterator[None]:
     """Show, in a terminal, that something goes on: importing the libraries takes some seconds."""
@@ -222,6 +231,11 @@ def compare(
     config: Config = None,
     assignments: Set = None,
     budget: BudgetOption = None,
+    tune: Annotated[
+        str | None,
+        typer.Option(metavar="NAME=A,B,...", help="First choose a value for each on other seeds: lr=3e-4,7e-4,2e-3."),
+    ] = None,
+    tune_seeds: Annotated[int | None, typer.Option(min=1, help="Seeds of that search.")] = None,
     controls: Annotated[
         list[str] | None,
         typer.Option("--control", help="The first objective again: same (on other seeds), random_reward or frozen."),
@@ -231,7 +245,7 @@ def compare(
     as_json: Json = False,
 ) -> None:
     """Train objectives side by side, each with several seeds, and compare them."""
-    assignments = with_budget(budget, assignments)
+    assignments = [*with_search(tune, tune_seeds), *with_budget(budget, assignments)]
     with starting():
         from rlzoo import cli_report, cli_run
         from rlzoo.config import CompareConfig

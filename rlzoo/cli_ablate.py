@@ -86,7 +86,7 @@ def comparison_of(
 def run_plan(name: str, made: Plan, config: CompareConfig, out: Path | None, resume: bool) -> Ablation:
     """Run a plan with the live table; into runs/TASK-ablate-NAME if no folder is named."""
     folder = out or default_folder(f"{config.task.name}-ablate-{name}")
-    with watched(config.runs(), folder) as on_record:
+    with watched({run.name: run for run in config.runs()}, folder) as on_record:
         return ablate(made, config, folder, resume=resume, on_record=on_record)
 
 

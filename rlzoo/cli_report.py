@@ -31,9 +31,10 @@ def comparison_table(comparison: Comparison, width: int = 100) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 3 if width >= 100 else 1, 0, 0), header_style="dim")
     table.add_column("", no_wrap=True)
     headings = ("before\n%", "after\n%", "gain\npoints", "to the best\npoints", "length\ntokens")
+    tuned = list(comparison.rows[0].tuned or {})
     k = max((row.pass_k or 0 for row in comparison.rows), default=0)
     passes = [f"pass@{k}\n%"] if k else []
-    for heading in (*headings, *passes, "sampled\ntokens", "engine\ntime"):
+    for heading in (*(f"\n{field}" for field in tuned), *headings, *passes, "sampled\ntokens", "engine\ntime"):
         table.add_column(heading, justify="right", no_wrap=True)
     differences = to_the_best(comparison.summaries)
     ink = {name: look.ink for name, look in looks(row.objective for row in comparison.rows).items()}
@@ -43,6 +44,7 @@ def comparison_table(comparison: Comparison, width: int = 100) -> Table:
             name.append(f" {row.failed} of {row.seeds} failed", style="bold red")
         table.add_row(
             name,
+            *(f"{(row.tuned or {})[field]:g}" for field in tuned),
             plus_minus(row.before),
             plus_minus(row.after),
             points(row.gain),
@@ -85,7 +87,12 @@ def comparison_notes(comparison: Comparison) -> list[str]:
         )
     took = f"Tokens and engine time are means per run; together the runs took {clock_time(comparison.elapsed_s)}."
     notes = [accuracy + took]
-    notes += [*controls(comparison.summaries), *unspent(comparison.summaries), *failures(comparison.summaries)]
+    notes += [
+        *searched(comparison.tune),
+        *controls(comparison.summaries),
+        *unspent(comparison.summaries),
+        *failures(comparison.summaries),
+    ]
     notes.append(f"Report: {comparison.folder / REPORT}; curves, table and runs are beside it")
     return notes
 
@@ -107,6 +114,17 @@ def controls(summaries: Sequence[Mapping[str, Any]]) -> list[str]:
     rows = {s["objective"] for s in summaries}
     told = [words for control, words in CONTROLS.items() if any(row.endswith(f"+{control}") for row in rows)]
     return [f"Controls: {'; '.join(told)}."] if told else []
+
+
+def searched(tune: Mapping[str, Any] | None) -> list[str]:
+    """Return a line on the search before a comparison: what it cost, and where it may have been too narrow."""
+    if tune is None:
+        return []
+    cost = f"{tune['runs']} runs, {short_count(tune['tokens_sampled'])} sampled tokens, {clock_time(tune['engine_s'])}"
+    line = f"{tune['setting']} was chosen for each by a search on other seeds: {cost} of engine time."
+    if tune["at_the_edge"]:
+        line += f" The best value was the smallest or largest tried for {', '.join(tune['at_the_edge'])}."
+    return [line]
 
 
 def unspent(summaries: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from rlzoo.progress import Progress, RunProgress
 from rlzoo.record import ADAPTER, CONFIG, RunFolder
 from rlzoo.tasks import load_task
 from rlzoo.train import train
+from rlzoo.tune import TUNE, Search, search, search_runs
 
 err = Console(stderr=True)
 
@@ -50,7 +51,7 @@ def settings(model: type[Model], file: Path | None, assignments: Sequence[str], 
 def train_command(config: RunConfig, out: Path | None, resume: bool) -> dict[str, Any]:
     """Train one run and return its summary."""
     folder = out or default_folder(config.task.name) / config.name
-    with watched([config], folder) as on_record:
+    with watched({config.name: config}, folder) as on_record:
         summary = train(config, folder, resume=resume, on_record=on_record)
     return {"folder": str(folder), **summary}
 
@@ -58,8 +59,13 @@ def train_command(config: RunConfig, out: Path | None, resume: bool) -> dict[str
 def compare_command(config: CompareConfig, out: Path | None, resume: bool) -> Comparison:
     """Train every objective with every seed and return the comparison."""
     folder = out or default_folder(config.task.name)
-    with watched(config.runs(), folder) as on_record:
-        return compare(config, folder, resume=resume, on_record=on_record)
+    found: Search | None = None
+    if config.tune.values and not config.tuned:
+        with watched(search_runs(config), folder) as on_record:
+            found = search(config, folder, resume=resume, on_record=on_record)
+        config = config.model_copy(update={"tuned": found.chosen})
+    with watched({run.name: run for run in config.runs()}, folder) as on_record:
+        return compare(config, folder, resume=resume, on_record=on_record, tune=found.as_dict() if found else None)
 
 
 def evaluate_command(folders: Sequence[Path], with_base: bool, file: Path | None, **given: Any) -> list[dict[str, Any]]:
@@ -137,7 +143,7 @@ def run_folders(folders: Sequence[Path]) -> list[Path]:
     """
     result: dict[Path, None] = {}
     for folder in folders:
-        found = [path.parent for path in folder.rglob(CONFIG)]
+        found = [path.parent for path in folder.rglob(CONFIG) if TUNE not in path.relative_to(folder).parts]
         if not found:
             raise UserError(f"there is no run (no {CONFIG}) in or below {folder}")
         names = {run: row_name(RunFolder.open(run).read_json(CONFIG)) for run in found}
@@ -178,11 +184,11 @@ def warmstart_command(out: Path, file: Path | None, assignments: Sequence[str]) 
 
 
 @contextmanager
-def watched(configs: Sequence[RunConfig], folder: Path) -> Iterator[Callable[[str, dict[str, Any]], None]]:
+def watched(configs: Mapping[str, RunConfig], folder: Path) -> Iterator[Callable[[str, dict[str, Any]], None]]:
     """Show the live table while runs train; on Ctrl-C say what is safe and how to go on."""
     runs = [
-        RunProgress(c.name, c.row, c.seed, c.train.steps, c.evaluation.every, Budget.of(c.train.budget))
-        for c in configs
+        RunProgress(name, c.row, c.seed, c.train.steps, c.evaluation.every, Budget.of(c.train.budget))
+        for name, c in configs.items()
     ]
     try:
         with Progress(runs, err) as progress:

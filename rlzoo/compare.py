@@ -9,13 +9,13 @@ Same prompts, same noise, same schedule per seed, so the seeds are pairs. A fold
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from rlzoo import curves
 from rlzoo.backbone import Backbone
-from rlzoo.config import CompareConfig, shared_part
+from rlzoo.config import CompareConfig
 from rlzoo.errors import UserError
 from rlzoo.judgements import judgements
 from rlzoo.record import CONFIG, RunFolder, refuse_differences
@@ -38,6 +38,7 @@ class Row:
         before, after, gain: None when no seed finished. `gain` pairs each seed's after with its own before.
         tokens_sampled: everything that was sampled, also what selection discarded.
         engine_s: this algorithm's share of the time in which its runs shared batches with others.
+        tuned: the setting that was chosen for this objective, and its value.
         pass_k: the largest k that pass@k was measured for, before and after; None with one response per prompt.
     """
 
@@ -53,6 +54,7 @@ class Row:
     tokens_sampled: float
     tokens_discarded: float
     engine_s: float
+    tuned: dict[str, float] | None = None
     pass_k: int | None = None
     pass_before: Interval | None = None
     pass_after: Interval | None = None
@@ -73,6 +75,8 @@ class Comparison:
     elapsed_s: float
     judgements: dict[str, Judgement]
     """Verdicts by final accuracy, by area and at equal budgets; see `rlzoo.judgements`."""
+    tune: dict[str, Any] | None = None
+    """The search for settings that went before, as JSON types; see `rlzoo.tune`."""
 
     def as_dict(self) -> dict[str, Any]:
         """JSON types: what stands in summary.json."""
@@ -80,6 +84,7 @@ class Comparison:
             "elapsed_s": self.elapsed_s,
             "rows": [row.as_dict() for row in self.rows],
             "judgement": {key: judgement.as_dict() for key, judgement in self.judgements.items()},
+            **({} if self.tune is None else {"tune": self.tune}),
             "runs": self.summaries,
         }
 
@@ -92,16 +97,31 @@ def compare(
     on_record: OnRecord | None = None,
     backbone: Backbone | None = None,
     task: Task | None = None,
+    tune: dict[str, Any] | None = None,
 ) -> Comparison:
     """Train all runs of a comparison together and summarize them.
 
     With `resume`, runs that have ended are left alone, so objectives and seeds can be added to a folder. The table has
     the objectives and seeds of `config`; every run in the folder has its settings.
 
+    Args:
+        tune: the search that `config.tuned` is from, to be kept in summary.json; see `rlzoo.tune`.
+
     Raises:
-        UserError: the folder is in use, holds runs of other settings, or cannot be written; see `rlzoo.record`.
+        UserError: values are to be tuned and are not yet; the folder is in use, holds runs of other settings, or cannot
+            be written; see `rlzoo.record`.
     """
     folder = Path(folder)
+    if config.tune.values and not config.tuned:
+        raise UserError("tune.values: rlzoo compare alone searches first; here give tuned, or leave tune.values out")
+    refuse_taken(config, folder, resume)
+    runs = {run.name: (run, folder / run.name) for run in config.runs()}
+    trained = train_fleet(runs, resume=resume, on_record=LiveReport(folder, on_record), backbone=backbone, task=task)
+    return summarize(config, folder, list(trained.values()), tune)
+
+
+def refuse_taken(config: CompareConfig, folder: Path, resume: bool) -> None:
+    """Raise UserError if a folder holds a comparison that is not to be resumed, or runs of other settings."""
     if (folder / COMPARISON).exists() and not resume:
         raise UserError(
             f"{folder} already holds a comparison. Continue it, or add objectives and seeds to it, with --resume; or "
@@ -109,22 +129,23 @@ def compare(
         )
     for run in (RunFolder(path.parent) for path in sorted(folder.glob(f"*/*/{CONFIG}"))):
         if run.began:
-            refuse_differences(run.path, shared_part(run.read_json(CONFIG)), config.shared())
-    runs = {run.name: (run, folder / run.name) for run in config.runs()}
-    trained = train_fleet(runs, resume=resume, on_record=LiveReport(folder, on_record), backbone=backbone, task=task)
-    return summarize(config, folder, list(trained.values()))
+            refuse_differences(run.path, config.shared_part(run.read_json(CONFIG)), config.shared())
 
 
-def summarize(config: CompareConfig, folder: Path, summaries: list[dict[str, Any]]) -> Comparison:
+def summarize(
+    config: CompareConfig, folder: Path, summaries: list[dict[str, Any]], tune: dict[str, Any] | None = None
+) -> Comparison:
     """Write table, verdicts, curves and report of runs that have ended."""
-    names = list(dict.fromkeys(run.row for run in config.runs()))
-    rows = [summary_row(name, [s for s in summaries if s["objective"] == name]) for name in names]
+    objectives = {run.row: run.objective.name for run in config.runs()}
+    rows = [summary_row(name, [s for s in summaries if s["objective"] == name]) for name in objectives]
+    if config.tuned:
+        rows = [replace(row, tuned={config.tune.field: config.tuned[objectives[row.objective]]}) for row in rows]
     elapsed = max(summary["elapsed_s"] for summary in summaries)
     traces = [
         Trace(s["objective"], s["seed"], RunFolder.open(folder / s["name"]).read_metrics(), s["state"] == "failed")
         for s in summaries
     ]
-    comparison = Comparison(folder, rows, summaries, elapsed, judgements(traces, config.margin))
+    comparison = Comparison(folder, rows, summaries, elapsed, judgements(traces, config.margin), tune)
     RunFolder(folder).write_json(COMPARISON, config.model_dump(mode="json"))
     RunFolder(folder).write_json(SUMMARY, comparison.as_dict())
     drawn = [curves.Curves(trace.algorithm, trace.seed, trace.records) for trace in traces]

@@ -22,6 +22,13 @@ OTHER_SEEDS = 1_000_000
 """What the control `same` adds to a seed, so that its prompts, noise and first adapter are those of no other run."""
 
 
+TUNE_SEEDS = 2_000_000
+"""The first seed of a search for settings; the comparison's own seeds are below `OTHER_SEEDS`."""
+
+TUNABLE = ("lr", "eps", "weight_decay", "max_grad_norm")
+"""Settings of the optimizer that may differ between objectives; all others make the task or the budget another one."""
+
+
 class Settings(BaseModel):
     """Base of all settings: frozen and closed. Numbers are finite, so that the stored configuration is valid JSON."""
 
@@ -289,6 +296,41 @@ class RunConfig(SharedConfig):
         return self.model_dump(mode="json", exclude={"engine"})
 
 
+class TuneSettings(Settings):
+    """A search that every objective of a comparison gets alike; see `rlzoo.tune`."""
+
+    setting: str = "optimizer.lr"
+    """A number of the optimizer's that is chosen for each objective; lr is short for optimizer.lr."""
+    values: tuple[float, ...] = ()
+    """To choose from; none: no search."""
+    seeds: int = Field(default=2, ge=1)
+    """Number of the search's seeds, which are not those of the comparison."""
+
+    @field_validator("setting")
+    @classmethod
+    def _can_be_tuned(cls, value: str) -> str:
+        field = value.removeprefix("optimizer.")
+        if field not in TUNABLE:
+            raise ValueError(
+                f"{value!r} cannot be tuned, only {', '.join(f'optimizer.{name}' for name in TUNABLE)}: with other "
+                "settings apart the objectives would not be compared on equal terms"
+            )
+        return f"optimizer.{field}"
+
+    @model_validator(mode="after")
+    def _is_a_search(self) -> Self:
+        if len(self.values) == 1 or len(set(self.values)) < len(self.values):
+            raise ValueError(f"values: name two or more to choose from, each once, got {list(self.values)}")
+        if not self.values and self.seeds != TuneSettings.model_fields["seeds"].default:
+            raise ValueError("seeds of a search without values: name the values too, --tune lr=3e-4,7e-4,2e-3")
+        return self
+
+    @property
+    def field(self) -> str:
+        """The setting's name within the optimizer's."""
+        return self.setting.removeprefix("optimizer.")
+
+
 class CompareConfig(SharedConfig):
     """Objectives side by side: every objective with every seed."""
 
@@ -300,6 +342,9 @@ class CompareConfig(SharedConfig):
     controls: tuple[Control, ...] = ()
     """Rows beside, of the first objective: same (on other seeds), random_reward, frozen. They show what the comparison
     makes of no difference, of no signal and of no training."""
+    tune: TuneSettings = Field(default_factory=TuneSettings)
+    tuned: dict[str, float] = Field(default_factory=dict)
+    """Objective -> its value of tune.setting; the search's choice, or given, which then is in the place of a search."""
     margin: float = Field(default=MARGIN, gt=0)
     """Accuracies shown to be closer than this are called equivalent. Changes what is said, not what is run."""
 
@@ -336,26 +381,46 @@ class CompareConfig(SharedConfig):
             raise ValueError(f"controls must each be named once: {', '.join(self.controls)}")
         if "same" in self.controls and max(self.seeds) >= OTHER_SEEDS:
             raise ValueError(f"seeds from {OTHER_SEEDS} on belong to the control 'same': choose smaller ones")
+        if self.tune.values and max(self.seeds) >= OTHER_SEEDS:
+            raise ValueError(f"seeds from {OTHER_SEEDS} on belong to controls and searches: choose smaller ones")
+        if self.tuned and set(self.tuned) != set(listed):
+            raise ValueError(f"tuned: one value for each of {listed}, got {sorted(self.tuned)}")
+        for value in self.tune.values:
+            self._optimizer(value)
         self.runs()
         _refuse_identical(self.objectives, self.train.updates_per_rollout)
         return self
 
     def shared(self) -> dict[str, Any]:
         """What every run of the comparison stores alike, as JSON types: not objective, seed and what only some have."""
-        return shared_part(self.runs()[0].stored())
+        return self.shared_part(self.runs()[0].stored())
+
+    def shared_part(self, stored: dict[str, Any]) -> dict[str, Any]:
+        """Of a run's stored configuration, what all runs of this comparison have in common."""
+        table = shared_part(stored)
+        if self.tuned or self.tune.values:
+            del table["optimizer"][self.tune.field]
+        return table
+
+    def _optimizer(self, value: float | None) -> OptimizerSettings:
+        """The optimizer's settings with another value of the tuned one."""
+        if value is None:
+            return self.optimizer
+        return OptimizerSettings.model_validate(self.optimizer.model_dump() | {self.tune.field: value})
 
     def runs(self) -> list[RunConfig]:
         """The runs, row by row, controls last. Settings of critic and teacher go to the
         objectives that have one."""
         rows = [(objective, None) for objective in self.objectives]
         controls = [(self.objectives[0], control) for control in self.controls]
-        shared = {name: getattr(self, name) for name in SharedConfig.model_fields}
+        common = {name: getattr(self, name) for name in SharedConfig.model_fields}
+        settings = {o: common | {"optimizer": self._optimizer(self.tuned.get(o.name))} for o in self.objectives}
         return [
             RunConfig(
                 objective=objective,
                 seed=seed,
                 control=control,
-                **_without(shared, objective.needs),
+                **_without(settings[objective], objective.needs),
             )
             for objective, control in [*rows, *controls]
             for seed in self.seeds

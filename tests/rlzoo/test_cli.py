@@ -146,6 +146,9 @@ def test_pages_are_wrapped_anew_and_equations_are_not() -> None:
         (["train", "grpo", "--config", "nowhere.toml"], "there is no file nowhere.toml"),
         (["train"], "objective: is missing"),
         (["compare", "grpo", "grpo"], "named once"),
+        (["compare", "grpo", "--tune", "train.steps=1,2"], "'train.steps' cannot be tuned, only optimizer.lr"),
+        (["compare", "grpo", "--tune", "lr"], "name the values"),
+        (["compare", "grpo", "--tune-seeds", "3"], "name the values too, --tune lr=3e-4,7e-4,2e-3"),
         (["compare", "grpo", "--control", "frosen"], "'same', 'random_reward' or 'frozen', got 'frosen'"),
         (["compare"], "name at least one, or all for all of rlzoo list"),
         (["train", "grpo", "--budget", "token=5"], "did you mean 'tokens'?"),
@@ -311,6 +314,18 @@ def test_compare_then_evaluate_and_draw(qwen_folder: Path, tmp_path: Path) -> No
     drawn = rlzoo("curves", out, "--out", tmp_path / "all.png", "--tokens").stdout
     assert "all.svg" in drawn
     assert (tmp_path / "all.png").stat().st_size > 10_000
+
+
+def test_compare_tunes_controls_and_budgets(qwen_folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "comparison"
+    options = ["--tune", "lr=1e-3,3e-3", "--tune-seeds", 1, "--control", "frozen", "--budget", "updates=2"]
+    arguments = ["compare", "grpo", "--seeds", 2, "--task", "sort:easy", *options, *small(qwen_folder), "--out", out]
+    shown = rlzoo(*arguments, width=140).stdout
+    assert "lr" in shown and "grpo+frozen" in shown and "2 runs" in shown
+    data = json.loads(rlzoo(*arguments, "--resume", "--json").stdout)
+    assert data["tune"]["setting"] == "optimizer.lr" and data["tune"]["chosen"]["grpo"] in (1e-3, 3e-3)
+    assert {run["ended"] for run in data["runs"]} == {"budget"} and {run["step"] for run in data["runs"]} == {1}
+    assert [row["objective"] for row in data["rows"]] == ["grpo", "grpo+frozen"]
 
 
 def test_names_and_folders_stand_whole_in_a_narrow_terminal(qwen_folder: Path, tmp_path: Path) -> None:
