@@ -104,6 +104,10 @@ def with_search(tune: str | None, seeds: int | None) -> list[str]:
     made = [] if seeds is None else [f"tune.seeds={seeds}"]
     if tune is not None:
         setting, _, values = (part.strip() for part in tune.partition("="))
+        if not values:
+            from rlzoo.errors import UserError
+
+            raise UserError(f"--tune {tune!r} names no values to choose from: --tune lr=3e-4,7e-4,2e-3")
         made += [f"tune.setting={json.dumps(setting)}", f"tune.values=[{values}]"]
     return made
 

@@ -147,7 +147,7 @@ def test_pages_are_wrapped_anew_and_equations_are_not() -> None:
         (["train"], "objective: is missing"),
         (["compare", "grpo", "grpo"], "named once"),
         (["compare", "grpo", "--tune", "train.steps=1,2"], "'train.steps' cannot be tuned, only optimizer.lr"),
-        (["compare", "grpo", "--tune", "lr"], "name the values"),
+        (["compare", "grpo", "--tune", "lr"], "names no values to choose from"),
         (["compare", "grpo", "--tune-seeds", "3"], "name the values too, --tune lr=3e-4,7e-4,2e-3"),
         (["compare", "grpo", "--control", "frosen"], "'same', 'random_reward' or 'frozen', got 'frosen'"),
         (["compare"], "name at least one, or all for all of rlzoo list"),
