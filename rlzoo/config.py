@@ -376,7 +376,8 @@ class CompareConfig(SharedConfig):
             idle = value != TrainSettings.model_fields[setting].default
             if idle and not any(need in objective.needs for objective in self.objectives):
                 who = {"value": "has a critic", "teacher_logp": "learns from a teacher"}[need]
-                raise ValueError(f"train.{setting} = {value!r}, but none of {listed} {who}: leave it out")
+                said = "is set" if isinstance(value, BaseModel) else f"= {value!r}"
+                raise ValueError(f"train.{setting} {said}, but none of {listed} {who}: leave it out")
         if len(set(self.controls)) < len(self.controls):
             raise ValueError(f"controls must each be named once: {', '.join(self.controls)}")
         if "same" in self.controls and max(self.seeds) >= OTHER_SEEDS:

@@ -144,7 +144,7 @@ def test_in_a_comparison_the_teacher_goes_to_those_who_learn_from_one(adapter: s
     teachers = {run.objective.name: run.train.teacher for run in comparison("grpo", "distill").runs()}
     assert teachers == {"grpo": None, "distill": TeacherConfig(adapter=adapter)}
     assert comparison("grpo", "distill").shared() == CompareConfig.model_validate({"objectives": ["grpo"]}).shared()
-    with pytest.raises(ValidationError, match=r"none of \['grpo'\] learns from a teacher"):
+    with pytest.raises(ValidationError, match=r"train\.teacher is set, but none of \['grpo'\] learns from a teacher"):
         comparison("grpo")
     everything = CompareConfig.model_validate({"objectives": "all"})
     assert not {"distill", "sft"} & {objective.name for objective in everything.objectives}
