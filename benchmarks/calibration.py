@@ -200,7 +200,7 @@ def ways_table(trials: int) -> list[str]:
 
 
 def pool_of(comparison: Comparison) -> Array:
-    """Final accuracies of the one algorithm's runs, as its verdicts would count them."""
+    """Final accuracies of the runs that finished."""
     return np.array([s["after"]["accuracy"] for s in comparison.summaries if s["after"]], np.float64)
 
 
