@@ -8,22 +8,26 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import numpy as np
 import typer
+from pydantic import ValidationError
 from rich.console import Console
 
 import objectives
 from rlzoo.cli import guarded
 from rlzoo.config import RunConfig
 from rlzoo.environment import environment
-from rlzoo.report import REPORT
+from rlzoo.errors import UserError
+from rlzoo.record import REPORT
 from rlzoo.run import TIMES
 
 COSTS = ("updates", "prompts_sampled", "prompts_discarded", "tokens_sampled", "tokens_discarded", "tokens_trained")
@@ -79,13 +83,25 @@ def invent(folder: Path, config: RunConfig, strength: float) -> None:
     (folder / "summary.json").write_text(json.dumps({**summary, "failure": None, "step": steps, **costs(steps)}))
 
 
+def fitting(steps: int) -> list[RunConfig]:
+    """A run of each objective that the default schedule suits."""
+    configs = []
+    for name in objectives.names():
+        table = {"objective": name, "train": {"steps": steps}, "task": {"name": "add:medium"}}
+        with suppress(ValidationError):
+            configs.append(RunConfig.model_validate(table))
+    return configs
+
+
 def measure(folder: Path) -> Measured:
     """Make the report in a process of its own, as `rlzoo report` does."""
     started = time.monotonic()
     words = [sys.executable, "-m", "rlzoo", "report", str(folder)]
-    status, used = os.wait4(os.posix_spawn(sys.executable, words, os.environ), 0)[1:]
-    if status:
-        raise RuntimeError(f"{shlex.join(words)} ended with status {os.waitstatus_to_exitcode(status)}")
+    process = subprocess.Popen(words, stdout=subprocess.DEVNULL)
+    status, used = os.wait4(process.pid, 0)[1:]  # the use of this process alone
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise UserError(f"{shlex.join(words)} ended with exit code {process.returncode}")
     return Measured(
         seconds=time.monotonic() - started,
         cpu_seconds=used.ru_utime + used.ru_stime,
@@ -133,10 +149,9 @@ def main(
         for size in sizes.split(","):
             algorithms, seeds, steps = map(int, size.split("x"))
             folder = (keep or Path(scratch)) / size
-            for place, name in enumerate(objectives.names()[:algorithms]):
+            for place, one in enumerate(fitting(steps)[:algorithms]):
                 for seed in range(seeds):
-                    shape = {"train": {"steps": steps}, "task": {"name": "add:medium"}}
-                    config = RunConfig.model_validate({"objective": name, "seed": seed, **shape})
+                    config = one.model_copy(update={"seed": seed})
                     invent(folder / config.name, config, 0.7 + 0.2 * place / algorithms)
             found[size.replace("x", " x ")] = measure(folder)
     words = [

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from rlzoo.palette import looks
 from rlzoo.progress import clock_time, short_count
-from rlzoo.report import REPORT
+from rlzoo.record import REPORT
 from rlzoo.stats import Interval, paired
 
 if TYPE_CHECKING:

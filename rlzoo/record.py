@@ -30,6 +30,7 @@ from rlzoo.lock import LOCK, FolderLock, hold
 CONFIG, ENVIRONMENT, SUMMARY = "config.json", "environment.json", "summary.json"
 METRICS, SAMPLES, STATE, CURVES, ADAPTER = "metrics.jsonl", "samples.jsonl", "state.pt", "curves.png", "adapter"
 LOGS = (METRICS, SAMPLES)
+REPORT = "report.html"  # of a comparison, or of one run
 PARTIAL = ".partial"  # suffix of a file that is being written; readers never look at it
 
 

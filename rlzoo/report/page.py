@@ -15,10 +15,11 @@ import jinja2
 from markupsafe import Markup
 
 import objectives
+from rlzoo.cli_report import controls, unspent
 from rlzoo.cli_zoo import paragraphs
 from rlzoo.errors import UserError
 from rlzoo.palette import Look, looks
-from rlzoo.record import RunFolder
+from rlzoo.record import REPORT, RunFolder
 from rlzoo.report import svg
 from rlzoo.report.charts import METRICS, Charts
 from rlzoo.report.read import (
@@ -37,7 +38,6 @@ from rlzoo.report.tables import FORMATS, shown
 from rlzoo.report.text import visible
 from rlzoo.verdicts import Judgement, Pair, judge
 
-REPORT = "report.html"
 FOREST = 12  # pairs drawn; of more, those with the best algorithm
 
 
@@ -89,6 +89,7 @@ def render(study: Study, refresh: int | None = None) -> str:
     """Return the page."""
     judged = judge_runs(study)
     judgement = judged.get("final") or judge({})
+    outcomes = [run.summary for run in study.ended if run.summary is not None]
     look = looks(study.algorithms)
     ranking = [standing.algorithm for standing in judgement.standings]
     ranking += [name for name in study.algorithms if name not in ranking]
@@ -108,6 +109,7 @@ def render(study: Study, refresh: int | None = None) -> str:
         key=lambda name: svg.key(charts.number[name], look[name].marker),
         judgement=judgement,
         judged=judged,
+        remarks=[*controls(outcomes), *unspent(outcomes)],
         results=results(study, judgement),
         pairs=pairs(judgement),
         equal_cost=equal_cost(study, judged),

@@ -135,7 +135,10 @@ def _pair(pair: Pair) -> dict[str, Value]:
 def equal_cost(study: Study, judged: Mapping[str, Judgement]) -> Table:
     """Return the accuracy of every algorithm at equal budgets of every kind, and over all of training."""
     budgets = {key: judgement for key, judgement in judged.items() if key != "final"}
-    columns = [Column("algorithm", ""), *(Column(key, one.measure, "percent") for key, one in budgets.items())]
+    columns = [
+        Column("algorithm", ""),
+        *(Column(key, one.measure.removeprefix("accuracy "), "percent") for key, one in budgets.items()),
+    ]
     found = {key: {s.algorithm: s.mean for s in one.standings} for key, one in budgets.items()}
     rows = [
         {"algorithm": name, **{key: means.get(name) for key, means in found.items()}}

@@ -13,7 +13,8 @@ import pytest
 import rlzoo.report.live as live
 from rlzoo.config import CompareConfig
 from rlzoo.errors import UserError
-from rlzoo.report import REPORT, LiveReport, write_report, write_tables
+from rlzoo.record import REPORT
+from rlzoo.report import LiveReport, write_report, write_tables
 from tests.rlzoo.report.folders import edit_json, write_run, write_study
 
 ATTACKS = [
@@ -143,6 +144,24 @@ def test_failures_and_collapses_are_told(tmp_path: Path) -> None:
     text = Page(write_report(tmp_path)).text
     assert "grpo with seed 2 failed: step 3: loss nan." in text
     assert "3 (1 failed)" in text and "Collapsed: grpo on 33% of its seeds." in text
+
+
+def test_controls_are_explained_and_pass_at_k_is_shown(tmp_path: Path) -> None:
+    write_run(tmp_path, "grpo", 0)
+    path = write_run(tmp_path, "grpo", 0, row="grpo+frozen")
+    edit_json(path / "config.json", control="frozen")
+    edit_json(path / "summary.json", objective="grpo+frozen")
+    for run in (path, tmp_path / "grpo/seed0"):
+        records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+        for record in (records[0], records[-1]):
+            record["pass@4"] = 0.875
+        (run / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    page = Page(write_report(tmp_path))
+    assert "Controls: +frozen is never updated." in page.text and "pass@4 after % " in page.text
+    assert "75.0 0.0 87.5 87.5 10.0" in page.text  # worst, collapsed, pass@4 before and after, length before
+    (link,) = [value for _, name, value in page.values if name == "href"]
+    config = CompareConfig.model_validate(json.loads(base64.b64decode(link.partition(",")[2])))
+    assert [run.name for run in config.runs()] == ["grpo/seed0", "grpo+frozen/seed0"]
 
 
 def test_an_objective_that_is_not_registered_here_has_no_page(tmp_path: Path) -> None:
