@@ -18,6 +18,9 @@ from rlzoo.stats import Interval, paired
 if TYPE_CHECKING:
     from rlzoo.compare import Comparison
 
+ROOM_FOR_MORE = 120
+"""Columns of a terminal in which the table has tuned settings and pass@k as well; they always stand below it."""
+
 UNLIKE_COSTS = 1.1
 """From this ratio of sampled tokens on, a comparison at equal steps is not one at equal cost."""
 
@@ -31,9 +34,9 @@ def comparison_table(comparison: Comparison, width: int = 100) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 3 if width >= 100 else 1, 0, 0), header_style="dim")
     table.add_column("", no_wrap=True)
     headings = ("before\n%", "after\n%", "gain\npoints", "to the best\npoints", "length\ntokens")
-    tuned = list(comparison.rows[0].tuned or {})
+    tuned = list(comparison.rows[0].tuned or {}) if width >= ROOM_FOR_MORE else []
     k = max((row.pass_k or 0 for row in comparison.rows), default=0)
-    passes = [f"pass@{k}\n%"] if k else []
+    passes = [f"pass@{k}\n%"] if k and width >= ROOM_FOR_MORE else []
     for heading in (*(f"\n{field}" for field in tuned), *headings, *passes, "sampled\ntokens", "engine\ntime"):
         table.add_column(heading, justify="right", no_wrap=True)
     differences = to_the_best(comparison.summaries)
@@ -88,6 +91,7 @@ def comparison_notes(comparison: Comparison) -> list[str]:
     took = f"Tokens and engine time are means per run; together the runs took {clock_time(comparison.elapsed_s)}."
     notes = [accuracy + took]
     notes += [
+        *beyond_the_table(comparison),
         *searched(comparison.tune),
         *controls(comparison.summaries),
         *unspent(comparison.summaries),
@@ -114,6 +118,16 @@ def controls(summaries: Sequence[Mapping[str, Any]]) -> list[str]:
     rows = {s["objective"] for s in summaries}
     told = [words for control, words in CONTROLS.items() if any(row.endswith(f"+{control}") for row in rows)]
     return [f"Controls: {'; '.join(told)}."] if told else []
+
+
+def beyond_the_table(comparison: Comparison) -> list[str]:
+    """Return a line on pass@k before and after, and one on tuned settings, where there are any."""
+    rows = [row for row in comparison.rows if row.pass_k]
+    passes = [f"{row.objective} {before_and_after(row.pass_before, row.pass_after)}" for row in rows]
+    tuned = [f"{row.objective} {value:g}" for row in comparison.rows for value in (row.tuned or {}).values()]
+    lines = [f"pass@{rows[0].pass_k} before and after, %: {', '.join(passes)}."] if rows else []
+    names = list(comparison.rows[0].tuned or {})
+    return lines + ([f"{names[0]}: {', '.join(tuned)}."] if names else [])
 
 
 def searched(tune: Mapping[str, Any] | None) -> list[str]:

@@ -65,6 +65,11 @@ def test_objectives_and_seeds_can_be_added(make_config: MakeConfig, backbone: Ba
     result = compare(more, tmp_path, resume=True, backbone=backbone)
     assert [row.seeds for row in result.rows] == [3, 3, 3]
     assert len(logs) == 4 and all(path.read_bytes() == text for path, text in logs.items())
+    counts = {
+        path.parent.parent.name: sum(json.loads(line)["kind"] == "eval" for line in path.read_text().splitlines())
+        for path in tmp_path.glob("*/seed*/metrics.jsonl")
+    }
+    assert counts == {"reinforce": 3, "grpo": 3, "gspo": 3}  # of 3 steps: before 0 and 2, after the last
 
 
 def test_every_run_in_a_folder_has_its_settings(make_config: MakeConfig, backbone: Backbone, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import torch
 from pydantic import ValidationError
 
 from rlzoo.backbone import Backbone
-from rlzoo.cli_report import comparison_table, controls
+from rlzoo.cli_report import beyond_the_table, comparison_table, controls
 from rlzoo.compare import compare, summary_row
 from rlzoo.config import OTHER_SEEDS, CompareConfig, RunConfig
 from rlzoo.record import ADAPTER, RunFolder
@@ -122,7 +122,9 @@ def test_pass_at_k_before_and_after(make_config: MakeConfig, backbone: Backbone,
     assert row.pass_k == 4 and row.pass_before is not None and row.pass_after is not None and row.pass_gain is not None
     assert [row.pass_before.mean, row.pass_after.mean] == pytest.approx([sum(end) / 2 for end in ends])
     assert row.pass_gain.mean == pytest.approx(row.pass_after.mean - row.pass_before.mean)
-    assert "pass@4\n%" in [column.header for column in comparison_table(result).columns]
+    (line,) = beyond_the_table(result)
+    assert line.startswith("pass@4 before and after, %: grpo ") and "→" in line
+    assert "pass@4\n%" in [column.header for column in comparison_table(result, 120).columns]
 
 
 def test_without_several_samples_there_is_no_pass_at_k() -> None:

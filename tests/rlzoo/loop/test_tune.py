@@ -11,7 +11,7 @@ import pytest
 from pydantic import ValidationError
 
 from rlzoo.backbone import Backbone
-from rlzoo.cli_report import comparison_table, searched
+from rlzoo.cli_report import beyond_the_table, comparison_table, searched
 from rlzoo.cli_run import run_folders
 from rlzoo.compare import compare
 from rlzoo.config import TUNE_SEEDS, CompareConfig, RunConfig
@@ -76,7 +76,9 @@ def test_a_tuned_comparison_runs_resumes_and_tells(make_config: MakeConfig, back
         assert one.accuracies == [end["after"]["accuracy"] for end in ends]
         assert one.tokens_sampled == sum(end["tokens_sampled"] for end in ends)
     assert json.loads((tmp_path / "summary.json").read_text())["tune"]["chosen"] == found.chosen
-    assert "\nlr" in [column.header for column in comparison_table(result).columns]
+    assert "\nlr" in [column.header for column in comparison_table(result, 120).columns]
+    (line,) = beyond_the_table(result)
+    assert line.startswith(f"lr: reinforce {found.chosen['reinforce']:g}, grpo ")
     assert all("tune" not in run.relative_to(tmp_path).parts for run in run_folders([tmp_path]))
     assert len(run_folders([tmp_path / "tune"])) == 8
 
