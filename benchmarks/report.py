@@ -118,7 +118,8 @@ def markdown(found: dict[str, Measured], command: str) -> str:
         "# What a report costs",
         "",
         "`rlzoo report` on invented runs (noise around a rising curve), in a process of its own; time and memory "
-        "include the start of Python and the imports.",
+        "include the start of Python and the imports. Other work on the machine lengthens the time, not what the "
+        "processor spends.",
         "",
         f"- command: `{command}`",
         f"- commit: {env['commit']}, {env['started'][:10]}",
