@@ -75,6 +75,8 @@ def measure(base: Work, runs: int, repeats: int, console: Console) -> Table:
             model=str(write(Shape(vocabulary=150_000), Path(folder))),
             task=COIN,
             ends="never",
+            prompts_per_step=4,
+            group_size=4,
             max_new_tokens=16,
             steps=1,
         )

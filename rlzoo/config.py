@@ -168,7 +168,7 @@ class EvaluationSettings(Settings):
 class EngineSettings(Settings):
     """How work is batched. Changes speed and memory, never results."""
 
-    micro_batch_tokens: int = Field(default=4096, ge=1)
+    micro_batch_tokens: int = Field(default=3072, ge=1)
     """Prompt and response tokens in one forward and backward pass, over all runs together, padding included."""
     sample_rows: int = Field(default=2048, ge=1)
     """Responses that are decoded at once."""
