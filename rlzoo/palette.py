@@ -3,7 +3,7 @@
 A registered objective takes the look of its place in the registry. What is not registered (an ablation, a control)
 takes one that nobody beside it has, in the order of being named.
 
-The colours are Okabe and Ito's, less the yellow that white paper swallows, and three darker ones. No reader has to tell
+The colours are Okabe and Ito's, less the yellow that white paper swallows, and four darker ones. No reader has to tell
 colours apart: past the end of the palette they come again with other dashes, and neighbours have different markers.
 """
 
@@ -17,11 +17,11 @@ import objectives
 
 PALETTE = (
     *("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"),
-    *("#882255", "#8A8A2B", "#6A4FC4"),
+    *("#882255", "#8A8A2B", "#6A4FC4", "#8C510A"),
 )
 ON_BLACK = (
     *("#4DA3DC", "#F0803C", "#2DC79B", "#E29CC3", "#F0B840", "#8ACDF2", "#FFFFFF"),
-    *("#D0679C", "#BDBD52", "#A794F0"),
+    *("#D0679C", "#BDBD52", "#A794F0", "#C99A5B"),
 )
 DASHES: tuple[tuple[float, ...], ...] = ((), (4, 1.5), (1, 1), (6, 1, 1, 1))
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
