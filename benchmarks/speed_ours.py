@@ -84,12 +84,12 @@ def measured(work: Work) -> Measured:
     timed = Measuring(work, backbone)
     train(timed, task)
     peak, gpu_peak = memory.peak(), memory.gpu_peak()
-    staged: dict[str, float] | None = None
+    staged, padding = None, None
     if work.stages:
         clock = StageClock(wait=lambda: wait_for(backbone.device))
         watched = Measuring(work, backbone, clock)
         train(watched, task)
-        staged = watched.stages
+        staged, padding = watched.stages, clock.padding
     return Measured(
         seconds=timed.seconds,
         samples=work.runs * work.steps * work.rows,
@@ -100,6 +100,7 @@ def measured(work: Work) -> Measured:
         peak_bytes=peak,
         gpu_peak_bytes=gpu_peak,
         stages=staged,
+        padding=padding,
     )
 
 

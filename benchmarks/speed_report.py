@@ -112,7 +112,7 @@ def stage_table(title: str, series: Series) -> Table:
     note = (
         f"Large product {rates.square / 1e9:.0f} GFLOP/s ({rates.dtype}); the model's own: "
         + ", ".join(f"{stage} {rates.own[stage] / 1e9:.0f}" for stage in STAGES)
-        + "."
+        + f". Padding is {measured.padding or 0:.0%} of the tokens that are scored and trained on."
     )
     return Table(title, head, rows, note)
 

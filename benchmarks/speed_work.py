@@ -95,6 +95,7 @@ class Measured(BaseModel):
         loaded_bytes, peak_bytes: resident memory when the model was loaded, and its high-water mark from then on.
         gpu_peak_bytes: allocated on the GPU at most, the model included; None without one.
         stages: seconds by stage of a second training.
+        padding: share of the tokens of its passes that were padding, where responses are scored and trained on.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -110,6 +111,7 @@ class Measured(BaseModel):
     peak_bytes: int
     gpu_peak_bytes: int | None = None
     stages: dict[str, float] | None = None
+    padding: float | None = None
 
     @property
     def samples_per_s(self) -> float:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from rlzoo import stages
 from rlzoo.backbone import Backbone
 from rlzoo.head import token_log_probs
 from rlzoo.lora import AdapterStack
@@ -87,6 +88,7 @@ def _states(
     """States [B, T, hidden] before each response token: every row with its own copy of its prompt."""
     prompt_BP, prompt_mask_BP = pad_left(prompts, backbone.pad_id, backbone.device)
     tokens, attention = torch.cat([prompt_BP, fed_BT], dim=1), torch.cat([prompt_mask_BP, fed_mask_BT], dim=1)
+    _count(attention)
     with backbone.adapters(stack, slot_B):
         return backbone.states(tokens, attention)[:, prompt_BP.shape[1] - 1 :]
 
@@ -109,6 +111,7 @@ def _states_after_shared(
     first_U = torch.tensor(list(row_of.values()))
     prompt_UP, prompt_mask_UP = pad_left([prompts[b] for b in first_U.tolist()], backbone.pad_id, backbone.device)
     cache = backbone.new_cache(decoding=False)
+    _count(prompt_mask_UP, fed_mask_BT)
     with backbone.adapters(stack, None if slot_B is None else slot_B.cpu()[first_U]):
         last_UH = backbone.states(prompt_UP, prompt_mask_UP, cache)[:, -1]
     place_B = place_B.to(backbone.device)
@@ -119,6 +122,11 @@ def _states_after_shared(
     attention = torch.cat([prompt_mask_UP[place_B], fed_mask_BT], dim=1)
     with backbone.adapters(stack, slot_B):
         return torch.cat([before_B1H, backbone.states(fed_BT, attention, cache)], dim=1)
+
+
+def _count(*masks: Tensor) -> None:
+    """Tell whoever watches how much of a pass is padding."""
+    stages.count(lambda: sum(int(mask.sum()) for mask in masks), sum(mask.numel() for mask in masks))
 
 
 def pad_left(prompts: Sequence[Sequence[int]], pad_id: int, device: torch.device) -> tuple[Tensor, Tensor]:

@@ -2,7 +2,8 @@
 
     seconds[stage] = sum over its visits of (entry of the next stage - entry of this one)
 
-One stage at a time, so the seconds add up to the whole. Nobody watching, `enter` does nothing.
+One stage at a time, so the seconds add up to the whole. It also says how many of the tokens of a pass were padding.
+Nobody watching, `enter` and `count` do nothing.
 """
 
 from __future__ import annotations
@@ -24,6 +25,12 @@ class StageClock:
         self._seconds: defaultdict[str, float] = defaultdict(float)
         self._stage: Stage = "rest"
         self._since = time.perf_counter()
+        self.real = self.computed = 0
+
+    @property
+    def padding(self) -> float:
+        """Share of the computed tokens that were padding."""
+        return 1 - self.real / self.computed if self.computed else 0.0
 
     def enter(self, stage: Stage) -> None:
         """End the stage that is under way and begin another, or the same one again."""
@@ -56,3 +63,10 @@ def enter(stage: Stage) -> None:
     """Say that the engine does this from now on."""
     if _clock is not None:
         _clock.enter(stage)
+
+
+def count(real: Callable[[], int], computed: int) -> None:
+    """Say how many tokens a pass of the model had (asked only if somebody watches), and how many with padding."""
+    if _clock is not None:
+        _clock.real += real()
+        _clock.computed += computed

@@ -7,10 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
 from rlzoo import stages
 from rlzoo.backbone import Backbone
 from rlzoo.config import RunConfig
+from rlzoo.forward import policy_forward
 from rlzoo.stages import StageClock
 from rlzoo.train import train
 from tests.rlzoo.loop.same import untimed
@@ -45,3 +47,17 @@ def test_a_run_goes_through_all_stages(
     assert all(seconds.values())
     assert sum(seconds.values()) == pytest.approx(elapsed, abs=0.5)
     assert untimed(tmp_path / "watched") == untimed(tmp_path / "unwatched")
+
+
+def test_padding_is_counted_while_somebody_watches(backbone: Backbone) -> None:
+    """Responses of 3 tokens and 1 to a prompt of 3, the last column not fed: 3 + 2 and 3 + 1 of 2 x 5 tokens. Shared,
+    the prompt counts once: 3 + 2 + 1 of 3 + 2 x 2."""
+    prompt, mask_BT = backbone.encode("3+4"), torch.tensor([[True, True, True], [True, False, False]])
+    for share, real, computed in ((False, 9, 10), (True, 6, 7)):
+        clock = StageClock()
+        with stages.watch(clock):
+            policy_forward(backbone, None, None, [prompt] * 2, mask_BT.long(), mask_BT, share_prompts=share)
+        assert (clock.real, clock.computed) == (real, computed)
+        assert clock.padding == pytest.approx(1 - real / computed)
+    policy_forward(backbone, None, None, [prompt] * 2, mask_BT.long(), mask_BT)
+    assert clock.computed == 7 and StageClock().padding == 0
