@@ -51,8 +51,8 @@ class Part(BaseModel):
 
     @property
     def needs(self) -> frozenset[str]:
-        """What the trainer must supply beyond log-probs: a subset of group, greedy, demonstration, teacher_logp, value,
-        ref_logp, sampler_logp, entropy."""
+        """What the trainer must supply beyond log-probs: a subset of group, greedy, demonstration, teacher_logp,
+        accuracy, value, ref_logp, sampler_logp, entropy."""
         return frozenset()
 
     @classmethod

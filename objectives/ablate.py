@@ -13,7 +13,7 @@ from typing import Any, TypeVar, cast
 
 from advantages import Advantage, Part, Select, Shape
 from advantages.names import nearest
-from objectives.parts import KL, Aggregate, Correction, Entropy, Ratio, Surrogate, Tokens, ValueLoss
+from objectives.parts import KL, Aggregate, Correction, Entropy, Imitation, Ratio, Surrogate, Tokens, ValueLoss
 
 T = TypeVar("T")
 
@@ -29,6 +29,7 @@ FAMILIES: dict[str, type[Part]] = {
     "kl": KL,
     "value": ValueLoss,
     "entropy": Entropy,
+    "imitation": Imitation,
 }
 """Column -> family, in order of execution."""
 

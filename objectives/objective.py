@@ -1,6 +1,6 @@
 """An algorithm is a row of parts; an ablation is one changed cell.
 
-    loss = sum_t weight_t * ( -correction_t surrogate(log_ratio_t, A_t) + kl_t + value_t + entropy_t )
+    loss = sum_t weight_t * ( -correction_t surrogate(log_ratio_t, A_t) + kl_t + value_t + entropy_t ) + imitation_t
 
 The columns stand in the order of execution: everything before `ratio` runs without gradient (package `advantages`).
 """
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from advantages import Advantage, All, Part, Select, Shape
 from objectives.ablate import FAMILIES, apply, join, spell_out
-from objectives.parts import KL, Aggregate, Correction, Entropy, NoRatio, Ratio, Surrogate, Tokens, ValueLoss
+from objectives.parts import KL, Aggregate, Correction, Entropy, Imitation, NoRatio, Ratio, Surrogate, Tokens, ValueLoss
 from objectives.types import PolicyOutput, TokenBatch
 
 
@@ -42,6 +42,7 @@ class Objective(BaseModel):
     kl: KL | None = None
     value: ValueLoss | None = None
     entropy: Entropy | None = None
+    imitation: Imitation | None = None
 
     @field_validator("shape", mode="before")
     @classmethod
@@ -52,7 +53,7 @@ class Objective(BaseModel):
             return ()
         return cast("object", value) if isinstance(value, list | tuple) else (value,)
 
-    @field_validator("tokens", "correction", "kl", "value", "entropy", mode="before")
+    @field_validator("tokens", "correction", "kl", "value", "entropy", "imitation", mode="before")
     @classmethod
     def _none_by_name(cls, value: object) -> object:
         return None if value == "none" else value
@@ -185,6 +186,11 @@ class Objective(BaseModel):
         once for the WHOLE optimizer step and then sliced."""
         return None if self.tokens is None else self.tokens.choose(old_logp_BT, advantage_BT, mask_BT)
 
+    def imitate(self, accuracy_B: Tensor, mask_BT: Tensor, dtype: torch.dtype = torch.float32) -> Tensor | None:
+        """Each token's share of the imitation cost, [B, T]; None without such a cost. Like `aggregate`, to be called
+        once for the WHOLE optimizer step and then sliced."""
+        return None if self.imitation is None else self.imitation.weigh(accuracy_B, mask_BT, dtype)
+
     def gain(self, log_ratio_BT: Tensor, batch: TokenBatch) -> Tensor:
         """What each token asks to be maximized, [B, T], before any correction: the surrogate, with the tokens that are
         treated apart."""
@@ -218,7 +224,10 @@ class Objective(BaseModel):
         if self.entropy is not None:
             terms_BT["entropy"] = self.entropy(self._inside(policy, "entropy_BT", batch))
         weight_BT = self._inside(batch, "weight_BT", batch)
-        return {name: torch.where(batch.mask_BT, x_BT * weight_BT, 0).sum() for name, x_BT in terms_BT.items()}
+        terms = {name: torch.where(batch.mask_BT, x_BT * weight_BT, 0).sum() for name, x_BT in terms_BT.items()}
+        if self.imitation is not None:
+            terms["imitation"] = self.imitation(logp_BT, self._inside(batch, "imitation_BT", batch)).sum()
+        return terms
 
     def loss(self, policy: PolicyOutput, batch: TokenBatch) -> Tensor:
         """The scalar to minimize: a plain sum over tokens, so losses of parts of a step add up to the step's."""

@@ -44,6 +44,8 @@ class TokenBatch:
         sampler_logp_BT: log-probs that the sampler itself gave, where old_logp_BT is the trainer's own account of them.
         chosen_BT: bool, true at tokens that are treated apart, made by `Objective.choose` for the whole step like the
             weights; None unless the objective has a part in its column "tokens".
+        imitation_BT: each token's share of the imitation cost, made by `Objective.imitate` for the whole step like
+            the weights; None unless the objective has a part in its column "imitation".
 
     Raises:
         ValueError: shapes differ, mask or choice is not bool, or something carries a gradient.
@@ -58,6 +60,7 @@ class TokenBatch:
     return_BT: Tensor | None = None
     sampler_logp_BT: Tensor | None = None
     chosen_BT: Tensor | None = None
+    imitation_BT: Tensor | None = None
 
     def __post_init__(self) -> None:
         for name, flag in (("mask_BT", self.mask_BT), ("chosen_BT", self.chosen_BT)):

@@ -129,5 +129,6 @@ def minibatches(
                 None if credit.return_NT is None else credit.return_NT[rows],
                 rollout.logp_NT[rows] if "sampler_logp" in objective.needs else None,
                 objective.choose(assigned.old_logp_NT[rows], credit.advantage_NT[rows], mask_BT),
+                objective.imitate(rollout.accuracy_N[rows], mask_BT),
             )
             yield rollout.tokens.rows(rows, trim=False), batch

@@ -132,7 +132,7 @@ async def roll_out(
         request: the first round's request with its prompts still empty; prompt_keys are the places of the step.
         needs: the objective's. "greedy": sample the greedy response to each prompt as well, in the same batch, for its
             reward. "demonstration": take the responses from the task instead; nothing is sampled, nothing paid for.
-        random_reward: put coin flips in the place of rewards; selection still sees the accuracy.
+        random_reward: put coin flips in the place of rewards; selection still sees the accuracy, learning does not.
 
     Returns:
         The rollout to train on, the first round as sampled (the same prompts for every algorithm), and the account.
@@ -168,7 +168,10 @@ async def roll_out(
     assert first is not None
     if "demonstration" in needs:
         account = replace(account, tokens_sampled=0, tokens_discarded=0)
-    return Rollout.cat(kept), first, account
+    chosen = Rollout.cat(kept)
+    if random_reward:
+        chosen = replace(chosen, accuracy_N=chosen.reward_N.nan_to_num(0.0))
+    return chosen, first, account
 
 
 def demonstrated(backbone: Backbone, task: Task, problems: Sequence[Problem], request: SampleRequest) -> Samples:

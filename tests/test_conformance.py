@@ -20,7 +20,7 @@ import objectives
 from advantages import Part
 from objectives import ROLLOUT_KEYS, UPDATE_KEYS, Objective, PolicyOutput, TokenBatch, rollout_metrics, update_metrics
 from objectives import registry as objective_registry
-from objectives.parts import Aggregate, Ratio, Surrogate
+from objectives.parts import KL, Aggregate, Correction, Entropy, Imitation, Ratio, Surrogate, ValueLoss
 from tests import zoo
 
 Check = Callable[[Objective], None]
@@ -81,7 +81,8 @@ def check_rows_that_are_not_learned_from_have_no_gradient(objective: Objective) 
     part.backward()
     assert part.item() == pytest.approx(loss.item(), rel=1e-12, abs=1e-14)
     torch.testing.assert_close(zoo.gradients(out), whole, **CLOSE)
-    if not any((objective.kl, objective.value, objective.entropy, objective.tokens)):
+    others = (objective.kl, objective.value, objective.entropy, objective.imitation, objective.tokens)
+    if not any(others):
         assert not learned_B[:4].any() and bool((learned_B == (batch.mask_BT & (advantage_BT != 0)).any(1)).all())
 
 
@@ -183,6 +184,7 @@ def check_exact_policy_gradient(objective: Objective) -> None:
         return_BT=constant_RT,
         sampler_logp_BT=logp_RT.detach(),
         chosen_BT=torch.zeros_like(t.mask_RT),
+        imitation_BT=constant_RT,
     )
     surrogate = objective.terms(PolicyOutput(logp_RT, constant_RT, constant_RT), batch)["surrogate"]
     (gradient,) = torch.autograd.grad(surrogate, t.logits_SV)
@@ -244,11 +246,11 @@ def check_json_round_trip(objective: Objective) -> None:
 
 def check_needs_are_honoured(objective: Objective) -> None:
     """What is asked for and missing is an error that names it; what is not asked for is not looked at."""
-    known = {"group", "greedy", "demonstration", "teacher_logp", "value", "ref_logp", "sampler_logp", "entropy"}
-    assert objective.needs <= known
+    told = {"group", "greedy", "demonstration", "teacher_logp", "accuracy"}
+    assert objective.needs <= told | {"value", "ref_logp", "sampler_logp", "entropy"}
     out, batch = zoo.step(objective, zoo.world())
     in_loss = frozenset[str]().union(
-        *(part.needs for part in (objective.correction, objective.kl, objective.value, objective.entropy) if part)
+        *(part.needs for part in objective.parts if isinstance(part, (Correction, KL, ValueLoss, Entropy, Imitation)))
     )
     for need in sorted(in_loss):
         for field in zoo.LOSS_FIELDS.get(need, ()):
@@ -322,6 +324,7 @@ def test_registered(name: str, check: Check) -> None:
         "grpo[correction=token,tokens=clip_cov,tokens.share=0.1,tokens.low=0.1]",
         "gspo[correction=sequence,correction.beyond=mask,tokens=kl_cov,tokens.share=0.1]",
         "ppo[correction=sequence,correction.cap=none,surrogate=geometric_mean]",
+        "gspo[imitation=positive_likelihood,imitation.coef=2]",
     ],
 )
 def test_ablations_with_every_other_part(name: str, check: Check) -> None:

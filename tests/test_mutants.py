@@ -57,7 +57,7 @@ def mutants(objective: Objective) -> list[str]:
         here = [part for part in objective.parts if isinstance(part, family)]
         kinds = [kind for kind in family.members if kind not in [part.kind for part in here]]
         changes += [f"{column}={kind}" + (f",{REQUIRED[kind]}" if kind in REQUIRED else "") for kind in kinds]
-        if here and column in ("shape", "tokens", "correction", "kl", "value", "entropy"):
+        if here and column in ("shape", "tokens", "correction", "kl", "value", "entropy", "imitation"):
             changes.append(f"{column}=none")
         for part in here:
             changes += [

@@ -17,6 +17,7 @@ from objectives import Objective, PolicyOutput, TokenBatch
 LOSS_FIELDS = {
     "ref_logp": ("ref_logp_BT",),
     "sampler_logp": ("sampler_logp_BT",),
+    "accuracy": ("imitation_BT",),
     "value": ("old_value_BT", "return_BT"),
 }
 """Need -> what the trainer hands over in the batch because of it."""
@@ -30,6 +31,7 @@ class World:
     mask_NT: Tensor
     group_N: Tensor
     accuracy_PG: Tensor
+    accuracy_N: Tensor
     reward_N: Tensor
     greedy_N: Tensor
     logp_NT: Tensor
@@ -91,6 +93,7 @@ def world(seed: int = 0) -> World:
         mask_NT=mask_NT,
         group_N=torch.arange(4).repeat_interleave(4),
         accuracy_PG=right_PG,
+        accuracy_N=right_PG.flatten(),
         reward_N=right_PG.flatten(),
         greedy_N=torch.tensor([1, 0, 1, 0], dtype=torch.float64).repeat_interleave(4),
         logp_NT=inside(old_logp_NT + noise_NT + mean_N[:, None]),
@@ -140,6 +143,7 @@ def step(objective: Objective, w: World) -> tuple[PolicyOutput, TokenBatch]:
         return_BT=assigned.return_NT,
         sampler_logp_BT=w.sampler_logp_NT if "sampler_logp" in needs else None,
         chosen_BT=objective.choose(w.old_logp_NT, assigned.advantage_NT, w.mask_NT),
+        imitation_BT=objective.imitate(w.accuracy_N, w.mask_NT, torch.float64),
     )
     return policy(objective, w), batch
 

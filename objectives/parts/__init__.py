@@ -2,6 +2,7 @@
 
 from objectives.parts.aggregate import Aggregate, Constant, SequenceMean, SequenceSum, TokenMean
 from objectives.parts.correction import Correction, SequenceCorrection, TokenCorrection
+from objectives.parts.imitate import Imitation, PositiveLikelihood
 from objectives.parts.ratio import NoRatio, Ratio, Response, Sequence, Token
 from objectives.parts.regularize import (
     K1,
@@ -33,12 +34,14 @@ __all__ = [
     "Entropy",
     "EntropyBonus",
     "GeometricMean",
+    "Imitation",
     "KLCov",
     "Linear",
     "Log",
     "NoRatio",
     "OldKL",
     "PlainValueLoss",
+    "PositiveLikelihood",
     "Ratio",
     "Response",
     "Sequence",

@@ -74,6 +74,20 @@ def test_what_an_objective_asks_for_is_handed_over_and_nothing_else() -> None:
         assert torch.equal(half.chosen_BT, expected_BT)  # type: ignore[arg-type]
 
 
+def test_right_responses_share_what_is_imitated_over_the_whole_update() -> None:
+    """Right are the responses of 3 and 4 tokens; where each prompt is an update of its own, 1/3 and 1/4."""
+    rollout = rollout_of([[0.0, 1.0]] * 2, [[1, 3], [2, 4]])
+    ((_, plain),) = minibatches(get("ppo"), assigned(rollout), seed=0, step=0, epochs=1, count=1)
+    assert plain.imitation_BT is None
+    imitating = get("dapo[imitation=positive_likelihood]")
+    ((tokens, whole),) = minibatches(imitating, assigned(rollout), seed=0, step=0, epochs=1, count=1)
+    assert whole.imitation_BT is not None
+    right_B = tokens.mask_NT.sum(dim=1) > 2
+    assert torch.equal(whole.imitation_BT, (tokens.mask_NT & right_B[:, None]) / 7)
+    halves = [b for _, b in minibatches(imitating, assigned(rollout), seed=0, step=0, epochs=1, count=2)]
+    assert sorted(1 / float(b.imitation_BT.max()) for b in halves) == pytest.approx([3, 4])  # type: ignore[union-attr]
+
+
 def test_an_unknown_reward_leaves_mask_and_weights() -> None:
     rollout = rollout_of([[math.nan, 1.0]], [[4, 2]])
     ((_, batch),) = minibatches(get("dapo"), assigned(rollout), seed=0, step=0, epochs=1, count=1)
