@@ -14,7 +14,7 @@ from objectives.types import PolicyOutput, TokenBatch
 
 # Each registers its preset; the order is that of the table.
 from objectives import reinforce, rloo, remax, reinforce_pp, reinforce_pp_baseline, opo  # isort: skip
-from objectives import ppo, ppo_kl, a2c  # isort: skip
+from objectives import ppo, ppo_kl, a2c, vapo  # isort: skip
 from objectives import grpo, dapo, dr_grpo, lite_ppo, grpo_2  # isort: skip
 from objectives import gspo, gspo_token, gmpo, luspo  # isort: skip
 from objectives import cispo, sapo, clip_cov, kl_cov  # isort: skip
@@ -59,4 +59,5 @@ __all__ = [
     "sapo",
     "sft",
     "update_metrics",
+    "vapo",
 ]

@@ -149,6 +149,32 @@ def ppo_kl(w: zoo.World, logp: Tokens, value: Tokens) -> Tensor:
     return loss
 
 
+def vapo(w: zoo.World, logp: Tokens, value: Tokens, alpha: float = 0.05) -> Tensor:
+    """-1/N sum_it min(r A, clip(r, .8, 1.28) A) + .1 mean over the tokens of right responses of -log pi + critic.
+
+    A is GAE's at 1 - 1 / (alpha |y_i|), 0 where that is negative, whitened; the critic's target is the reward itself.
+    """
+    old, old_value, rewards = floats(w.old_logp_NT, w.mask_NT), floats(w.old_value_NT, w.mask_NT), w.reward_N.tolist()
+    raw: list[list[float]] = []
+    for i, r in enumerate(rewards):
+        n = len(old[i])
+        lam, values = max(1 - 1 / (alpha * n), 0.0), [*old_value[i], 0.0]
+        delta = [(r if t == n - 1 else 0.0) + values[t + 1] - values[t] for t in range(n)]
+        raw.append([sum(lam**k * delta[t + k] for k in range(n - t)) for t in range(n)])
+    advantage, count = whitened(raw), sum(len(row) for row in logp)
+    right = [i for i, verdict in enumerate(w.accuracy_N.tolist()) if verdict == 1]
+    right_tokens = sum(len(logp[i]) for i in right)
+    loss = zero()
+    for i, row in enumerate(logp):
+        for t, x in enumerate(row):
+            v, v_old, target = value[i][t], old_value[i][t], rewards[i]
+            worse = torch.maximum((v - target) ** 2, (v.clamp(v_old - 0.2, v_old + 0.2) - target) ** 2)
+            loss = loss - clipped((x - old[i][t]).exp(), advantage[i][t], 0.2, 0.28) / count + 0.5 * worse / 2 / count
+            if i in right:
+                loss = loss - 0.1 * x / right_tokens
+    return loss
+
+
 def grpo_2(w: zoo.World, logp: Tokens, value: Tokens) -> Tensor:
     """-1/2 sum_i 1/|y_i| sum_t [min(r A, clip(r, .8, 1.2) A) - .04 k3], A = sign(r_i - r_j) / sqrt(2), over pairs"""
     old, ref, rewards = floats(w.old_logp_NT, w.mask_NT), floats(w.ref_logp_NT, w.mask_NT), w.reward_N.tolist()
@@ -173,7 +199,8 @@ def paired(name: str, w: zoo.World) -> zoo.World:
 
 
 PAPERS: dict[str, Callable[[zoo.World, Tokens, Tokens], Tensor]] = {
-    f.__name__: f for f in (rloo, opo, reinforce_pp, reinforce_pp_baseline, a2c, ppo_kl, dr_grpo, lite_ppo, grpo_2)
+    f.__name__: f
+    for f in (rloo, opo, reinforce_pp, reinforce_pp_baseline, a2c, ppo_kl, vapo, dr_grpo, lite_ppo, grpo_2)
 }
 
 
@@ -191,6 +218,17 @@ def test_preset_is_its_papers_equation(name: str, seed: int) -> None:
     if get(name).ratio.kind == "none":
         paper_loss = PAPERS[name](w, scalars(torch.ones_like(w.logp_NT), w.mask_NT), scalars(w.value_NT, w.mask_NT))
     torch.testing.assert_close(loss, paper_loss.detach(), **CLOSE)
+
+
+def test_vapo_where_lambda_is_not_zero() -> None:
+    """At alpha 0.05 no response of this world is long enough; at 0.6 lambda is up to 1 - 1 / (0.6 * 7) = 0.76."""
+    w = zoo.world()
+    loss, gradients = ours("vapo[advantage.alpha=0.6]", w)
+    logp_NT, value_NT = zoo.leaf(w.logp_NT), zoo.leaf(w.value_NT)
+    paper_loss = vapo(w, scalars(logp_NT, w.mask_NT), scalars(value_NT, w.mask_NT), alpha=0.6)
+    paper_loss.backward()
+    torch.testing.assert_close(loss, paper_loss.detach(), **CLOSE)
+    torch.testing.assert_close(gradients, {"logp_BT": logp_NT.grad, "value_BT": value_NT.grad}, **CLOSE)
 
 
 @pytest.mark.parametrize("name", PAPERS)

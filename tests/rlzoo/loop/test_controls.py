@@ -96,6 +96,24 @@ def test_a_run_with_coins_reports_the_coins_and_its_true_accuracy(
     assert records[0]["accuracy"] == records[1]["accuracy"] == records[0]["reward"] != records[1]["reward"]
 
 
+def test_with_coins_what_is_imitated_knows_nothing_of_what_is_right(
+    make_config: MakeConfig, backbone: Backbone, tmp_path: Path
+) -> None:
+    """Two opinions of what is right give one run where coins decide, and two runs where they do not."""
+    losses: dict[tuple[str | None, bool], float] = {}
+    for control in (None, "random_reward"):
+        for everything in (False, True):
+            task = {"accuracy": "tests.rlzoo.loop.rewards:one"} if everything else {}
+            config = make_config("vapo", task=task, train={"steps": 1, "minibatches": 1})
+            config = RunConfig.model_validate(config.model_dump() | {"control": control})
+            folder = tmp_path / f"{control}{everything}"
+            train(config, folder, backbone=backbone)
+            metrics = RunFolder.open(folder).read_metrics()
+            losses[control, everything] = next(r["loss"] for r in metrics if r["kind"] == "train")
+    assert losses["random_reward", False] == losses["random_reward", True]
+    assert losses[None, False] != losses[None, True]
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
