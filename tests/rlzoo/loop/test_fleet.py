@@ -25,19 +25,37 @@ SAMPLED = [name for name in ANY_SIZE if not get(name).needs & {"demonstration", 
 
 
 def test_a_run_in_a_fleet_is_the_run_alone(make_config: MakeConfig, backbone: Backbone, tmp_path: Path) -> None:
-    # Where an objective picks single tokens by rank, two that are equal up to rounding may change places.
+    # Where an objective picks single tokens by rank, two that are equal up to rounding may change places. Adam's early
+    # steps are about rate * g / (|g| + eps): at the usual eps, 1e-8, an element whose gradient is rounding alone goes
+    # where rounding says. `ppo_kl` had one, -0.7e-9 alone and 4e-9 in the fleet where the median is 5e-4, and it ended
+    # 6e-4 apart, while no element of these two gradients differed by more than 1.2e-6, at a norm of 3.8.
+    eps = {"eps": 1e-5}
     continuous = [name for name in SAMPLED if get(name).tokens is None]
-    runs = {f"{name}/{seed}": make_config(name, seed) for name in continuous for seed in (0, 1)}
-    runs["ppo-critic/0"] = make_config("ppo", train={"critic": "adapter"})
+    runs = {f"{name}/{seed}": make_config(name, seed, optimizer=eps) for name in continuous for seed in (0, 1)}
+    runs["ppo-critic/0"] = make_config("ppo", train={"critic": "adapter"}, optimizer=eps)
     together = {name: (config, tmp_path / "fleet" / name) for name, config in runs.items()}
     train_fleet(together, backbone=backbone)
     for name, config in runs.items():
         if name.endswith("/0"):
             train(config, tmp_path / "alone" / name, backbone=backbone)
-            # A penalty's gradient at the first update is rounding alone, and Adam takes its sign for what it is worth.
-            penalized = config.objective.kl is not None and config.objective.kl.adapts
-            tolerance = 5 * TOLERANCE if penalized else TOLERANCE
-            assert_same_run(tmp_path / "alone" / name, tmp_path / "fleet" / name, backbone, tolerance)
+            assert_same_run(tmp_path / "alone" / name, tmp_path / "fleet" / name, backbone)
+
+
+def test_what_demands_a_group_size_trains_as_its_parent_does_at_that_size(
+    make_config: MakeConfig, backbone: Backbone, tmp_path: Path
+) -> None:
+    """A demand moves no number. In pairs that disagree (d = 1) A is +-(d/2) / sqrt(2 (d/2)^2) = +-1/sqrt(2)."""
+    pairs = {"group_size": 2, "steps": 2}
+    demanding = [name for name in names() if get(name).group_size == 2]
+    assert "grpo_2" in demanding
+    runs = {name: (make_config(name, train=pairs), tmp_path / name) for name in [*demanding, "grpo"]}
+    summaries = train_fleet(runs, backbone=backbone)
+    for name in demanding:
+        assert (summaries[name]["state"], summaries[name]["updates"]) == ("done", 4)
+        assert_same_run(tmp_path / "grpo", tmp_path / name, backbone)
+        trained = [record for record in untimed(tmp_path / name) if record["kind"] == "train"]
+        assert any(record["gradient_norm"] > 0.1 for record in trained)
+        assert max(record["advantage_max"] for record in trained) == pytest.approx(0.5**0.5, rel=1e-5)
 
 
 def test_a_fresh_adapter_samples_what_the_base_samples(make_config: MakeConfig, backbone: Backbone) -> None:
