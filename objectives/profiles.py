@@ -5,7 +5,7 @@ dual clip, the meaning of CISPO's bound, the aggregate, the value clip, the form
 lambda and everything outside the loss stay the preset's, unless the framework's own algorithm fixes them.
 
 A row stands for a loss that the framework has, under the framework's name for it; it need not be one of our presets
-(`get("cispo@trl")`). A framework without such a loss has no row. What stays different, and by how much each cell
+(`get("bnpo@trl")`). A framework without such a loss has no row. What stays different, and by how much each cell
 moves the gradient, is on the page `benchmarks/results/conventions.md`.
 
 Read at: TRL 1.16.0; verl 1dda039; OpenRLHF 3c3be62; NeMo RL 7ea279a.
@@ -37,33 +37,28 @@ class Row:
 _RLOO = {"advantage": {"kind": "group_others", "scale": "none"}, "ratio": "response", "surrogate": "clip"}
 _TRL_GROUP = {"advantage.eps": 1e-4}
 _TRL_KL = {"kl.correction": "ratio"}
-_TRL_CISPO = {"surrogate": {"kind": "clipped_weight", "floor": 0.0, "cap": 5.0}}
 
 TRL = {
     "reinforce": Row("reinforce", {**_RLOO, "shape": "kl"}, "RLOOTrainer()"),
     "grpo": Row("grpo", {**_TRL_GROUP, **_TRL_KL}, 'loss_type="grpo", beta=0.04'),
     "bnpo": Row("grpo", {**_TRL_GROUP, **_TRL_KL, "aggregate": "token_mean"}, 'loss_type="bnpo", beta=0.04'),
     "dr_grpo": Row(
-        "grpo",
-        {"advantage.scale": "none", **_TRL_KL, "aggregate": {"kind": "constant", "budget": 512}},
+        "dr_grpo",
+        {"kl": {"kind": "k3", "correction": "ratio"}, "aggregate.budget": 512},
         'loss_type="dr_grpo", scale_rewards="none", max_completion_length=512, beta=0.04',
     ),
     "dapo": Row("dapo", {**_TRL_GROUP, "select": "all"}, "epsilon_high=0.28, a soft overlong reward function"),
-    "cispo": Row(
-        "grpo",
-        {**_TRL_GROUP, "kl": None, **_TRL_CISPO, "aggregate": "token_mean"},
-        'loss_type="cispo", epsilon_high=5.0',
-    ),
-    "sapo": Row("grpo", {**_TRL_GROUP, "kl": None, "surrogate": "soft_gate"}, 'loss_type="sapo"'),
+    "cispo": Row("cispo", _TRL_GROUP, 'loss_type="cispo", epsilon_high=5.0'),
+    "sapo": Row("sapo", _TRL_GROUP, 'loss_type="sapo"'),
     "gspo": Row(
         "gspo",
         _TRL_GROUP,
         'loss_type="grpo", importance_sampling_level="sequence", epsilon=3e-4, epsilon_high=4e-4',
     ),
     "luspo": Row(
-        "gspo",
-        {**_TRL_GROUP, "aggregate": "sequence_sum"},
-        'loss_type="luspo", importance_sampling_level="sequence", epsilon=3e-4, epsilon_high=4e-4',
+        "luspo",
+        _TRL_GROUP,
+        'loss_type="luspo", importance_sampling_level="sequence", epsilon=2e-3, epsilon_high=2.5e-3',
     ),
 }
 """GRPOTrainer and RLOOTrainer. There is no PPO since 1.16, and dynamic sampling never was."""
@@ -89,24 +84,14 @@ VERL = {
         "adv_estimator=grpo, use_kl_loss=True, kl_loss_type=low_var_kl, kl_loss_coef=0.04",
     ),
     "dr_grpo": Row(
-        "grpo",
-        {
-            "advantage": {"kind": "group", "scale": "none", "single": "keep"},
-            **_VERL_DUAL,
-            "aggregate": {"kind": "constant", "budget": 512},
-            "kl": None,
-        },
+        "dr_grpo",
+        {**_VERL_GROUP, **_VERL_DUAL, "aggregate.budget": 512},
         "norm_adv_by_std_in_grpo=False, loss_agg_mode=seq-mean-token-sum-norm, loss_scale_factor=512",
     ),
     "dapo": Row("dapo", {"surrogate.dual": 10.0}, "the DAPO recipe, clip_ratio_c=10"),
     "cispo": Row(
-        "grpo",
-        {
-            **_VERL_GROUP,
-            "kl": None,
-            "surrogate": {"kind": "clipped_weight", "floor": 0.8, "cap": 1.2},
-            "aggregate": "token_mean",
-        },
+        "cispo",
+        {**_VERL_GROUP, "surrogate.floor": 0.8, "surrogate.cap": 1.2},
         "loss_mode=cispo, clip_ratio_low=0.2, clip_ratio_high=0.2",
     ),
     "gspo": Row("gspo", _VERL_GROUP, "loss_mode=gspo, clip_ratio_low=3e-4, clip_ratio_high=4e-4"),
@@ -145,13 +130,8 @@ NEMO = {
     ),
     "dapo": Row("dapo", _NEMO_GROUP, "the DAPO recipe, use_leave_one_out_baseline"),
     "cispo": Row(
-        "grpo",
-        {
-            **_NEMO_GROUP,
-            "kl": None,
-            "surrogate": {"kind": "clipped_weight", "floor": 0.0, "cap": 6.0},
-            "aggregate": "token_mean",
-        },
+        "cispo",
+        {**_NEMO_GROUP, "surrogate.cap": 6.0},
         "use_cispo, ratio_clip_min=1.0, ratio_clip_max=5.0",
     ),
     "gspo": Row("gspo", _NEMO_GROUP, "sequence_level_importance_ratios, token_level_loss=False, clip 3e-4 and 4e-4"),

@@ -401,7 +401,7 @@ def trl_luspo(rows: Rows, logp: Tokens, value: Tokens) -> Tensor:
     """mean_i (sum_t l m): the sequence's loss times its length."""
     a = trl_group(rows)
     s = [mean_log_ratio(new, old).exp() for new, old in zip(logp, rows.old, strict=True)]
-    return total(over_tokens(lambda i, t: ppo_clip(s[i], a[i], 3e-4, 4e-4), rows)) / len(s)
+    return total(over_tokens(lambda i, t: ppo_clip(s[i], a[i], 2e-3, 2.5e-3), rows)) / len(s)
 
 
 def trl_reinforce(rows: Rows, logp: Tokens, value: Tokens) -> Tensor:

@@ -39,8 +39,8 @@ LOSSES: dict[str, dict[str, Any]] = {
     "luspo": {
         "loss_type": "luspo",
         "importance_sampling_level": "sequence",
-        "epsilon": 3e-4,
-        "epsilon_high": 4e-4,
+        "epsilon": 2e-3,
+        "epsilon_high": 2.5e-3,
     },
 }
 """Row of the profile -> TRL's settings that it stands for."""

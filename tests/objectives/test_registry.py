@@ -99,7 +99,7 @@ def test_registered_is_known() -> None:
     assert get("mine[kl=k3]").name == "mine[kl=k3]"
     assert families()["more"] == ["mine"]
     assert parent("mine") is None
-    assert (parent("dapo"), parent("dapo[kl=k3]"), parent("cispo@trl")) == ("grpo", "grpo", "grpo")
+    assert (parent("dapo"), parent("dapo[kl=k3]"), parent("cispo@trl")) == ("grpo", "grpo", "cispo")
     assert [name for family in families().values() for name in family] == names()
 
 
