@@ -10,6 +10,8 @@ reward, and no episode is paid for it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -72,7 +74,8 @@ class PolicyLearner:
             self._credit(seed, response_KG[seed], judged_KG[seed], logp_KGT[seed].detach(), value_KGT[seed].detach())
             for seed in range(len(response_KG))
         ]
-        advantage_BT, return_BT, weight_BT, *chosen = (torch.cat(column) for column in zip(*seeds, strict=True))
+        advantage_BT, return_BT, weight_BT = (torch.cat(column) for column in zip(*(s[:3] for s in seeds), strict=True))
+        chosen_BT, imitation_BT = (_cat(column) for column in zip(*(s[3:] for s in seeds), strict=True))
         old_logp_BT, old_value_BT = logp_KGT.detach().flatten(0, 1), value_KGT.detach().flatten(0, 1)
         policy = PolicyOutput(
             logp_KGT.flatten(0, 1),
@@ -87,7 +90,8 @@ class PolicyLearner:
             ref_logp_BT=inside(self._uniform_logp.expand_as(logp_KGT)).flatten(0, 1) if "ref_logp" in needs else None,
             old_value_BT=old_value_BT if "value" in needs else None,
             return_BT=return_BT if "value" in needs else None,
-            chosen_BT=chosen[0] if chosen else None,
+            chosen_BT=chosen_BT,
+            imitation_BT=imitation_BT,
         )
         self._optimizer.zero_grad()
         self._objective.loss(policy, batch).backward()
@@ -107,9 +111,9 @@ class PolicyLearner:
 
     def _credit(
         self, seed: int, response_G: Tensor, judged_G: Tensor, logp_GT: Tensor, value_GT: Tensor
-    ) -> tuple[Tensor, ...]:
-        """Advantage, return and weight of the tokens of one seed's group, weight 0 if it is dropped; and, where the
-        objective treats some apart, which."""
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor | None]:
+        """Advantage, return and weight of the tokens of one seed's group; and, where the objective has them, which are
+        treated apart and the shares of the imitation cost. Weights and shares are 0 if the group is dropped."""
         objective, mask_GT = self._objective, self._at.space.mask_RT[response_G]
         reward_GT, following = self._shaped(seed, judged_G, response_G, logp_GT)
         self._states[seed] = list(following)
@@ -121,8 +125,9 @@ class PolicyLearner:
         weight_GT = objective.aggregate(mask_GT, torch.float64) * kept
         return_GT = torch.zeros_like(weight_GT) if credit.return_NT is None else credit.return_NT
         chosen_GT = objective.choose(logp_GT, credit.advantage_NT, mask_GT)
-        apart = () if chosen_GT is None else (chosen_GT,)
-        return credit.advantage_NT, return_GT, weight_GT, *apart
+        share_GT = objective.imitate(self._at.reward_R[response_G], mask_GT, torch.float64)
+        share_GT = None if share_GT is None else share_GT * kept
+        return credit.advantage_NT, return_GT, weight_GT, chosen_GT, share_GT
 
     def _greedy_reward(self, seed: int) -> Tensor:
         """Exact reward of the seed's greedy response, a scalar; ties are shared."""
@@ -145,3 +150,9 @@ class PolicyLearner:
         reward_SV = torch.zeros_like(logits_SV)
         reward_SV[space.state_RT[space.mask_RT], space.token_RT[space.mask_RT]] = reward_RT[space.mask_RT]
         return exact.values(logits_SV, space, reward_SV).v_S
+
+
+def _cat(parts: Sequence[Tensor | None]) -> Tensor | None:
+    """The parts below each other; None if they are not there."""
+    there = [part for part in parts if part is not None]
+    return torch.cat(there) if there else None

@@ -17,7 +17,7 @@ from advantages import Credit, ShapeContext, at_last_token, shape_reward
 from objectives import Objective, PolicyOutput, TokenBatch
 from rlzoo.lab.situation import Situation
 
-SUPPLIED = frozenset({"group", "greedy", "value", "ref_logp", "entropy"})
+SUPPLIED = frozenset({"group", "greedy", "accuracy", "value", "ref_logp", "entropy"})
 """What an objective may need here. The laboratory's responses are its policy's own."""
 
 
@@ -83,6 +83,11 @@ def chosen(objective: Objective, at: Situation, response_N: Tensor, advantage_NT
     return objective.choose(old_NT, advantage_NT, at.space.mask_RT[response_N])
 
 
+def imitated(objective: Objective, at: Situation, response_N: Tensor) -> Tensor | None:
+    """Each token's share of the imitation cost in one group that is one optimizer step; None without such a cost."""
+    return objective.imitate(at.accuracy_R[response_N], at.space.mask_RT[response_N], torch.float64)
+
+
 def keeps(objective: Objective, at: Situation, response_N: Tensor) -> bool:
     """True if the objective trains on this group."""
     return bool(objective.select(at.accuracy_R[response_N][None])[0])
@@ -95,6 +100,7 @@ def batch(
     advantage_BT: Tensor,
     weight_BT: Tensor,
     chosen_BT: Tensor | None = None,
+    imitation_BT: Tensor | None = None,
 ) -> tuple[PolicyOutput, TokenBatch]:
     """The loss's arguments for any rows. The critic is a table of its own: its loss moves no policy parameter."""
     space, needs = at.space, objective.needs
@@ -113,6 +119,7 @@ def batch(
         old_value_BT=value_BT,
         return_BT=value_BT,
         chosen_BT=chosen_BT,
+        imitation_BT=imitation_BT,
     )
     return PolicyOutput(logp_BT, value_BT, entropy_BT), fixed
 
@@ -124,9 +131,10 @@ def slopes(
     advantage_BT: Tensor,
     weight_BT: Tensor,
     chosen_BT: Tensor | None = None,
+    imitation_BT: Tensor | None = None,
 ) -> Slopes:
     """Differentiate the loss of any rows. A loss is a plain sum over rows, so they need not be one group."""
-    out, fixed = batch(objective, at, response_B, advantage_BT, weight_BT, chosen_BT)
+    out, fixed = batch(objective, at, response_B, advantage_BT, weight_BT, chosen_BT, imitation_BT)
     leaves = [out.logp_BT] if out.entropy_BT is None else [out.logp_BT, out.entropy_BT]
     gradients = torch.autograd.grad(objective.loss(out, fixed), leaves, materialize_grads=True)
     log_ratio_BT = objective.log_ratio(replace(out, logp_BT=out.logp_BT.detach()), fixed).requires_grad_()

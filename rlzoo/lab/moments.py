@@ -60,8 +60,10 @@ def moments(objective: Objective, at: Situation, group_size: int, *, groups: int
             f"{objective.name}: here the sampler's probabilities are the trainer's own, so every weight of correction "
             f"{objective.correction} is 1: leave it out (correction=none)"
         )
-    # Which tokens are treated apart depends on every token of the others, which no table holds.
-    table = find_table(objective, at, group_size, seed) if objective.tokens is None else None
+    # Which tokens are treated apart depends on every token of the others, and a right response's share on how many
+    # tokens of the others are right: no table holds them.
+    tabulated = objective.tokens is None and objective.imitation is None
+    table = find_table(objective, at, group_size, seed) if tabulated else None
     if table is None:
         return sampled_moments(objective, at, group_size, groups, seed)
     return exact_moments(objective, at, group_size, table)
@@ -162,7 +164,8 @@ def sampled_moments(objective: Objective, at: Situation, group_size: int, groups
     """Moments of `groups` sampled groups; groups that are not selected are counted and drawn again."""
     generator = torch.Generator().manual_seed(seed)
     p_R = at.old_probability_R
-    drawn, kept_XG, told, apart = 0, list[Tensor](), list[tuple[Tensor, Tensor]](), list[Tensor]()
+    drawn, kept_XG, told = 0, list[Tensor](), list[tuple[Tensor, Tensor]]()
+    apart, shares = list[Tensor](), list[Tensor]()
     while len(kept_XG) < groups:
         response_G = p_R.multinomial(group_size, replacement=True, generator=generator)
         drawn += 1
@@ -173,10 +176,13 @@ def sampled_moments(objective: Objective, at: Situation, group_size: int, groups
             told.append(group.credit_and_weight(objective, group.inputs(objective, at, response_G)))
             chosen_GT = group.chosen(objective, at, response_G, told[-1][0])
             apart += [] if chosen_GT is None else [chosen_GT]
+            share_GT = group.imitated(objective, at, response_G)
+            shares += [] if share_GT is None else [share_GT]
     response_B = torch.cat(kept_XG)
     advantage_BT, weight_BT = (torch.cat(parts) for parts in zip(*told, strict=True))
     chosen_BT = torch.cat(apart) if apart else None
-    found = group.slopes(objective, at, response_B, advantage_BT, weight_BT, chosen_BT)
+    share_BT = torch.cat(shares) if shares else None
+    found = group.slopes(objective, at, response_B, advantage_BT, weight_BT, chosen_BT, share_BT)
     rows_BTV = at.rows(found.logp_XT, response_B, found.entropy_XT)
     states, vocabulary = at.logits_SV.shape
     place_BT = torch.arange(groups).repeat_interleave(group_size)[:, None] * states + at.space.state_RT[response_B]

@@ -211,10 +211,15 @@ def test_the_greedy_response_is_worth_its_exact_reward() -> None:
 
 
 def test_a_group_that_is_dropped_teaches_nothing() -> None:
-    at = small(longest=2, episodes=1, seeds=2, group_size=1)
-    learner = PolicyLearner(get("grpo[select=mixed]"), at, group_size=1)
+    """Nor are its right responses imitated; some of the 20 seeds' are right, as those that are kept show."""
+    at = small(longest=2, episodes=1, seeds=20, group_size=1)
+    imitating = PolicyLearner(get("grpo[kl=none,imitation=positive_likelihood]"), at, group_size=1)
+    imitating.learn(0, 1)
+    moved_K = (imitating.estimate().policy_KSV - 1 / 3).abs().amax(dim=(1, 2)) > 0.01
+    assert 0 < moved_K.sum() < 20
+    learner = PolicyLearner(get("grpo[select=mixed,imitation=positive_likelihood]"), at, group_size=1)
     learner.learn(0, 1)
-    assert learner.estimate().policy_KSV.flatten().tolist() == pytest.approx([1 / 3] * 18)
+    assert learner.estimate().policy_KSV.flatten().tolist() == pytest.approx([1 / 3] * 180)
 
 
 def test_measures_of_what_is_known() -> None:

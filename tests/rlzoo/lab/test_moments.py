@@ -20,7 +20,11 @@ from rlzoo.lab.world import make_world
 from tests.rlzoo.lab.brute import every_group, moved
 
 OBJECTIVES = [
-    *(name for name in objectives.names() if get(name).needs <= SUPPLIED and get(name).tokens is None),
+    *(
+        name
+        for name in objectives.names()
+        if get(name).needs <= SUPPLIED and get(name).tokens is None and get(name).imitation is None
+    ),
     "ppo[advantage.whiten=false]",
     "grpo[entropy=bonus]",
     "reinforce[advantage.baseline=leave_one_out,advantage.gamma=0.9]",
@@ -40,9 +44,16 @@ def test_exact_moments_are_those_of_every_group(name: str, kind: str, longest: i
     assert mean_SV.abs().max() > 1e-3
 
 
-@pytest.mark.parametrize("change", ["tokens=clip_cov,tokens.low=0.05", "tokens=kl_cov,tokens.coef=3"])
-def test_tokens_that_are_treated_apart_are_sampled(change: str) -> None:
-    """Their choice depends on every token of the group, so no table has it; sampling agrees with every group."""
+@pytest.mark.parametrize(
+    "change",
+    [
+        "tokens=clip_cov,tokens.low=0.05",
+        "tokens=kl_cov,tokens.coef=3",
+        "imitation=positive_likelihood,imitation.coef=1",
+    ],
+)
+def test_what_depends_on_the_tokens_of_the_whole_group_is_sampled(change: str) -> None:
+    """Which tokens are treated apart, a right response's share: no table has it. Sampling agrees with every group."""
     at = moved(make_world(success=0.3, longest=2))
     name = f"grpo[kl=none,surrogate=linear,{change}]"
     found = moments(get(name), at, 3, groups=2000)
