@@ -66,7 +66,10 @@ def measure(base: Work, runs: Sequence[int], peer: bool, repeats: int, console: 
                 f"{one.measured[-1].samples_per_s:.1f} samples/s"
             )
             if work.stages:
-                one.rates = probe(RatesWork(work=work, tokens=stage_tokens(work, one.measured[0])), Rates)
+                one.rates = probe(
+                    RatesWork(work=work.model_copy(update={"threads": 1}), tokens=stage_tokens(work, one.measured[0])),
+                    Rates,
+                )
     return series
 
 

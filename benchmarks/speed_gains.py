@@ -40,6 +40,7 @@ def plain_passes(requests: Sequence[Tokens], budget: int) -> Iterator[dict[int, 
 
 PLAIN: dict[str, Callable[[], AbstractContextManager[object]]] = {
     "": nullcontext,
+    "a worker on each core": lambda: patch.object(fleet, "cores", lambda: 1),
     "prompts shared in training": lambda: patch.object(fleet, "saved_by_sharing", lambda tokens, slots: 0),
     "passes by length": lambda: patch.object(fleet, "passes", plain_passes),
     "silent groups left out": lambda: patch.object(Objective, "learns_from", lambda self, batch: batch.mask_BT.any(1)),

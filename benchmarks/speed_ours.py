@@ -9,6 +9,8 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+import torch
+
 from benchmarks.speed_gains import plain
 from benchmarks.speed_memory import PeakMemory, wait_for
 from benchmarks.speed_work import NEVER, OPTIMIZER, Measured, Work
@@ -88,6 +90,7 @@ def measured(work: Work) -> Measured:
     if work.stages:
         clock = StageClock(wait=lambda: wait_for(backbone.device))
         watched = Measuring(work, backbone, clock)
+        torch.set_num_threads(1)
         train(watched, task)
         staged, padding = watched.stages, clock.padding
     return Measured(
@@ -107,8 +110,10 @@ def measured(work: Work) -> Measured:
 def train(measuring: Measuring, task: Task) -> None:
     """Train the runs in a folder of no further use."""
     work = measuring.work
-    with tempfile.TemporaryDirectory() as folder, stages.watch(measuring.clock) if measuring.clock else nullcontext():
-        runs = {config.name: (config, Path(folder) / config.name) for config in configs(work)}
+    watching = stages.watch(measuring.clock) if measuring.clock else nullcontext()
+    workers = 1 if measuring.clock else None  # a clock reads one stage at a time
+    with tempfile.TemporaryDirectory() as folder, watching:
+        runs = {config.name: (config, Path(folder) / config.name) for config in configs(work, workers)}
         try:
             train_fleet(runs, on_record=measuring, backbone=measuring.backbone, task=task)
         except Ended:
@@ -116,7 +121,7 @@ def train(measuring: Measuring, task: Task) -> None:
     raise RuntimeError("a run ended before its last step: its loss or gradient was not finite")
 
 
-def configs(work: Work) -> list[RunConfig]:
+def configs(work: Work, workers: int | None = None) -> list[RunConfig]:
     """The runs: one objective, seed after seed."""
     return [
         RunConfig(
@@ -134,7 +139,7 @@ def configs(work: Work) -> list[RunConfig]:
             ),
             optimizer=OPTIMIZER,
             evaluation=EvaluationSettings(every=SELDOM, prompts=1),
-            engine=EngineSettings(micro_batch_tokens=work.micro_batch_tokens),
+            engine=EngineSettings(micro_batch_tokens=work.micro_batch_tokens, workers=workers),
         )
         for k in range(work.runs)
     ]

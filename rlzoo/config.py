@@ -169,7 +169,9 @@ class EngineSettings(Settings):
     """How work is batched. Changes speed and memory, never results."""
 
     micro_batch_tokens: int = Field(default=3072, ge=1)
-    """Prompt and response tokens in one forward and backward pass, over all runs together, padding included."""
+    """Prompt and response tokens in passes under way, all runs and workers together, padding included."""
+    workers: int | None = Field(default=None, ge=1)
+    """Passes computed side by side, each by a thread of its own; None: one per core on a CPU, one on a GPU."""
     sample_rows: int = Field(default=2048, ge=1)
     """Responses that are decoded at once."""
     share_prompts_from: int = Field(default=384, ge=0)

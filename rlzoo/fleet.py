@@ -15,7 +15,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -27,9 +27,11 @@ from rlzoo.config import EngineSettings
 from rlzoo.engine import Call, Engine, Kind, Scored, ScoreRequest, Tokens, Updated, UpdateRequest
 from rlzoo.forward import policy_forward
 from rlzoo.learner import NotFinite
-from rlzoo.passes import passes, saved_by_sharing
+from rlzoo.passes import Pass, passes, saved_by_sharing
 from rlzoo.sampler import SampleRequest, Samples, sample
+from rlzoo.workers import Workers, cores
 
+Made = TypeVar("Made")
 Job = Callable[[Engine], Coroutine[Any, Any, Any]]
 ORDER: tuple[Kind, ...] = ("score", "update", "sample")
 
@@ -40,6 +42,7 @@ class Fleet:
     def __init__(self, backbone: Backbone, settings: EngineSettings | None = None) -> None:
         self.backbone = backbone
         self.settings = settings or EngineSettings()
+        self.workers = Workers(self.settings.workers or (1 if backbone.device.type != "cpu" else cores()))
 
     def run(self, jobs: Mapping[str, Job]) -> dict[str, Any]:
         """Run all jobs to their ends and return what each returned. An error that a job lets out ends them all."""
@@ -87,7 +90,7 @@ class Fleet:
         places: list[list[int]] = []
         for call in calls:
             places.append([_place(request, distinct) for request in (call if isinstance(call, list) else [call])])
-        samples = sample(self.backbone, distinct, max_rows=self.settings.sample_rows)
+        samples = sample(self.backbone, distinct, self.settings.sample_rows, self.workers)
         sizes = [int(answer.mask_NT.sum()) for answer in samples]
         answers = [[samples[i] for i in mine] for mine in places]
         whole = [answer if isinstance(call, list) else answer[0] for call, answer in zip(calls, answers, strict=True)]
@@ -106,10 +109,14 @@ class Fleet:
             stack = self.backbone.stack([request.theta for request in chosen]) if adapted else None
             value = any(request.value for request in chosen)
             outputs = [Gathered(request.tokens.mask_NT) for request in chosen]
-            with self.backbone.held_weights():
-                for chunk in passes([request.tokens for request in chosen], self.settings.micro_batch_tokens):
+
+            @torch.no_grad()
+            def score(chunks: Sequence[Pass], stack=stack, chosen=chosen, value=value, outputs=outputs) -> None:
+                for chunk in chunks:
                     for k, out in self._forward(stack, chosen, chunk, value=value).items():
                         outputs[k].put(chunk[k], out)
+
+            self._each(score, [request.tokens for request in chosen])
             for i, request, whole in zip(mine, chosen, outputs, strict=True):
                 answers[i] = Scored(whole.column("logp_BT"), whole.column("value_BT") if request.value else None)
         return [answers[i] for i in range(len(requests))]
@@ -125,27 +132,40 @@ class Fleet:
         critic_slot = {k: len(thetas) + j for j, k in enumerate(own)}
         needs = frozenset[str]().union(*(request.objective.needs for request in requests))
         outputs = [Gathered(request.tokens.mask_NT) for request in requests]
-        losses = [0.0] * len(requests)
-        with self.backbone.held_weights():
-            for chunk in passes([request.tokens for request in requests], self.settings.micro_batch_tokens):
-                out = self._forward(stack, requests, chunk, value="value" in needs, entropy="entropy" in needs)
+
+        def learn(chunks: Sequence[Pass]) -> tuple[Tensor, list[float]]:
+            """Gradients [K, n] and losses of some of the passes."""
+            mine, losses = stack.twin(), [0.0] * len(requests)
+            for chunk in chunks:
+                stages.enter("forward")
+                out = self._forward(mine, requests, chunk, value="value" in needs, entropy="entropy" in needs)
                 critic_chunk = {k: rows for k, rows in chunk.items() if k in critic_slot}
                 if critic_chunk:
-                    critic = self._forward(stack, requests, critic_chunk, value=True, slots=critic_slot)
+                    critic = self._forward(mine, requests, critic_chunk, value=True, slots=critic_slot)
                     out |= {k: PolicyOutput(out[k].logp_BT, critic[k].value_BT, out[k].entropy_BT) for k in critic}
                 parts = {k: requests[k].objective.loss(out[k], _narrow(requests[k], chunk[k], out[k])) for k in out}
                 stages.enter("backward")
                 torch.stack(list(parts.values())).sum().backward()
-                stages.enter("forward")
                 for k, part in parts.items():
                     losses[k] += float(part.detach())
                     outputs[k].put(chunk[k], out[k].detach())
+            return mine.grads(), losses
+
+        made = self._each(learn, [request.tokens for request in requests])
         stages.enter("optimizer")
-        gradients = stack.grads()
+        gradients = torch.stack([grads for grads, _ in made]).sum(dim=0)
+        losses = [sum(loss) for loss in zip(*(loss for _, loss in made), strict=True)]
         return [
             _step(request, losses[k], [gradients[k], *gradients[critic_slot.get(k, len(gradients)) :][:1]], outputs[k])
             for k, request in enumerate(requests)
         ]
+
+    def _each(self, work: Callable[[Sequence[Pass]], Made], tokens: Sequence[Tokens]) -> list[Made]:
+        """Cut rows into passes, divide them among the workers, and return what each of them made."""
+        cut = list(passes(tokens, max(1, self.settings.micro_batch_tokens // self.workers.count)))
+        sizes = [sum(int(tokens[k].length_N[rows].sum()) for k, rows in chunk.items()) for chunk in cut]
+        with self.backbone.held_weights():
+            return self.workers.each(work, cut, sizes)
 
     def _forward(
         self,

@@ -8,6 +8,8 @@ backward, so a NaN in one run stays in that run.
 
 from __future__ import annotations
 
+import threading
+
 import torch
 import torch.nn.functional as F
 from bitsandbytes import matmul_4bit
@@ -84,8 +86,8 @@ class RowPlan:
         return torch.cat([kept, y]) if bare else y
 
 
-class AdapterSwitch:
-    """The plan that the layers of one backbone follow at present; None means the bare base model."""
+class AdapterSwitch(threading.local):
+    """The plan that the layers of one backbone follow at present, in this thread; None means the bare base model."""
 
     plan: RowPlan | None = None
 

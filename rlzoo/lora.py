@@ -122,6 +122,7 @@ class AdapterStack:
     def __init__(self, layout: AdapterLayout, theta_KN: Tensor, requires_grad: bool) -> None:
         self.layout = layout
         self.requires_grad = requires_grad
+        self._theta_KN = theta_KN
         self._leaves = [piece.detach().requires_grad_(requires_grad) for piece in layout.split(theta_KN)]
         self.a: list[Tensor] = self._leaves[0:-2:2]
         self.b: list[Tensor] = self._leaves[1:-2:2]
@@ -131,6 +132,10 @@ class AdapterStack:
     def of(cls, layout: AdapterLayout, thetas: Sequence[Tensor], requires_grad: bool = False) -> AdapterStack:
         """Stack K vectors [n]; the stack is a copy, so later changes of the vectors do not reach it."""
         return cls(layout, torch.stack([theta.detach().float() for theta in thetas]), requires_grad)
+
+    def twin(self) -> AdapterStack:
+        """Return the same adapters, in the same memory, with gradients of their own."""
+        return AdapterStack(self.layout, self._theta_KN, self.requires_grad)
 
     def __len__(self) -> int:
         return self.value_bias.shape[0]

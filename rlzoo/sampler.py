@@ -22,11 +22,14 @@ from rlzoo.backbone import Backbone
 from rlzoo.errors import UserError
 from rlzoo.forward import pad_left
 from rlzoo.lora import AdapterStack
+from rlzoo.workers import Workers
 
 COMPACT_BELOW = 0.85
 """Finished rows leave the batch once fewer than this share of its rows is alive (leaving costs a copy of the cache)."""
 BLOCKS_FROM, BLOCK = 4096, 256
 """Size of a vocabulary that is drawn from in blocks, and of its blocks."""
+ROWS_OF_A_WORKER = 96
+"""Rows that make a batch of one's own worth its calls."""
 LOGITS_AT_ONCE = 1 << 27
 """Rows times vocabulary while decoding: 512 MiB of float32."""
 
@@ -64,9 +67,10 @@ class Samples:
     """bool: ended with an end token, rather than cut at `max_new_tokens`."""
 
 
-@torch.no_grad()
-def sample(backbone: Backbone, requests: Sequence[SampleRequest], max_rows: int = 4096) -> list[Samples]:
-    """Answer all requests, decoding them together in batches of at most `max_rows` rows (a group is never divided).
+def sample(
+    backbone: Backbone, requests: Sequence[SampleRequest], max_rows: int = 4096, workers: Workers | None = None
+) -> list[Samples]:
+    """Answer all requests, decoding at most `max_rows` rows at once, all workers together (a group is never divided).
 
     The tensors returned are on the backbone's device. Raises `UserError` for an empty prompt, a prompt that with
     `max_new_tokens` exceeds the context, and settings without meaning.
@@ -81,11 +85,19 @@ def sample(backbone: Backbone, requests: Sequence[SampleRequest], max_rows: int 
     stack = backbone.stack(list(thetas.values())) if thetas else None
     order = sorted(range(len(requests)), key=lambda i: slot_of[id(requests[i].theta)])
     prompts = _Prompts.of([requests[i] for i in order], [slot_of[id(requests[i].theta)] for i in order])
-    answers: list[Samples] = []
-    max_rows = min(max_rows, LOGITS_AT_ONCE // backbone.vocab_size)
+    workers = workers or Workers(1)
+    max_rows = max(1, min(max_rows, LOGITS_AT_ONCE // backbone.vocab_size) // workers.count)
+    rows, group = int(prompts.group_size.sum()), int(prompts.group_size.max())
+    shares = max(1, min(workers.count, rows // ROWS_OF_A_WORKER))
+    batches = _batches(prompts.group_size, min(max_rows, -(-rows // shares // group) * group))
+
+    def decode(some: Sequence[tuple[int, int]]) -> dict[int, Samples]:
+        return {b[0]: _decode(backbone, stack, prompts.between(*b).to(backbone.device)) for b in some}
+
     with backbone.held_weights():
-        for first, last in _batches(prompts.group_size, max_rows):
-            answers.append(_decode(backbone, stack, prompts.between(first, last).to(backbone.device)))
+        sizes = [int(prompts.group_size[first:last].sum()) for first, last in batches]
+        decoded = {first: one for share in workers.each(decode, batches, sizes) for first, one in share.items()}
+    answers = [decoded[first] for first, _ in batches]
     longest = max(answer.mask_NT.shape[1] for answer in answers)
     whole = [torch.cat([_widen(x, longest) for x in column]) for column in zip(*map(_tensors, answers), strict=True)]
     sizes = [len(requests[i].prompts) * requests[i].group_size for i in order]
@@ -170,6 +182,7 @@ def _batches(group_size: Tensor, max_rows: int) -> list[tuple[int, int]]:
     return list(pairwise([*cuts, len(group_size)]))
 
 
+@torch.no_grad()
 def _decode(backbone: Backbone, stack: AdapterStack | None, prompts: _Prompts) -> Samples:
     """Sample one batch: prefill each prompt once, give each of its samples a copy of the cache, decode all together."""
     stages.enter("prefill")
