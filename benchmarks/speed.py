@@ -220,7 +220,7 @@ def main(
         drawn[axis] = list(speed_curves.measure(axis, base, points=2 if quick else None))
         made.append(speed_curves.table(axis, drawn[axis]))
     if gains:
-        made.append(speed_gains.measure(base, max(counts), min(repeats, 2), console))
+        made.append(speed_gains.measure(base, max(counts), 1, console))
     for table in made:
         show(table, console)
     console.print(*checks, sep="\n")

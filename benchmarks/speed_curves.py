@@ -45,7 +45,7 @@ class Axis:
 
 AXES = (
     Axis("runs together", (1, 2, 5, 10, 20), work="runs"),
-    Axis("response length", (16, 32, 64, 128, 256), work="max_new_tokens"),
+    Axis("response length", (16, 32, 64, 128), work="max_new_tokens"),
     Axis("group size", (2, 4, 8, 16, 32), work="group_size"),
     Axis("vocabulary", (128, 1000, 10_000, 50_000, 150_000), shape=("vocabulary",), fixed=tuple(SMALLER.items())),
     Axis(
