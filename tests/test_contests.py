@@ -9,11 +9,14 @@ import typer
 
 from benchmarks.contests import main, section
 from rlzoo.report.read import read_study
-from tests.rlzoo.report.folders import write_study
+from tests.rlzoo.report.folders import edit_json, write_study
 
 
 def test_a_page_says_what_came_out_and_how_it_was_made(tmp_path: Path) -> None:
     folders = [write_study(tmp_path / name, ("grpo", "dapo", "gspo")) for name in ("one", "two")]
+    made_by = {"commit": "abc1234", "started": "2026-11-20T12:00:00+00:00", "cpu": "A CPU", "cores": 2}
+    for path in tmp_path.glob("*/*/*/environment.json"):
+        edit_json(path, **made_by)
     out = tmp_path / "page.md"
     main(folders, title="Contests", intro="Why.", write=out)
     text = out.read_text()

@@ -48,9 +48,7 @@ def write_run(
     run = RunFolder(folder / (row or algorithm) / f"seed{seed}")
     run.path.mkdir(parents=True)
     run.write_json("config.json", config)
-    made_by = {"commit": "abc1234", "started": "2026-11-20T12:00:00+00:00", "cpu": "A CPU", "cores": 2}
-    command = ["/x/rlzoo", "compare", algorithm, "a b"]
-    run.write_json("environment.json", {"command": command, "torch": "2.13.0", **made_by})
+    run.write_json("environment.json", {"command": ["/x/rlzoo", "compare", algorithm, "a b"], "torch": "2.13.0"})
 
     def costs(step: int) -> dict[str, float]:
         spent = dict.fromkeys(COSTS, tokens * step) | {"updates": 4 * step}
