@@ -172,9 +172,9 @@ class EngineSettings(Settings):
     """Prompt and response tokens in passes under way, all runs and workers together, padding included."""
     workers: int | None = Field(default=None, ge=1)
     """Passes computed side by side, each by a thread of its own; None: one per core on a CPU, one on a GPU."""
-    sample_rows: int = Field(default=2048, ge=1)
-    """Responses that are decoded at once."""
-    share_prompts_from: int = Field(default=384, ge=0)
+    sample_rows: int = Field(default=768, ge=1)
+    """Responses that are decoded at once, all workers together."""
+    share_prompts_from: int = Field(default=768, ge=0)
     """Prompt tokens that a pass must save to compute each prompt once for its whole group, which takes two calls of the
     model instead of one."""
 

@@ -86,10 +86,10 @@ def sample(
     order = sorted(range(len(requests)), key=lambda i: slot_of[id(requests[i].theta)])
     prompts = _Prompts.of([requests[i] for i in order], [slot_of[id(requests[i].theta)] for i in order])
     workers = workers or Workers(1)
-    max_rows = max(1, min(max_rows, LOGITS_AT_ONCE // backbone.vocab_size) // workers.count)
     rows, group = int(prompts.group_size.sum()), int(prompts.group_size.max())
     shares = max(1, min(workers.count, rows // ROWS_OF_A_WORKER))
-    batches = _batches(prompts.group_size, min(max_rows, -(-rows // shares // group) * group))
+    rounds = -(-rows // max(1, min(max_rows, LOGITS_AT_ONCE // backbone.vocab_size)))
+    batches = _batches(prompts.group_size, -(-rows // (shares * rounds) // group) * group)
 
     def decode(some: Sequence[tuple[int, int]]) -> dict[int, Samples]:
         return {b[0]: _decode(backbone, stack, prompts.between(*b).to(backbone.device)) for b in some}
