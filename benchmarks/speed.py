@@ -166,12 +166,15 @@ def main(
     quick: Annotated[bool, typer.Option("--quick", help="A tiny load, one turn: does it work?")] = False,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the measurements.")] = Path("runs/speed"),
     curves: Annotated[bool, typer.Option("--curves", help="Cost curves too, on models of random weights.")] = False,
+    loads: Annotated[bool, typer.Option(help="The two loads; without them, curves or gains alone.")] = True,
     gains: Annotated[bool, typer.Option("--gains", help="Also without each fast path of the engine.")] = False,
     write_to: Annotated[Path | None, typer.Option("--write", help="Markdown file to write.")] = None,
 ) -> None:
     """Measure, print tables, and write them on request."""
     if peer and importlib.util.find_spec("trl") is None:
         raise UserError("--peer trl: TRL is not installed: pip install -c constraints.txt -e .[trl]")
+    if not loads and (peer or not (curves or gains)):
+        raise UserError("--no-loads measures curves or gains alone: give --curves or --gains, and no --peer")
     if every_run and not peer:
         raise UserError("--every-run measures every run of a peer: give --peer trl too")
     BackboneConfig(device=device).resolve_device()
@@ -205,7 +208,7 @@ def main(
     raw: list[dict[str, object]] = []
     with tempfile.TemporaryDirectory() as folder:
         base = base.model_copy(update={"model": model_folder(model, base, Path(folder))})
-        for ends in LOADS:
+        for ends in LOADS if loads else ():
             load = base.model_copy(update={"ends": ends})
             series = measure(load, counts, peer is not None, repeats, console)
             made += tables(ends, series)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import typer
 
 from benchmarks import speed, speed_curves, speed_gains, speed_ours
 from benchmarks.speed_memory import STATUS, PeakMemory, resident
@@ -233,3 +234,12 @@ def test_the_whole_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert "3 runs together / 3 of ours, one after the other" in text and "![Cost curves](speed.png)" in text
     assert (tmp_path / "speed.png").exists()
     assert len(json.loads((tmp_path / "out" / "measured.json").read_text())) == 4
+
+
+@pytest.mark.parametrize("options", [{}, {"gains": True, "peer": "trl"}])
+def test_nothing_to_measure_is_refused(options: dict[str, object], capsys: pytest.CaptureFixture[str]) -> None:
+    if "peer" in options:
+        pytest.importorskip("trl")
+    with pytest.raises(typer.Exit):
+        speed.main(loads=False, **options)
+    assert "--no-loads measures curves or gains alone" in capsys.readouterr().err

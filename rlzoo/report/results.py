@@ -113,7 +113,8 @@ def pairs(judgement: Judgement) -> Table:
     """Return one row per pair, seen from the one with the higher mean."""
     caption = (
         "Differences of held-out accuracy, paired by seed, with 95% intervals of each by itself; p-values are "
-        f"corrected for {len(judgement.pairs)} pairs. Equivalent: closer than {100 * judgement.margin:g} points. "
+        f"corrected for the number of pairs ({len(judgement.pairs)}). "
+        f"Equivalent: closer than {100 * judgement.margin:g} points. "
         "Detectable: the smallest true difference that these seeds would have shown four times in five."
     )
     return Table("pairs", caption, PAIRS, [_pair(pair) for pair in judgement.pairs])
