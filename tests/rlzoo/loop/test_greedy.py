@@ -102,9 +102,9 @@ def test_samples_and_greedy_responses_of_all_runs_are_one_batch(
 ) -> None:
     batches: list[int] = []
 
-    def counted(backbone: Backbone, requests: list[SampleRequest], max_rows: int) -> Any:
+    def counted(backbone: Backbone, requests: list[SampleRequest], *settings: Any) -> Any:
         batches.append(len(requests))
-        return sample(backbone, requests, max_rows=max_rows)
+        return sample(backbone, requests, *settings)
 
     monkeypatch.setattr(fleet, "sample", counted)
     runs = {str(seed): (make_config("remax", seed, train={"steps": 2}), tmp_path / str(seed)) for seed in (0, 1)}
