@@ -278,7 +278,7 @@ def main(
             raise UserError(
                 f"the control compares one objective with itself: name one, with {2 * SEEDS[0]} seeds or more"
             )
-        with watched(chosen.runs(), out) as on_record:
+        with watched({run.name: run for run in chosen.runs()}, out) as on_record:
             comparison = compare(chosen, out, resume=resume, on_record=on_record)
     text = page(chosen, comparison, shlex.join(["python", "-m", "benchmarks.calibration", *words]), trials)
     Console().print(Markdown(text))

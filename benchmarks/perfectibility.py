@@ -113,7 +113,7 @@ def main(
     console.print(
         f"{task.label}: {len(found)} of {4 * problems} problems are solved {LOW:.0%} to {HIGH:.0%} of the time"
     )
-    with watched(chosen.runs(), out) as on_record:
+    with watched({run.name: run for run in chosen.runs()}, out) as on_record:
         result = compare(chosen, out, resume=resume, on_record=on_record, backbone=backbone, task=Half(task, found))
     console.print(table(result, chosen.train.steps))
 

@@ -96,7 +96,7 @@ def main(
     backbone = Backbone.load(first.backbone)
     for name, chosen in configs.items():
         folder = out / name.replace(":", "-")
-        with watched(chosen.runs(), folder) as on_record:
+        with watched({run.name: run for run in chosen.runs()}, folder) as on_record:
             results[name] = compare(chosen, folder, resume=resume, on_record=on_record, backbone=backbone)
         console.print(name, comparison_table(results[name], console.width))
     text = markdown(results, first, command(config, tasks, assignments or []))
