@@ -237,7 +237,8 @@ class Objective(BaseModel):
         """Rows that can have a gradient, bool [B].
 
         If the surrogate is all there is (no column after `aggregate`) and gives nothing for an advantage of 0, a row
-        whose advantages are all 0 has none: a silent group's. The weights of the other rows do not change.
+        whose advantages are all 0 has none: a silent group's. The weights of the other rows do not change. Rows of a
+        policy that is broken, with log-probs that are not finite, stay in: the loss has to say so.
         """
         at_zero = torch.linspace(-2, 2, 9).view(-1, 1).requires_grad_()
         nothing = torch.zeros(at_zero.shape)
@@ -247,7 +248,7 @@ class Objective(BaseModel):
         costs = self.columns[self.columns.index("aggregate") + 1 :]
         if any(self._cell(column) for column in costs) or bool(slope.any()):
             return batch.mask_BT.any(dim=1)
-        return (batch.mask_BT & (batch.advantage_BT != 0)).any(dim=1)
+        return (batch.mask_BT & ((batch.advantage_BT != 0) | ~batch.old_logp_BT.isfinite())).any(dim=1)
 
     def _inside(self, record: PolicyOutput | TokenBatch, field: str, batch: TokenBatch) -> Tensor:
         """A field with 0 outside the mask: whatever stands there, nan included, reaches neither loss nor gradient."""

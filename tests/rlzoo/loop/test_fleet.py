@@ -163,6 +163,15 @@ def test_a_failed_run_stops_with_its_state_and_the_others_go_on(
     assert again == summaries["bad"] and (tmp_path / "bad/metrics.jsonl").read_bytes() == logs
 
 
+def test_a_broken_policy_fails_though_all_its_groups_are_silent(
+    make_config: MakeConfig, backbone: Backbone, tmp_path: Path
+) -> None:
+    """Step 1 breaks it. From then on its responses are all equal, so nothing but their log-probs tells."""
+    config = make_config("dr_grpo", train={"minibatches": 1}, optimizer={"lr": 1e38})
+    summary = train(config, tmp_path, backbone=backbone)
+    assert summary["state"] == "failed" and summary["failure"].startswith("step 1: loss nan")
+
+
 def test_runs_of_a_fleet_share_task_and_backbone(make_config: MakeConfig, backbone: Backbone, tmp_path: Path) -> None:
     runs = {
         "a": (make_config("grpo"), tmp_path / "a"),
