@@ -292,6 +292,10 @@ def _attach(
                 f"target_modules selects {name!r}, a {type(base).__name__}; only linear layers can be adapted"
             )
         model.set_submodule(name, base)
+        if base is model.get_output_embeddings():
+            raise UserError(
+                f"target_modules selects {name!r}, the output head, which is shared by all runs: leave it out"
+            )
         layers.append(AdaptedLayer(name, module.in_features, module.out_features))
     scaling = adapted[0][1].scaling["default"]
     del model.peft_config  # PEFT's mark on the model it wraps: the adapters are ours from here on

@@ -372,6 +372,7 @@ def test_no_end_token(qwen_folder: Path, tmp_path: Path) -> None:
     [
         (("query",), "Linear layers here: down_proj, gate_proj, k_proj, lm_head"),
         (("embed_tokens",), "'model.embed_tokens', a Embedding; only linear layers"),
+        (("q_proj", "lm_head"), "'lm_head', the output head"),
     ],
 )
 def test_target_modules_that_cannot_be_adapted(targets: tuple[str, ...], message: str, qwen_folder: Path) -> None:
