@@ -46,7 +46,8 @@ def passes(requests: Sequence[Tokens], budget: int) -> Iterator[Pass]:
     rows = sum(len(tokens) for tokens in requests) / longest
     width = torch.stack(sorted_).amax(dim=0).numpy() + prompt
     for first, last in _stretches(rows, width, budget):
-        bounds = [(-(-first * len(order) // longest), -(-last * len(order) // longest)) for order in orders]
+        # A row that has several ranks is in the pass of the first of them.
+        bounds = [tuple((rank - 1) * len(order) // longest + 1 for rank in (first, last)) for order in orders]
         chosen = {k: order[slice(*bound)] for k, (order, bound) in enumerate(zip(orders, bounds, strict=True))}
         yield {k: index for k, index in chosen.items() if len(index)}
 

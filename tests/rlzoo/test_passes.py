@@ -39,6 +39,27 @@ def test_short_rows_and_long_rows_go_apart_where_that_saves_more_than_a_pass_cos
     assert len(list(passes([rows([100, 2] * 2, prompt=10)] * 2, 10**6))) == 1
 
 
+def test_a_long_row_does_not_come_before_its_rank() -> None:
+    """Of 3 ranks the two rows of the second request have the ranks 0, 1 and 2: the long one is in the second pass."""
+    requests = [rows([1, 1, 600]), rows([1, 600])]
+    assert [{k: index.tolist() for k, index in chunk.items()} for chunk in passes(requests, 10**6)] == [
+        {0: [0, 1], 1: [0]},
+        {0: [2], 1: [1]},
+    ]
+
+
+@pytest.mark.parametrize("budget", [40, 100, 400])
+def test_the_budget_holds_for_requests_of_unequal_numbers_of_rows(budget: int) -> None:
+    """But for the rounding of a pass's rows, less than one of each request."""
+    lengths = [[3 * i % 17 + 1 for i in range(count)] for count in (5, 16, 7, 11)]
+    requests = [rows(some) for some in lengths]
+    chunks = list(passes(requests, budget))
+    assert sum(len(index) for chunk in chunks for index in chunk.values()) == 5 + 16 + 7 + 11
+    for chunk in chunks:
+        width = 2 + max(int(requests[k].mask_NT[index].sum(1).max()) for k, index in chunk.items())
+        assert (sum(map(len, chunk.values())) - len(requests)) * width <= budget
+
+
 def test_equal_rows_stay_in_order() -> None:
     (chunk,) = passes([rows([3, 3, 3])], 10**6)
     assert chunk[0].tolist() == [0, 1, 2]
