@@ -32,7 +32,7 @@ def comparison_table(comparison: Comparison, width: int = 100) -> Table:
         width: columns of the terminal; the table fits 80.
     """
     table = Table(box=None, pad_edge=False, padding=(0, 3 if width >= 100 else 1, 0, 0), header_style="dim")
-    table.add_column("", no_wrap=True)
+    table.add_column("", overflow="fold")  # a long name is wrapped before a number is cut off
     headings = ("before\n%", "after\n%", "gain\npoints", "to the best\npoints", "length\ntokens")
     tuned = list(comparison.rows[0].tuned or {}) if width >= ROOM_FOR_MORE else []
     k = max((row.pass_k or 0 for row in comparison.rows), default=0)
