@@ -228,7 +228,7 @@ def train(
 @command
 def compare(
     objectives: Annotated[
-        list[str] | None, typer.Argument(help="Objectives or ablations; all for all of rlzoo list.")
+        list[str] | None, typer.Argument(help="Objectives or ablations; all: every one that learns from rewards alone.")
     ] = None,
     task: Task = None,
     seeds: Annotated[int | None, typer.Option(min=1, help="Number of seeds per objective.")] = None,
@@ -242,7 +242,9 @@ def compare(
     tune_seeds: Annotated[int | None, typer.Option(min=1, help="Seeds of that search.")] = None,
     controls: Annotated[
         list[str] | None,
-        typer.Option("--control", help="The first objective again: same (on other seeds), random_reward or frozen."),
+        typer.Option(
+            "--control", help="The first objective again: same (on other seeds), random_reward or frozen. Repeatable."
+        ),
     ] = None,
     out: Out = None,
     resume: Resume = False,

@@ -18,6 +18,7 @@ from rlzoo.cli_zoo import find
 from rlzoo.config import CompareConfig
 from rlzoo.errors import UserError
 from rlzoo.progress import clock_time, short_count
+from rlzoo.record import REPORT
 
 HEADINGS: dict[Block, tuple[str, str]] = {
     "ladder": ("ladder", "over the\nrow above"),
@@ -150,7 +151,8 @@ def notes(ablation: Ablation) -> list[str]:
         told = "; ".join(f"{contrast.label} ({contrast.block})" for contrast in unresolved)
         lines.append(f"Not resolvable with these seeds: {told}.")
     lines += [*joint_moves(one.contrast for one in ablation.measured), *unspent(comparison.summaries)]
-    return [*lines, *failures(comparison.summaries), f"Curves, contrasts and runs: {comparison.folder}"]
+    there = f"Report: {comparison.folder / REPORT}; curves and runs are beside it"
+    return [*lines, *failures(comparison.summaries), there]
 
 
 def joint_moves(contrasts: Iterable[Contrast]) -> list[str]:

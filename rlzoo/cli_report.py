@@ -172,7 +172,8 @@ def run_table(summaries: Sequence[Mapping[str, Any]]) -> Table:
     """Return one row per run."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for heading in ("run", "state", "steps", "before", "after", "length", "sampled tokens", "time"):
-        table.add_column(heading, justify="left" if heading in ("run", "state") else "right")
+        justify = "left" if heading in ("run", "state") else "right"
+        table.add_column(heading, justify=justify, overflow="fold", no_wrap=heading != "run")
     for s in summaries:
         before, after = s["before"] or {}, s["after"] or {}
         table.add_row(
