@@ -6,6 +6,7 @@ a screen: what is left out is counted.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -48,18 +49,23 @@ def seeds(n: int) -> str:
 
 
 def support(pair: Pair, confidence: float) -> str:
-    """Write what a difference rests on: `(95% interval 2.9 to 6.3, 8 seeds)`."""
+    """Write what a difference rests on: `(95% interval 2.9 to 6.3, 8 seeds)`, `(the same on each of 2 seeds)`."""
     one = pair.difference
     matched = f"{pair.n} seed" + ("s" if pair.n > 1 else "") + ("" if pair.same_seeds else " of its own each")
     if one.low is None or one.high is None:
         return f"({matched})"
+    if math.isclose(one.low, one.high, abs_tol=1e-9):  # an interval of no width would look like certainty
+        return f"(the same on each of {matched})"
     return f"({100 * confidence:g}% interval {_signless(one.low)} to {_signless(one.high)}, {matched})"
 
 
 def _lead(judgement: Judgement) -> str:
     leader, runner_up = judgement.standings[:2]
     mine = [judgement.pair(leader.algorithm, other.algorithm) for other in judgement.standings[1:]]
-    highest = f"{leader.algorithm} has the highest mean {judgement.measure}, {share(leader.mean)}"
+    tied = math.isclose(leader.mean.mean, runner_up.mean.mean, abs_tol=1e-9)
+    highest = (
+        f"{leader.algorithm} {'shares' if tied else 'has'} the highest mean {judgement.measure}, {share(leader.mean)}"
+    )
     if all(pair.n == 1 for pair in judgement.pairs):
         return f"{highest}, but one seed each allows no verdict."
     if _is_best(judgement):
@@ -137,6 +143,8 @@ def _unresolved(judgement: Judgement) -> list[str]:
 def _found(detectable: Sequence[float]) -> str:
     if not detectable:
         return ""
+    if min(detectable) >= 1:
+        return " Even a difference from 0% to 100% would not have been found four times in five."
     low, high = (f"{100 * value:.1f}" if value < 1 else "over 100" for value in (min(detectable), max(detectable)))
     span = f"{low} points" if low == high else f"{low} to {high} points (by pair)"
     return f" A true difference of {span} would have been found four times in five."

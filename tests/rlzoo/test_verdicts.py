@@ -181,6 +181,19 @@ def test_one_algorithm_or_seed_in_words() -> None:
     ]
 
 
+def test_ties_and_equal_differences_in_words() -> None:
+    assert judge({"a": {0: 0.5}, "b": {0: 0.5}, "c": {0: 0.4}}).sentences() == [
+        "a shares the highest mean held-out accuracy, 50.0%, but one seed each allows no verdict."
+    ]
+    # Two equal differences: the sign test's p is 1/2, and the interval has no width to show.
+    assert judge(exact(0.125, 0.0, seeds=2)).sentences()[1] == (
+        "a and b cannot be told apart: 12.5 points (the same on each of 2 seeds)."
+    )
+    assert judge(exact(0.05, 0.0)).sentences() == [
+        "a is best in held-out accuracy, 55.0%: better than b by 5.0 points (the same on each of 8 seeds)."
+    ]
+
+
 def test_several_algorithms_in_words() -> None:
     judgement = judge(scores(a=0.6, b=0.8, c=0.805, d=0.9, std=0.005))
     verdicts = {(pair.a, pair.b): pair.verdict for pair in judgement.pairs}
@@ -207,7 +220,7 @@ def test_what_cannot_be_resolved_in_words() -> None:
     (pair,) = judge({"a": {0: 0.1, 1: 0.9}, "b": {0: 0.5, 1: 0.5}}).pairs
     assert pair.detectable is not None and pair.detectable > 1
     lines = judge({"a": {0: 0.1, 1: 0.9}, "b": {0: 0.5, 1: 0.5}}).sentences()
-    assert lines[1].endswith("A true difference of over 100 points would have been found four times in five.")
+    assert lines[1].endswith(" Even a difference from 0% to 100% would not have been found four times in five.")
 
 
 def test_collapses_and_seeds_of_their_own_in_words() -> None:
