@@ -149,7 +149,8 @@ async def train_step(run: Run, backbone: Backbone, task: Task, engine: Engine) -
     )
     recompute = recomputes_old_logp(config, backbone)
     # Before a rollout's only update the policy is still the one it starts from: the update can tell the log-probs.
-    asked_before = objective.shape or objective.tokens or "teacher_logp" in objective.needs
+    adapts = objective.kl is not None and objective.kl.adapts  # it measures from the old log-probs, after the update
+    asked_before = objective.shape or objective.tokens or adapts or "teacher_logp" in objective.needs
     starts_here = recompute and train.updates_per_rollout == 1 and not asked_before
     assigned = await assign_credit(
         engine,
