@@ -13,7 +13,7 @@ rounds each one takes.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -111,7 +111,7 @@ class Fleet:
             outputs = [Gathered(request.tokens.mask_NT) for request in chosen]
 
             @torch.no_grad()
-            def score(chunks: Sequence[Pass], stack=stack, chosen=chosen, value=value, outputs=outputs) -> None:
+            def score(chunks: Iterable[Pass], stack=stack, chosen=chosen, value=value, outputs=outputs) -> None:
                 for chunk in chunks:
                     for k, out in self._forward(stack, chosen, chunk, value=value).items():
                         outputs[k].put(chunk[k], out)
@@ -133,7 +133,7 @@ class Fleet:
         needs = frozenset[str]().union(*(request.objective.needs for request in requests))
         outputs = [Gathered(request.tokens.mask_NT) for request in requests]
 
-        def learn(chunks: Sequence[Pass]) -> tuple[Tensor, list[float]]:
+        def learn(chunks: Iterable[Pass]) -> tuple[Tensor, list[float]]:
             """Gradients [K, n] and losses of some of the passes."""
             mine, losses = stack.twin(), [0.0] * len(requests)
             for chunk in chunks:
@@ -160,7 +160,7 @@ class Fleet:
             for k, request in enumerate(requests)
         ]
 
-    def _each(self, work: Callable[[Sequence[Pass]], Made], tokens: Sequence[Tokens]) -> list[Made]:
+    def _each(self, work: Callable[[Iterable[Pass]], Made], tokens: Sequence[Tokens]) -> list[Made]:
         """Cut rows into passes, divide them among the workers, and return what each of them made."""
         cut = list(passes(tokens, max(1, self.settings.micro_batch_tokens // self.workers.count)))
         sizes = [sum(int(tokens[k].length_N[rows].sum()) for k, rows in chunk.items()) for chunk in cut]

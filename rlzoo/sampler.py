@@ -9,7 +9,7 @@ policy that samples must be the policy whose log-probs the trainer computes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import pairwise
@@ -87,11 +87,13 @@ def sample(
     prompts = _Prompts.of([requests[i] for i in order], [slot_of[id(requests[i].theta)] for i in order])
     workers = workers or Workers(1)
     rows, group = int(prompts.group_size.sum()), int(prompts.group_size.max())
-    shares = max(1, min(workers.count, rows // ROWS_OF_A_WORKER))
-    rounds = -(-rows // max(1, min(max_rows, LOGITS_AT_ONCE // backbone.vocab_size)))
-    batches = _batches(prompts.group_size, -(-rows // (shares * rounds) // group) * group)
+    most = max(1, min(max_rows, LOGITS_AT_ONCE // backbone.vocab_size))
+    # More batches than one are decoded by all workers at once.
+    shares = workers.count if rows > most else max(1, min(workers.count, rows // ROWS_OF_A_WORKER))
+    even = -(-rows // (shares * -(-rows // most)) // group) * group
+    batches = _batches(prompts.group_size, min(even, most // shares))
 
-    def decode(some: Sequence[tuple[int, int]]) -> dict[int, Samples]:
+    def decode(some: Iterable[tuple[int, int]]) -> dict[int, Samples]:
         return {b[0]: _decode(backbone, stack, prompts.between(*b).to(backbone.device)) for b in some}
 
     with backbone.held_weights():

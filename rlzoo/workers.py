@@ -8,8 +8,9 @@ nothing to wait for. Which worker does what is fixed by the sizes alone, so sums
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from typing import TypeVar
 
 import torch
@@ -34,15 +35,33 @@ class Workers:
         self._pool: ThreadPoolExecutor | None = None
 
     def each(
-        self, work: Callable[[Sequence[Item]], Result], items: Sequence[Item], sizes: Sequence[int]
+        self, work: Callable[[Iterable[Item]], Result], items: Sequence[Item], sizes: Sequence[int]
     ) -> list[Result]:
-        """Divide items among the workers, so that sums of their sizes are about equal, and return what each made."""
+        """Divide items among the workers, so that sums of their sizes are about equal, and return what each made.
+
+        When one fails, or at Ctrl-C, the others end after the item they are at; only then does the error go on.
+        """
         shares = divide(items, sizes, self.count)
         if self.count == 1:
             return [work(shares[0])]
         if self._pool is None:
             self._pool = ThreadPoolExecutor(self.count, "pass", initializer=torch.set_num_threads, initargs=(1,))
-        return list(self._pool.map(work, shares))
+        stop = threading.Event()
+        made = [self._pool.submit(work, _until(stop, share)) for share in shares]
+        try:
+            wait(made, return_when=FIRST_EXCEPTION)
+        finally:
+            stop.set()
+            wait(made)
+        return [future.result() for future in made]
+
+
+def _until(stop: threading.Event, items: Iterable[Item]) -> Iterator[Item]:
+    """The items, as long as nobody says stop."""
+    for item in items:
+        if stop.is_set():
+            return
+        yield item
 
 
 def divide(items: Sequence[Item], sizes: Sequence[int], count: int) -> list[list[Item]]:
