@@ -44,9 +44,9 @@ def section(study: Study) -> Iterator[str]:
         f"- command: `{command(study)}`\n- commit: {env['commit']}, {env['started'][:10]}\n"
         f"- hardware: {env['cpu']}, {env['cores']} cores; torch {env['torch']}"
     )
-    yield told(judged["final"])
+    yield told("At equal steps:", judged["final"])
     if "tokens_sampled" in judged:
-        yield "At equal sampled tokens: " + told(judged["tokens_sampled"])
+        yield told("At equal sampled tokens:", judged["tokens_sampled"])
     yield as_markdown(only(results(study, judged["final"])))
     if study.contrasts:
         yield as_markdown(ablation(study))
@@ -55,9 +55,14 @@ def section(study: Study) -> Iterator[str]:
     yield as_markdown(equal_cost(study, judged))
 
 
-def told(judgement: Judgement) -> str:
-    """The verdicts in words, in one paragraph."""
-    return " ".join(judgement.sentences())
+def told(heading: str, judgement: Judgement) -> str:
+    """The verdicts in words, one line each."""
+    return "\n".join([heading, "", *(f"- {_plain(sentence)}" for sentence in judgement.sentences())])
+
+
+def _plain(text: str) -> str:
+    """Names of ablations have brackets, which Markdown would read as links."""
+    return text.replace("[", "\\[").replace("]", "\\]")
 
 
 def only(table: Table) -> Table:
