@@ -27,7 +27,7 @@ from rlzoo.config import EngineSettings
 from rlzoo.engine import Call, Engine, Kind, Scored, ScoreRequest, Tokens, Updated, UpdateRequest
 from rlzoo.forward import policy_forward
 from rlzoo.learner import NotFinite
-from rlzoo.passes import Pass, passes, saved_by_sharing
+from rlzoo.passes import OVERHEAD, Pass, passes, saved_by_sharing
 from rlzoo.sampler import SampleRequest, Samples, sample
 from rlzoo.workers import Workers, cores
 
@@ -42,7 +42,7 @@ class Fleet:
     def __init__(self, backbone: Backbone, settings: EngineSettings | None = None) -> None:
         self.backbone = backbone
         self.settings = settings or EngineSettings()
-        self.workers = Workers(self.settings.workers or (1 if backbone.device.type != "cpu" else cores()))
+        self.workers = Workers(self.settings.workers or automatic_workers(backbone, self.settings))
 
     def run(self, jobs: Mapping[str, Job]) -> dict[str, Any]:
         """Run all jobs to their ends and return what each returned. An error that a job lets out ends them all."""
@@ -211,6 +211,11 @@ def _place(request: SampleRequest, distinct: list[SampleRequest]) -> int:
             return place
     distinct.append(request)
     return len(distinct) - 1
+
+
+def automatic_workers(backbone: Backbone, settings: EngineSettings) -> int:
+    """One on a GPU; on a CPU one per core, but no more than leaves each a pass that is worth its calls."""
+    return 1 if backbone.device.type != "cpu" else max(1, min(cores(), settings.micro_batch_tokens // OVERHEAD))
 
 
 class Gathered:

@@ -11,6 +11,7 @@ import torch
 
 from rlzoo import sampler, workers
 from rlzoo.backbone import Backbone
+from rlzoo.config import EngineSettings
 from rlzoo.sampler import SampleRequest, sample
 from rlzoo.workers import Workers, cores, divide
 from tests.rlzoo.models import random_adapter
@@ -111,3 +112,12 @@ def test_samples_do_not_depend_on_the_number_of_workers(nf4: Backbone, monkeypat
     for alone, divided in zip(sample(nf4, requests), sample(nf4, requests, workers=Workers(3)), strict=True):
         assert torch.equal(alone.response_NT, divided.response_NT)
         torch.testing.assert_close(alone.logp_NT, divided.logp_NT, rtol=0, atol=1e-5)
+
+
+def test_so_many_workers_that_a_pass_is_worth_its_calls(nf4: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Passes share 3,072 tokens, and one costs as much as 512: six at most, however many cores there are."""
+    for found, expected in ((1, 1), (4, 4), (64, 6)):
+        monkeypatch.setattr(fleet, "cores", lambda found=found: found)
+        assert fleet.Fleet(nf4, EngineSettings(micro_batch_tokens=3072)).workers.count == expected
+    assert fleet.Fleet(nf4, EngineSettings(micro_batch_tokens=100)).workers.count == 1
+    assert fleet.Fleet(nf4, EngineSettings(workers=9)).workers.count == 9
