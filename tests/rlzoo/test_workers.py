@@ -9,7 +9,7 @@ from collections.abc import Iterable
 import pytest
 import torch
 
-from rlzoo import sampler, workers
+from rlzoo import fleet, sampler, workers
 from rlzoo.backbone import Backbone
 from rlzoo.config import EngineSettings
 from rlzoo.sampler import SampleRequest, sample
