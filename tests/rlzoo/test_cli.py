@@ -382,7 +382,15 @@ def test_ctrl_c_says_how_to_go_on_and_going_on_works(qwen_folder: Path, tmp_path
     out = tmp_path / "run"
     arguments = ["train", "grpo", "--task", "sort:easy", *small(qwen_folder, train__steps=300), "--out", str(out)]
     command = [sys.executable, "-m", "rlzoo", *arguments]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=ENVIRONMENT)
+    process = subprocess.Popen(
+        command,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=ENVIRONMENT,
+        # A shell's background jobs ignore Ctrl-C, and so would whatever tests started from one start.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
     while not (out / "state.pt").exists():
         assert process.poll() is None, process.communicate()
         time.sleep(0.05)
