@@ -27,9 +27,10 @@ def probe(work: BaseModel, result: type[Result]) -> Result:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "measured.json")
         command = [sys.executable, "-m", __spec__.name, type(work).__name__, work.model_dump_json(), str(path)]
-        environment = {"HF_HUB_OFFLINE": "1"} | dict(os.environ)
-        if getattr(work, "side", "rlzoo") == "rlzoo":  # as this project's command line does, and TRL does not
-            environment = {"OMP_WAIT_POLICY": "passive"} | environment
+        # Each side as its users start it: our command line lets waiting threads sleep, TRL leaves it to torch.
+        environment = {"HF_HUB_OFFLINE": "1"} | {k: v for k, v in os.environ.items() if k != "OMP_WAIT_POLICY"}
+        if getattr(work, "side", "rlzoo") == "rlzoo":
+            environment["OMP_WAIT_POLICY"] = "passive"
         done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
         if done.returncode:
             raise RuntimeError(f"{work!r}\n{done.stderr[-3000:]}")
