@@ -3,7 +3,8 @@
     tokens     sampled tokens: everything, also what selection discarded, so dynamic sampling pays for it
     trained    tokens in updates, once per epoch
     updates    optimizer updates
-    seconds    engine time charged to the run: its share of the batches it was in, evaluations included
+    seconds    engine time charged to the run: its share of the batches it was in, evaluations included; by the clock
+               of its process, where others train beside it
 
 A run ends at a step, never within one, so it overshoots by less than a step. All but `seconds` are counted and repeat
 exactly; `seconds` depends on the machine, on what else runs there and on the runs beside, and does not repeat.

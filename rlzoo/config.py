@@ -169,11 +169,15 @@ class EngineSettings(Settings):
     """How work is batched. Changes speed and memory, never results."""
 
     micro_batch_tokens: int = Field(default=3072, ge=1)
-    """Prompt and response tokens in passes under way, all runs and workers together, padding included."""
+    """Prompt and response tokens in passes under way, all runs, processes and workers together, padding included."""
+    processes: int | None = Field(default=None, ge=1)
+    """Processes that the runs of a fleet are divided among, no more than there are runs; None: one per core on a CPU
+    (Linux, and no GPU in sight), if that leaves each a pass worth its calls; else one, and more cannot be asked for."""
     workers: int | None = Field(default=None, ge=1)
-    """Passes computed side by side, each by a thread of its own; None: one per core on a CPU, one on a GPU."""
+    """Passes that each process computes side by side, each by a thread of its own; None: so many that all processes
+    together have one per core on a CPU, one on a GPU."""
     sample_rows: int = Field(default=768, ge=1)
-    """Responses that are decoded at once, all workers together."""
+    """Responses that are decoded at once, all processes and workers together."""
     share_prompts_from: int = Field(default=768, ge=0)
     """Prompt tokens that a pass must save to compute each prompt once for its whole group, which takes two calls of the
     model instead of one."""

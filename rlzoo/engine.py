@@ -135,7 +135,8 @@ class Engine:
     """One run's line to the engine.
 
     Attributes:
-        seconds: engine time charged to this run so far: its share, by tokens, of the batches it was in.
+        seconds: engine time charged to this run so far: its share, by tokens, of the batches it was in, by the clock of
+            the process that computed them.
     """
 
     def __init__(self) -> None:

@@ -1,4 +1,5 @@
 """A fleet: many runs on one backbone, in one process. Whatever the runs are waiting for is computed together.
+(Several processes with a fleet each: `rlzoo.processes`.)
 
     gradient of sum_k loss_k(theta_k)  =  the gradients of the K separate runs
 
@@ -44,8 +45,12 @@ class Fleet:
         self.settings = settings or EngineSettings()
         self.workers = Workers(self.settings.workers or automatic_workers(backbone, self.settings))
 
-    def run(self, jobs: Mapping[str, Job]) -> dict[str, Any]:
-        """Run all jobs to their ends and return what each returned. An error that a job lets out ends them all."""
+    def run(self, jobs: Mapping[str, Job], each_turn: Callable[[], None] = lambda: None) -> dict[str, Any]:
+        """Run all jobs to their ends and return what each returned. An error that a job lets out ends them all.
+
+        Args:
+            each_turn: called before each piece of work that is done for jobs; an error that it lets out ends them too.
+        """
         coroutines = {name: job(Engine()) for name, job in jobs.items()}
         answers: dict[str, Any] = dict.fromkeys(coroutines)
         waiting: dict[str, Call[Any]] = {}
@@ -61,6 +66,7 @@ class Fleet:
                         results[name] = stop.value
                 if not waiting:
                     return {name: results[name] for name in jobs}
+                each_turn()
                 kind = next(kind for kind in ORDER if any(call.kind == kind for call in waiting.values()))
                 due = {name: waiting.pop(name) for name in list(waiting) if waiting[name].kind == kind}
                 answers = dict(zip(due, self._answer(kind, list(due.values())), strict=True))
@@ -213,9 +219,10 @@ def _place(request: SampleRequest, distinct: list[SampleRequest]) -> int:
     return len(distinct) - 1
 
 
-def automatic_workers(backbone: Backbone, settings: EngineSettings) -> int:
-    """One on a GPU; on a CPU one per core, but no more than leaves each a pass that is worth its calls."""
-    return 1 if backbone.device.type != "cpu" else max(1, min(cores(), settings.micro_batch_tokens // OVERHEAD))
+def automatic_workers(backbone: Backbone, settings: EngineSettings, processes: int = 1) -> int:
+    """Of each process: one on a GPU; on a CPU all together one per core, if that leaves each a pass worth its calls."""
+    most = min(cores(), settings.micro_batch_tokens // OVERHEAD)
+    return 1 if backbone.device.type != "cpu" else max(1, most // processes)
 
 
 class Gathered:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from rlzoo.errors import UserError
 from rlzoo.evaluate import evaluate, response_metrics
 from rlzoo.fleet import Fleet
 from rlzoo.learner import NotFinite
+from rlzoo.processes import OnRecord, count_processes, divide_work, share_of
 from rlzoo.rollout import check_demonstrations, check_prompts, roll_out
 from rlzoo.run import Run
 from rlzoo.sampler import SampleRequest
@@ -32,8 +33,6 @@ from rlzoo.teacher import Teacher
 
 OF_THE_SAMPLER = ("entropy", "kl_old")
 """Metrics that estimate something of the policy that sampled; demonstrations were not sampled."""
-
-OnRecord = Callable[[str, dict[str, Any]], None]
 
 
 def train(
@@ -58,7 +57,7 @@ def train_fleet(
     backbone: Backbone | None = None,
     task: Task | None = None,
 ) -> dict[str, dict[str, Any]]:
-    """Train runs that share task and backbone together; returns name -> summary.
+    """Train runs that share task and backbone together; returns name -> summary. See `rlzoo.processes` for where.
 
     A run whose loss or gradient is not finite stops, its state kept, with `state: "failed"` in its summary. That is an
     outcome like any other: resuming does not try again, as the same numbers would come out.
@@ -66,12 +65,13 @@ def train_fleet(
     Args:
         runs: name -> configuration and folder.
         resume: take up folders that are there already.
-        on_record: called with (name, record) for every record of every run; see `rlzoo.progress`.
+        on_record: called with (name, record) for every record of every run, always in the calling thread, the records
+            of one run in their order; see `rlzoo.progress`.
         backbone, task: what to train on instead of loading what the configurations name; a teacher is always loaded.
 
     Raises:
         UserError: folder, model, teacher or task cannot be used, a prompt does not fit the context, or the runs name
-            different tasks, backbones or engine settings.
+            different tasks, backbones or engine settings; a process that trains some of them is ended from outside.
     """
     configs = [config for config, _ in runs.values()]
     first = configs[0]
@@ -86,18 +86,32 @@ def train_fleet(
     for run in made.values():
         run.load(backbone)
     unfinished = [run for run in made.values() if run.summary is None]
+    processes = count_processes(first.engine, backbone.device, len(unfinished))
+    settings = share_of(first.engine, backbone, processes)
     named = {run.config.train.teacher for run in unfinished if run.config.train.teacher is not None}
-    teachers = {config: Teacher.load(config, backbone, first.engine) for config in named}
+    teachers = {config: Teacher.load(config, backbone, settings) for config in named}
     for run in unfinished:
         run.teacher = teachers.get(run.config.train.teacher)
     if unfinished:
         check_prompts(backbone, task, max(config.train.max_new_tokens for config in configs))
-    jobs = {name: _job(run, backbone, task) for name, run in made.items()}
-    undrawn = [run for run in made.values() if run.summary is None or not run.drawn]
-    summaries = Fleet(backbone, first.engine).run(jobs)
-    for run in undrawn:
-        run.draw()
-    return summaries
+    fleet = Fleet(backbone, settings)
+
+    def train_some(names: Sequence[str], on_record: OnRecord | None, each_turn: Callable[[], None]) -> dict[str, Any]:
+        for name in names:
+            made[name].on_record = on_record
+        summaries = fleet.run({name: _job(made[name], backbone, task) for name in names}, each_turn)
+        for name in names:
+            made[name].draw()
+            each_turn()
+        return summaries
+
+    ended = [run for run in made.values() if run.summary is not None]
+    summaries = {run.name: run.summary for run in ended}
+    summaries |= divide_work([run.name for run in unfinished], processes, train_some, on_record)
+    for run in ended:
+        if not run.drawn:
+            run.draw()
+    return {name: summaries[name] for name in runs}
 
 
 def _job(run: Run, backbone: Backbone, task: Task) -> Callable[[Engine], Any]:

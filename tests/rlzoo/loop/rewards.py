@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 from typing import Any
 
 
@@ -20,3 +21,8 @@ def unknown_where_wrong(completions: list[str], **_: Any) -> list[float | None]:
 
 def every_second_unknown(completions: list[str], **_: Any) -> list[float | None]:
     return [None if i % 2 else float(ord((c or "!")[0]) % 2) for i, c in enumerate(completions)]
+
+
+def fails_elsewhere(completions: list[str], **_: Any) -> list[float]:
+    """In a process that another one made."""
+    return [1.0 if multiprocessing.parent_process() is None else 1 / 0 for _ in completions]
