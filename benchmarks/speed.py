@@ -114,8 +114,10 @@ def heading(base: Work, model: str, repeats: int, checks: list[str]) -> str:
         f"records of {base.steps} steps (half as many where runs train together) after {base.warmup} of warm-up; not "
         "loading, evaluation, checkpoints and drawing.",
         f"Ratios are medians (smallest..largest) of {repeats} turns, each measurement in a fresh process. TRL trains "
-        "one run at a time: K runs one after the other take K times as long as the one measured. Peak memory is the "
-        "GPU's allocation, or without one the process's resident high-water mark after loading.",
+        "one run at a time: K runs one after the other take K times as long as the one measured. Runs that train "
+        "together are timed from the first that ends its warm-up to the last that ends its last step. Peak memory is "
+        "the GPU's allocation, or without one the resident high-water mark after loading; of several processes the sum "
+        "of their marks, with what they share counted once.",
         "",
         f"- command: `{shlex.join(['python', '-m', 'benchmarks.speed', *sys.argv[1:]])}`",
         f"- commit: {env['commit']}, {env['started'][:10]}",

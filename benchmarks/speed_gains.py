@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from statistics import median
 from unittest.mock import patch
@@ -18,7 +18,7 @@ from benchmarks.speed_probe import probe
 from benchmarks.speed_report import Table
 from benchmarks.speed_work import COIN, Measured, Work
 from objectives import Objective
-from rlzoo import backbone, fleet, head, sampler
+from rlzoo import backbone, fleet, head, processes, sampler
 from rlzoo.engine import Tokens
 
 NEVER_REACHED = 1 << 60
@@ -38,9 +38,17 @@ def plain_passes(requests: Sequence[Tokens], budget: int) -> Iterator[dict[int, 
         yield {k: share[j] for k, share in enumerate(shares) if len(share[j])}
 
 
+@contextmanager
+def on_one_core() -> Iterator[None]:
+    """Within: one process with one worker."""
+    with patch.object(processes, "cores", lambda: 1), patch.object(fleet, "cores", lambda: 1):
+        yield
+
+
 PLAIN: dict[str, Callable[[], AbstractContextManager[object]]] = {
     "": nullcontext,
-    "a worker on each core": lambda: patch.object(fleet, "cores", lambda: 1),
+    "a process on each core": lambda: patch.object(processes, "cores", lambda: 1),  # instead: a thread on each
+    "work on each core": on_one_core,
     "prompts shared in training": lambda: patch.object(fleet, "saved_by_sharing", lambda tokens, slots: 0),
     "passes by length": lambda: patch.object(fleet, "passes", plain_passes),
     "silent groups left out": lambda: patch.object(Objective, "learns_from", lambda self, batch: batch.mask_BT.any(1)),

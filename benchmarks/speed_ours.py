@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import tempfile
 import time
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from statistics import fmean
 from typing import Any
+from unittest.mock import patch
 
 import torch
 
@@ -17,25 +19,28 @@ from benchmarks.speed_work import NEVER, OPTIMIZER, Measured, Work
 from rlzoo import stages
 from rlzoo.backbone import Backbone
 from rlzoo.config import EngineSettings, EvaluationSettings, RunConfig, TrainSettings
+from rlzoo.run import Run
 from rlzoo.stages import StageClock
 from rlzoo.tasks import Task, TaskConfig
 from rlzoo.train import train_fleet
 
 COUNTS = ("tokens_sampled", "tokens_trained", "updates")
+MADE = "made_s"  # key of a record
 SELDOM = 10**9  # steps: never during a measurement
 
 
 class Measuring:
-    """Hears every record, and reads the clocks when the last run has ended its warm-up, and its last step.
+    """Hears every record: the time begins when the first run ends its warm-up, and is over when the last run has ended
+    its last step.
 
-    The runs of a fleet meet at sampling, so at both moments no work of another step is under way.
+    Where processes train side by side, one may be ahead of another: whatever the others still have to do of their
+    warm-up then counts as timed, so nobody's work on a timed step is left out.
     """
 
-    def __init__(self, work: Work, backbone: Backbone, clock: StageClock | None = None) -> None:
-        self.work, self.backbone, self.clock = work, backbone, clock
+    def __init__(self, work: Work, memory: PeakMemory | None = None, clock: StageClock | None = None) -> None:
+        self.work, self.memory, self.clock = work, memory, clock
         self.marks = (work.warmup, work.warmup + work.steps)
         self.records: dict[int, list[dict[str, Any]]] = {mark: [] for mark in self.marks}
-        self.times: list[float] = []
         self.read: list[dict[str, float]] = []
 
     def __call__(self, name: str, record: dict[str, Any]) -> None:
@@ -43,18 +48,19 @@ class Measuring:
             return
         reached = self.records[record["step"]]
         reached.append(record)
-        if len(reached) < self.work.runs:
-            return
-        wait_for(self.backbone.device)
-        self.times.append(time.perf_counter())
-        if self.clock is not None:
+        first, last = len(reached) == 1, len(reached) == self.work.runs
+        begins, ends = first and record["step"] == self.marks[0], last and record["step"] == self.marks[-1]
+        if self.clock is not None and (begins or ends):
             self.read.append(self.clock.read())
-        if record["step"] == self.marks[-1]:
+        if ends:
+            if self.memory is not None:
+                self.memory.look()  # while all processes are there
             raise Ended  # what comes after the last step is not measured
 
     @property
     def seconds(self) -> float:
-        return self.times[1] - self.times[0]
+        begin, end = ([record[MADE] for record in self.records[mark]] for mark in self.marks)
+        return max(end) - min(begin)
 
     def count(self, key: str) -> int:
         """Increase of a counter over the timed steps, all runs together."""
@@ -71,6 +77,19 @@ class Ended(Exception):
     """All that is measured has been done."""
 
 
+@contextmanager
+def timed_records(device: torch.device) -> Iterator[None]:
+    """Within: records say when they were made, by a clock that all processes share; heard, they are a moment older."""
+    announce = Run._announce
+
+    def announce_with_time(run: Run, record: dict[str, Any]) -> None:
+        wait_for(device)
+        announce(run, {**record, MADE: time.perf_counter()})
+
+    with patch.object(Run, "_announce", announce_with_time):
+        yield
+
+
 def measure(work: Work) -> Measured:
     """Train the runs together, in the plain way where the work asks for it."""
     with plain(work.without):
@@ -83,15 +102,15 @@ def measured(work: Work) -> Measured:
     if work.ends == "never":
         backbone.end_ids = [NEVER]
     memory = PeakMemory(backbone.device)
-    timed = Measuring(work, backbone)
-    train(timed, task)
+    timed = Measuring(work, memory)
+    train(timed, backbone, task)
     peak, gpu_peak = memory.peak(), memory.gpu_peak()
     staged, padding = None, None
     if work.stages:
         clock = StageClock(wait=lambda: wait_for(backbone.device))
-        watched = Measuring(work, backbone, clock)
+        watched = Measuring(work, clock=clock)
         torch.set_num_threads(1)
-        train(watched, task)
+        train(watched, backbone, task)
         staged, padding = watched.stages, clock.padding
     return Measured(
         seconds=timed.seconds,
@@ -107,21 +126,22 @@ def measured(work: Work) -> Measured:
     )
 
 
-def train(measuring: Measuring, task: Task) -> None:
+def train(measuring: Measuring, backbone: Backbone, task: Task) -> None:
     """Train the runs in a folder of no further use."""
     work = measuring.work
     watching = stages.watch(measuring.clock) if measuring.clock else nullcontext()
-    workers = 1 if measuring.clock else None  # a clock reads one stage at a time
-    with tempfile.TemporaryDirectory() as folder, watching:
-        runs = {config.name: (config, Path(folder) / config.name) for config in configs(work, workers)}
+    one = 1 if measuring.clock else None  # a clock reads one stage at a time, in one process
+    engine = EngineSettings(micro_batch_tokens=work.micro_batch_tokens, processes=one, workers=one)
+    with tempfile.TemporaryDirectory() as folder, watching, timed_records(backbone.device):
+        runs = {config.name: (config, Path(folder) / config.name) for config in configs(work, engine)}
         try:
-            train_fleet(runs, on_record=measuring, backbone=measuring.backbone, task=task)
+            train_fleet(runs, on_record=measuring, backbone=backbone, task=task)
         except Ended:
             return
     raise RuntimeError("a run ended before its last step: its loss or gradient was not finite")
 
 
-def configs(work: Work, workers: int | None = None) -> list[RunConfig]:
+def configs(work: Work, engine: EngineSettings) -> list[RunConfig]:
     """The runs: one objective, seed after seed."""
     return [
         RunConfig(
@@ -139,7 +159,7 @@ def configs(work: Work, workers: int | None = None) -> list[RunConfig]:
             ),
             optimizer=OPTIMIZER,
             evaluation=EvaluationSettings(every=SELDOM, prompts=1),
-            engine=EngineSettings(micro_batch_tokens=work.micro_batch_tokens, workers=workers),
+            engine=engine,
         )
         for k in range(work.runs)
     ]

@@ -88,11 +88,12 @@ class Measured(BaseModel):
     """What was measured; all counts are over the timed steps of all runs together.
 
     Attributes:
-        seconds: wall clock.
+        seconds: wall clock, from the first run that ends its warm-up to the last that ends its last step.
         samples, tokens_sampled, tokens_trained, updates: what was done.
         adapter_parameters: trained by one run, the value head left out.
         prompt_tokens: mean length of a prompt.
-        loaded_bytes, peak_bytes: resident memory when the model was loaded, and its high-water mark from then on.
+        loaded_bytes, peak_bytes: resident memory when the model was loaded, and its high-water mark from then on; see
+            `speed_memory`.
         gpu_peak_bytes: allocated on the GPU at most, the model included; None without one.
         stages: seconds by stage of a second training.
         padding: share of the tokens of its passes that were padding, where responses are scored and trained on.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 from pathlib import Path
 
 import pytest
@@ -10,11 +11,12 @@ import torch
 import typer
 
 from benchmarks import speed, speed_curves, speed_gains, speed_ours
-from benchmarks.speed_memory import STATUS, PeakMemory, resident
+from benchmarks.speed_memory import STATUS, PeakMemory, resident, shared_bytes
 from benchmarks.speed_models import Shape, tokenizer, write
 from benchmarks.speed_report import Series, different_work, ratio, ratios_table, stage_table
 from benchmarks.speed_roofline import STAGES, Rates, RatesWork, Sizes, operations, stage_tokens
 from benchmarks.speed_work import COIN, Measured, Work
+from rlzoo import processes
 from rlzoo.backbone import Backbone
 
 SMALL = {"prompts_per_step": 2, "group_size": 2, "minibatches": 2, "max_new_tokens": 6, "steps": 2, "task": COIN}
@@ -186,6 +188,63 @@ def test_peak_memory_is_of_what_came_after() -> None:
     assert memory.peak() > held - 2**23  # the kernel counts in batches: its two numbers may differ by a few pages
     assert held > memory.loaded + 2**26
     assert memory.gpu_peak() is None
+
+
+@pytest.mark.skipif(not STATUS.exists(), reason="memory is read from /proc")
+def test_peak_memory_counts_other_processes_and_what_they_share_once() -> None:
+    """64 MiB are there before a process is forked, which then fills 128 MiB more and writes to half of the first."""
+    mebi = 2**20
+    block = torch.ones(64 * mebi // 4)
+    memory = PeakMemory(torch.device("cpu"))
+    filled, seen = multiprocessing.Event(), multiprocessing.Event()
+
+    def fill() -> None:
+        own = torch.ones(128 * mebi // 4)
+        block[: len(block) // 2] += own[0]
+        filled.set()
+        seen.wait()
+
+    process = multiprocessing.get_context("fork").Process(target=fill)
+    process.start()
+    assert filled.wait(60)
+    memory.look()
+    seen.set()
+    process.join()
+    grown = memory.peak() - memory.loaded
+    assert 160 * mebi - mebi < grown < 160 * mebi + 24 * mebi  # and what else Python writes to
+
+
+def test_shared_memory_of_processes() -> None:
+    """100 anonymous in each, 60 of them shared by both: each proportionally holds 40 + 30. Files: 50 and 20."""
+    one = {"Rss": 150, "Anonymous": 100, "Pss_Anon": 70}
+    assert shared_bytes([one, one | {"Rss": 120}]) == 60 + 20
+
+
+def test_a_measurement_begins_with_the_first_run_and_ends_with_the_last() -> None:
+    """Warm-up ends at 3 (a) and 5 (b), the last step at 9 and 8: 6 seconds, however late it is heard."""
+    measuring = speed_ours.Measuring(Work(runs=2, warmup=1, steps=2))
+
+    def hear(step: int, made_s: float, kind: str = "train") -> None:
+        measuring("", {"kind": kind, "step": step, "updates": 2 * step, speed_ours.MADE: made_s})
+
+    for step, made_s in ((1, 5.0), (2, 6.0), (3, 8.0), (1, 3.0)):
+        hear(step, made_s)
+    hear(3, 8.5, kind="eval")
+    with pytest.raises(speed_ours.Ended):
+        hear(3, 9.0)
+    assert measuring.seconds == 6 and measuring.count("updates") == 2 * (6 - 2)
+
+
+def test_processes_are_measured_together(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As one process is: same samples, same tokens."""
+    work = Work(model=str(folder), ends="never", runs=3, prompt_tokens=5, **SMALL)
+    alone = speed_ours.measure(work)
+    monkeypatch.setattr(processes, "cores", lambda: 2)
+    divided = speed_ours.measure(work)
+    for count in ("samples", *speed_ours.COUNTS):
+        assert getattr(divided, count) == getattr(alone, count)
+    assert divided.seconds > 0 and divided.peak_bytes > divided.loaded_bytes
+    assert multiprocessing.active_children() == []
 
 
 @pytest.mark.parametrize("axis", speed_curves.AXES, ids=lambda axis: axis.name)
