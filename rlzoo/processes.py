@@ -6,7 +6,9 @@ Threads of one process wait for each other at Python's interpreter lock; process
 forked when model, runs and teachers are there, so these are in memory once. The calling process takes the first share
 itself, and is the only one that calls `on_record`: what the others have to say comes to it through pipes.
 
-Runs that ask for the same samples (all are the base before their first update) are answered once per process.
+Each process has a fleet of its own. Runs that ask for the same samples (all are the base before their first update) are
+answered once per process, engine seconds are by the clock of a run's process, and so is whatever tasks and rewards
+keep: each process goes on with its own copy.
 """
 
 from __future__ import annotations

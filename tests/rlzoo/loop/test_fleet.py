@@ -80,7 +80,8 @@ def test_equal_requests_are_sampled_once(
         return sample(backbone, requests, *settings)
 
     monkeypatch.setattr(fleet, "sample", counted)
-    runs = {f"{name}{seed}": make_config(name, seed) for name in ("grpo", "gspo") for seed in (0, 1)}
+    one = {"processes": 1}
+    runs = {f"{name}{seed}": make_config(name, seed, engine=one) for name in ("grpo", "gspo") for seed in (0, 1)}
     train_fleet({name: (config, tmp_path / name) for name, config in runs.items()}, backbone=backbone)
     assert batches == [1, 2, 4, 4, 4, 4]  # evaluation, rollout 1, rollout 2, evaluation, rollout 3, evaluation
     first = [untimed(tmp_path / name)[0] for name in runs]

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import torch
 
-from rlzoo import processes
+from rlzoo import processes, sampler
 from rlzoo.backbone import Backbone
 from rlzoo.config import EngineSettings, RunConfig
 from rlzoo.errors import UserError
@@ -23,6 +23,7 @@ from rlzoo.processes import count_processes, divide_work, share_of
 from rlzoo.record import CURVES
 from rlzoo.run import Run
 from rlzoo.train import train_fleet
+from rlzoo.workers import Workers
 from tests.rlzoo.loop.same import assert_same_run
 
 MakeConfig = Callable[..., RunConfig]
@@ -71,6 +72,22 @@ def test_a_divided_fleet_trains_the_same_runs(make_config: MakeConfig, backbone:
         assert [h for h in heard["divided"] if h[0] == name] == [h for h in heard["whole"] if h[0] == name]
     again = train_fleet(runs("divided", 2), backbone=backbone, resume=True)
     assert again == divided
+
+
+def test_processes_may_have_workers_and_follow_on_workers(
+    make_config: MakeConfig, backbone: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two processes of two threads each, forked beside the idle threads of a fleet that was here before."""
+    monkeypatch.setattr(sampler, "ROWS_OF_A_WORKER", 4)
+    before = Workers(2)
+    assert before.each(list, [1, 2], [1, 1]) == [[1], [2]]
+    for folder, count in (("one", 1), ("four", 2)):
+        engine = {"processes": count, "workers": count, "micro_batch_tokens": 240}
+        runs = {name: (make_config(name, engine=engine), tmp_path / folder / name) for name in ("grpo", "ppo")}
+        train_fleet(runs, backbone=backbone)
+    for name in ("grpo", "ppo"):
+        assert_same_run(tmp_path / "one" / name, tmp_path / "four" / name, backbone)
+    assert before.each(list, [1, 2], [1, 1]) == [[1], [2]]
 
 
 def test_three_runs_on_two_processes_and_two_runs_on_nine(
