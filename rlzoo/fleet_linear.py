@@ -1,22 +1,26 @@
 """One linear layer, many adapters: each row of the batch goes through the adapter of its own run.
 
-    y_b = W x_b + scaling * B_k A_k x_b        k = slot_b
+    y_b = W x_b + s B_k h_b,      h_b = A_k x_b                    k = slot_b, the row's run; s the scaling
+    dx_b = W^T g_b + A_k^T u_b,   u_b = s B_k^T g_b                g_b the gradient of y_b
+    dA_k = sum_b u_b x_b^T        dB_k = s sum_b g_b h_b^T         over the rows of run k; W is frozen and shared
 
-W is frozen and shared; A_k, B_k and their arithmetic are float32. A row never meets another run's adapter, forward or
-backward, so a NaN in one run stays in that run.
+A_k, B_k and their arithmetic are float32. A row never meets another run's adapter, forward or backward, so a NaN in one
+run stays in that run. The gradient is written out rather than left to autograd: half as many operations, none of which
+makes a copy, and a 4-bit weight is rebuilt instead of kept.
 """
 
 from __future__ import annotations
 
 import threading
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-from bitsandbytes import matmul_4bit
 from bitsandbytes.functional import dequantize_4bit
 from bitsandbytes.nn import Linear4bit
 from torch import Tensor, nn
 
+from rlzoo import products
 from rlzoo.lora import AdapterStack
 
 
@@ -24,10 +28,11 @@ class RowPlan:
     """Which rows belong to which adapter of a stack, worked out once per batch.
 
     `slot_B` gives each row's adapter, sorted, so that each adapter's rows are one block; -1 is the bare base model.
-    When the blocks differ in length, each is padded to the longest by repeating its own last row.
+    When the blocks differ in length, each is padded to the longest by repeating its own last row. With `in_line` the
+    rows are the tokens of one line [1, B], otherwise whole sequences [B, T].
     """
 
-    def __init__(self, stack: AdapterStack, slot_B: Tensor) -> None:
+    def __init__(self, stack: AdapterStack, slot_B: Tensor, in_line: bool = False) -> None:
         slot_B = slot_B.cpu()
         if (slot_B.diff() < 0).any():
             raise ValueError("rows must be sorted by slot")
@@ -35,20 +40,21 @@ class RowPlan:
             raise ValueError(f"slots {slot_B[0]}..{slot_B[-1]} for a stack of {len(stack)} adapters")
         self.stack = stack
         self.rows = len(slot_B)
+        self.in_line = in_line
         self.bare = int((slot_B < 0).sum())
         present, count = slot_B[self.bare :].unique_consecutive(return_counts=True)
-        self._blocks = len(present)
+        self.blocks = len(present)
         device = stack.value_bias.device
-        self._present = None if self._blocks == len(stack) else present.to(device)
+        self._present = None if self.blocks == len(stack) else present.to(device)
         self._pad = self._unpad = None
-        if self._blocks and count.min() < count.max():
+        if self.blocks and count.min() < count.max():
             column = torch.arange(int(count.max()))
             start = count.cumsum(0) - count
             self._pad = (start[:, None] + torch.minimum(column, count[:, None] - 1)).flatten().to(device)
             self._unpad = (column < count[:, None]).flatten().nonzero().squeeze(1).to(device)
         self._chosen: dict[int, tuple[Tensor, Tensor]] = {}
 
-    def _adapters(self, index: int) -> tuple[Tensor, Tensor]:
+    def adapters(self, index: int) -> tuple[Tensor, Tensor]:
         """Return A [blocks, r, in] and B [blocks, out, r] of one layer, for the adapters that occur."""
         a, b = self.stack.a[index], self.stack.b[index]
         if self._present is None:
@@ -59,31 +65,32 @@ class RowPlan:
             self._chosen[index] = a.index_select(0, self._present), b.index_select(0, self._present)
         return self._chosen[index]
 
-    def add(self, y: Tensor, x: Tensor, index: int, name: str) -> Tensor:
-        """Return y plus the adapters' update for the input x of layer `index`; x and y have the batch in front."""
-        if x.shape[0] != self.rows or x.dim() < 2:
+    def check(self, x: Tensor, name: str) -> None:
+        """Raise `ValueError` unless the input of a layer has the rows of this plan."""
+        if x.dim() < 2 or (x.shape[0] != self.rows if not self.in_line else x.shape[:2] != (1, self.rows)):
             raise ValueError(
                 f"{name} was given {tuple(x.shape)} for a batch of {self.rows} rows: it does not see whole rows, so an "
                 "adapter per row is impossible there; leave it out of target_modules"
             )
-        if self._blocks == 0:
-            return y
-        a, b = self._adapters(index)
-        dtype, shape, bare = y.dtype, y.shape, self.bare
-        x, kept, y = x.float(), y[:bare], y.float()
-        x, y = (x[bare:], y[bare:]) if bare else (x, y)
-        if self._pad is not None:
-            x = x.index_select(0, self._pad)
-        h = torch.bmm(x.reshape(self._blocks, -1, x.shape[-1]), a.transpose(1, 2))
-        scaling = self.stack.layout.scaling
-        if self._unpad is None:
-            y = torch.baddbmm(y.reshape(self._blocks, -1, shape[-1]), h, b.transpose(1, 2), alpha=scaling)
-            y = y.reshape(-1, *shape[1:])
-        else:
-            update = torch.bmm(h, b.transpose(1, 2)).reshape(-1, *shape[1:])
-            y = y.add(update.index_select(0, self._unpad), alpha=scaling)
-        y = y.to(dtype)
-        return torch.cat([kept, y]) if bare else y
+
+    def split(self, x: Tensor, repeat: bool = True) -> Tensor:
+        """Return x, with the rows in front, as float32 [blocks, M, width], a block per adapter; what a shorter one is
+        padded with repeats its last row, or is zero."""
+        width = x.shape[-1]
+        x = x.reshape(self.rows, -1)[self.bare :].float()
+        if self._pad is not None and self._unpad is not None:
+            padding = x.new_zeros((len(self._pad), x.shape[1]))
+            x = x.index_select(0, self._pad) if repeat else padding.index_copy_(0, self._unpad, x)
+        return x.reshape(self.blocks, -1, width)
+
+    def add_(self, y: Tensor, h: Tensor, matrix: Tensor, factor: float = 1.0) -> None:
+        """Add to y, in place, the factor times h [blocks, M, r] times the adapters' matrices [blocks, r, width]."""
+        rows = y.view(self.rows, -1)[self.bare :]
+        if self._unpad is None and y.dtype == torch.float32:
+            rows.view(self.blocks, -1, y.shape[-1]).baddbmm_(h, matrix, alpha=factor)
+            return
+        update = torch.bmm(h, matrix).mul_(factor).reshape(-1, rows.shape[1])
+        rows += update if self._unpad is None else update.index_select(0, self._unpad)
 
 
 class AdapterSwitch(threading.local):
@@ -101,24 +108,72 @@ class FleetLinear(nn.Module):
         self._dequantized: Tensor | None = None
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self._base_forward(x)
         plan = self.switch.plan
-        return y if plan is None or self.index is None else plan.add(y, x, self.index, self.name)
+        if plan is None or self.index is None or plan.blocks == 0:
+            inputs = (x, self, None, None, None)
+        else:
+            plan.check(x, self.name)
+            inputs = (x, self, plan, *plan.adapters(self.index))
+        return _Product.apply(*inputs) if torch.is_grad_enabled() else product(*inputs)[0]
 
-    def _base_forward(self, x: Tensor) -> Tensor:
+    def weight(self, dtype: torch.dtype) -> Tensor:
+        """Return W [out, in], for products with activations of this dtype."""
         base = self.base
+        if self._dequantized is not None:
+            return self._dequantized.to(dtype)
         if isinstance(base, Linear4bit):
-            if self._dequantized is not None:
-                return F.linear(x, self._dequantized, base.bias)
             # Never Linear4bit.forward: where the CPU has AVX512-BF16, its first call in eval mode without gradient
             # repacks the weight for a bfloat16 kernel that autograd does not know, and every later gradient is cut off.
-            return matmul_4bit(x, base.weight, quant_state=base.weight.quant_state, bias=base.bias)
-        if isinstance(base, nn.Linear):
-            return F.linear(x, base.weight.to(x.dtype), base.bias)
-        return base(x)
+            return dequantize_4bit(base.weight, base.weight.quant_state).to(dtype)
+        weight = base.weight if isinstance(base, nn.Linear) else base.weight.t()  # Conv1D holds it the other way round
+        return weight.to(dtype)
 
     def hold_dequantized(self, hold: bool) -> None:
         """Keep the dequantized weight until told otherwise: decoding would rebuild it for every token."""
         if isinstance(self.base, Linear4bit):
             weight = self.base.weight
             self._dequantized = dequantize_4bit(weight, weight.quant_state) if hold else None
+
+
+def product(
+    x: Tensor, layer: FleetLinear, plan: RowPlan | None, a: Tensor | None, b: Tensor | None
+) -> tuple[Tensor, Tensor | None]:
+    """Return y for the rows of a plan, or of the bare base model, and h [blocks, M, r]."""
+    bias, h = layer.base.bias, None
+    with products.fast(x.numel() // x.shape[-1], x.device):
+        y = F.linear(x, layer.weight(x.dtype), None if bias is None else bias.to(x.dtype))
+        if plan is not None and a is not None and b is not None:
+            h = torch.bmm(plan.split(x), a.mT)
+            plan.add_(y, h, b.mT, plan.stack.layout.scaling)
+    return y, h
+
+
+class _Product(torch.autograd.Function):
+    """The same with its gradient."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, layer: FleetLinear, plan: RowPlan | None, a: Tensor | None, b: Tensor | None
+    ) -> Tensor:
+        y, h = product(x, layer, plan, a, b)
+        ctx.layer, ctx.plan = layer, plan
+        ctx.save_for_backward(x, h, a, b)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        (g,), plan = gradients, ctx.plan
+        x, h, a, b = ctx.saved_tensors
+        g = g.contiguous()
+        dx = da = db = None
+        with products.fast(g.numel() // g.shape[-1], g.device):
+            if ctx.needs_input_grad[0]:
+                dx = g @ ctx.layer.weight(g.dtype)
+            if plan is not None:
+                g_KMO, scaling = plan.split(g, repeat=False), plan.stack.layout.scaling
+                u = torch.bmm(g_KMO, b).mul_(scaling)
+                if dx is not None:
+                    plan.add_(dx, u, a)
+                da = torch.bmm(u.mT, plan.split(x))
+                db = torch.bmm(g_KMO.mT, h).mul_(scaling)
+        return dx, None, None, da, db

@@ -1,0 +1,48 @@
+"""Float32 matrix products by oneDNN, where it is as exact as torch's default on a CPU, which is MKL.
+
+On processors that are not Intel's, MKL uses half of their vector width: 117 GFLOP/s against oneDNN's 265 on one core of
+an AMD EPYC with AVX-512. torch hands float32 products to oneDNN only together with the permission to round their
+factors to bfloat16, of which oneDNN makes use where a processor has matrix units for it. So a trial decides, once per
+process: unless float32's accuracy is kept, everything stays as it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import cache
+
+import torch
+
+FROM_ROWS = 128
+"""Rows of a product from which oneDNN is the faster one."""
+SAME_SHAPE = 32
+"""oneDNN compiles each new shape, 0.1 ms: numbers of rows that may be anything are rounded up to multiples of this."""
+
+
+def fast(rows: int, device: torch.device) -> AbstractContextManager[None]:
+    """Within: float32 products of so many rows are made by whichever library is faster at them."""
+    return _onednn() if rows >= FROM_ROWS and device.type == "cpu" and onednn_is_exact() else nullcontext()
+
+
+@contextmanager
+def _onednn() -> Iterator[None]:
+    settings = torch.backends.mkldnn.matmul
+    before, settings.fp32_precision = settings.fp32_precision, "bf16"
+    try:
+        yield
+    finally:
+        settings.fp32_precision = before
+
+
+@cache
+def onednn_is_exact() -> bool:
+    """Whether oneDNN's float32 products are about as far from float64's as the default ones are, in a trial."""
+    if not torch.backends.mkldnn.is_available():
+        return False
+    numbers = torch.Generator().manual_seed(0)
+    x, y = (torch.randn(2, 192, 192, generator=numbers) for _ in range(2))
+    exact = x.double() @ y.double()
+    usual = (x @ y - exact).square().mean()
+    with _onednn():
+        return bool((x @ y - exact).square().mean() < 4 * usual)
