@@ -18,13 +18,13 @@ from benchmarks.speed_probe import probe
 from benchmarks.speed_report import Table
 from benchmarks.speed_work import COIN, Measured, Work
 from objectives import Objective
-from rlzoo import backbone, fleet, head, processes, sampler
+from rlzoo import backbone, fleet, head, processes, products, sampler
 from rlzoo.engine import Tokens
 
 NEVER_REACHED = 1 << 60
 
 
-def plain_passes(requests: Sequence[Tokens], budget: int) -> Iterator[dict[int, Tensor]]:
+def plain_passes(requests: Sequence[Tokens], budget: int, shares: bool = True) -> Iterator[dict[int, Tensor]]:
     """Rows as they come, in equal shares of every request, padded to whatever is longest."""
     rows = sum(map(len, requests))
     if rows == 0:
@@ -49,8 +49,9 @@ PLAIN: dict[str, Callable[[], AbstractContextManager[object]]] = {
     "": nullcontext,
     "a process on each core": lambda: patch.object(processes, "cores", lambda: 1),  # instead: a thread on each
     "work on each core": on_one_core,
-    "prompts shared in training": lambda: patch.object(fleet, "saved_by_sharing", lambda tokens, slots: 0),
-    "passes by length": lambda: patch.object(fleet, "passes", plain_passes),
+    "float32 products by oneDNN": lambda: patch.object(products, "onednn_is_exact", lambda: False),
+    "tokens in one line, prompts once": lambda: patch.object(backbone.Backbone, "_try_line", lambda self: False),
+    "passes of whole runs": lambda: patch.object(fleet, "passes", plain_passes),
     "silent groups left out": lambda: patch.object(Objective, "learns_from", lambda self, batch: batch.mask_BT.any(1)),
     "cache without copies": lambda: patch.object(backbone, "with_room", lambda cache: cache),
     "finished rows leave the batch": lambda: patch.object(sampler, "COMPACT_BELOW", 0.0),

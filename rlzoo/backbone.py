@@ -42,6 +42,7 @@ from rlzoo import lora  # noqa: E402
 from rlzoo.cache import with_room  # noqa: E402
 from rlzoo.errors import UserError  # noqa: E402
 from rlzoo.fleet_linear import AdapterSwitch, FleetLinear, RowPlan  # noqa: E402
+from rlzoo.line import ATTENTION, Line, attending  # noqa: E402
 from rlzoo.lora import AdaptedLayer, AdapterLayout, AdapterStack, LoraSettings  # noqa: E402
 
 SHIPPED = Path(__file__).parent / "assets" / "base"
@@ -111,6 +112,7 @@ class Backbone:
         self._takes = inspect.signature(self._decoder.forward).parameters.keys()
         model.requires_grad_(False).eval()
         self._check_head()
+        self.takes_lines = self._try_line()
 
     @classmethod
     def load(cls, config: BackboneConfig) -> Backbone:
@@ -174,10 +176,13 @@ class Backbone:
         return AdapterStack.of(self.layout, [theta.to(self.device) for theta in thetas], requires_grad)
 
     @contextlib.contextmanager
-    def adapters(self, stack: AdapterStack | None, slot_B: Tensor | None) -> Iterator[None]:
-        """Within: row b goes through adapter slot_B[b] of the stack (sorted; -1: none). Stack None: no row has any."""
+    def adapters(self, stack: AdapterStack | None, slot_B: Tensor | None, in_line: bool = False) -> Iterator[None]:
+        """Within: row b goes through adapter slot_B[b] of the stack (sorted; -1: none). Stack None: no row has any.
+
+        With `in_line` the rows are the tokens of a line, otherwise whole sequences.
+        """
         before = self._switch.plan
-        self._switch.plan = None if stack is None else RowPlan(stack, slot_B)
+        self._switch.plan = None if stack is None else RowPlan(stack, slot_B, in_line)
         try:
             yield
         finally:
@@ -216,6 +221,17 @@ class Backbone:
             kwargs["position_ids"] = (attention_mask.long().cumsum(1) - 1).clamp(min=0)[:, -width:]
         return self._decoder(input_ids=input_ids, attention_mask=attention_mask, **kwargs).last_hidden_state
 
+    def line_states(self, line: Line) -> Tensor:
+        """Run the model on a line of tokens and return their states [N, hidden]; only where `takes_lines`."""
+        ready = torch.empty((1, 1, 1, 1), device=self.device)  # a mask of four dimensions is not made anew; ours unread
+        with attending(line):
+            return self._decoder(
+                input_ids=line.token_N[None],
+                position_ids=line.position_N[None],
+                attention_mask=ready,
+                use_cache=False,
+            ).last_hidden_state[0]
+
     def logits(self, state: Tensor) -> Tensor:
         """Return the logits [..., vocabulary] of states [..., hidden]: the head, and what the model does after it."""
         return _after_head(self.model.get_output_embeddings()(state), self.model.config.get_text_config())
@@ -232,6 +248,33 @@ class Backbone:
                 f"{type(self.model).__name__} makes its logits in a way that is not known here (its head, then soft "
                 "capping or a constant factor): it cannot be used as a backbone yet"
             )
+
+    @torch.no_grad()
+    def _try_line(self) -> bool:
+        """Whether the model sees sequences in line as it sees them one by one; its attention is set for that.
+
+        It does if all of its layers attend to all tokens before, by SDPA and by the interface that transformers has for
+        other kinds of attention. Other models are given padded rows instead.
+        """
+        text = self.model.config.get_text_config()
+        window = "sliding" if getattr(text, "sliding_window", None) else "full_attention"
+        layers = set(getattr(text, "layer_types", None) or [window])
+        able = self.model._supports_attention_backend and self.model.config._attn_implementation == "sdpa"
+        if not able or layers != {"full_attention"} or "position_ids" not in self._takes:
+            return False
+        self.model.set_attn_implementation(ATTENTION)
+        token_BT = torch.arange(10, device=self.device).view(2, 5) % self.vocab_size
+        seen_BT = torch.ones_like(token_BT, dtype=torch.bool)
+        row_B = torch.zeros(2, dtype=torch.int64)
+        line = Line.of([token_BT[0, :3].tolist()] * 2, row_B, token_BT, seen_BT, self.pad_id)
+        rows = torch.cat([token_BT[:1, :3].expand(2, 3), token_BT[:, :-1]], dim=1)
+        whole = self.states(rows, torch.ones_like(rows))[:, 2:].flatten(0, 1).float()
+        if torch.allclose(
+            self.line_states(line)[line.before_R].float(), whole, rtol=2e-2, atol=2e-2 * float(whole.abs().max())
+        ):
+            return True
+        self.model.set_attn_implementation("sdpa")
+        return False
 
     def describe(self) -> dict[str, Any]:
         """Return what a run folder records about the backbone."""

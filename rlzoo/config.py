@@ -168,8 +168,8 @@ class EvaluationSettings(Settings):
 class EngineSettings(Settings):
     """How work is batched. Changes speed and memory, never results."""
 
-    micro_batch_tokens: int = Field(default=3072, ge=1)
-    """Prompt and response tokens in passes under way, all runs, processes and workers together, padding included."""
+    micro_batch_tokens: int = Field(default=2048, ge=1)
+    """Prompt and response tokens in passes under way, all runs, processes and workers together, a group's prompt once."""
     processes: int | None = Field(default=None, ge=1)
     """Processes that the runs of a fleet are divided among, no more than there are runs; None: one per core on a CPU
     (Linux, and no GPU in sight), if that leaves each a pass worth its calls; else one, and more cannot be asked for."""
@@ -178,9 +178,6 @@ class EngineSettings(Settings):
     together have one per core on a CPU, one on a GPU."""
     sample_rows: int = Field(default=768, ge=1)
     """Responses that are decoded at once, all processes and workers together."""
-    share_prompts_from: int = Field(default=768, ge=0)
-    """Prompt tokens that a pass must save to compute each prompt once for its whole group, which takes two calls of the
-    model instead of one."""
 
 
 class SharedConfig(Settings):

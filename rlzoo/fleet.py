@@ -28,7 +28,7 @@ from rlzoo.config import EngineSettings
 from rlzoo.engine import Call, Engine, Kind, Scored, ScoreRequest, Tokens, Updated, UpdateRequest
 from rlzoo.forward import policy_forward
 from rlzoo.learner import NotFinite
-from rlzoo.passes import OVERHEAD, Pass, passes, saved_by_sharing
+from rlzoo.passes import OVERHEAD, Pass, passes
 from rlzoo.sampler import SampleRequest, Samples, sample
 from rlzoo.workers import Workers, cores
 
@@ -119,7 +119,8 @@ class Fleet:
             @torch.no_grad()
             def score(chunks: Iterable[Pass], stack=stack, chosen=chosen, value=value, outputs=outputs) -> None:
                 for chunk in chunks:
-                    for k, out in self._forward(stack, chosen, chunk, value=value).items():
+                    mine = None if stack is None else stack.pick(list(chunk))
+                    for k, out in self._forward(mine, chosen, chunk, value=value).items():
                         outputs[k].put(chunk[k], out)
 
             self._each(score, [request.tokens for request in chosen])
@@ -141,21 +142,26 @@ class Fleet:
 
         def learn(chunks: Iterable[Pass]) -> tuple[Tensor, list[float]]:
             """Gradients [K, n] and losses of some of the passes."""
-            mine, losses = stack.twin(), [0.0] * len(requests)
+            gradients, losses = torch.zeros_like(stack.theta_KN), [0.0] * len(requests)
             for chunk in chunks:
                 stages.enter("forward")
-                out = self._forward(mine, requests, chunk, value="value" in needs, entropy="entropy" in needs)
+                used = [stack.pick(list(chunk))]
+                out = self._forward(used[0], requests, chunk, value="value" in needs, entropy="entropy" in needs)
+                slots = [*chunk]
                 critic_chunk = {k: rows for k, rows in chunk.items() if k in critic_slot}
                 if critic_chunk:
-                    critic = self._forward(mine, requests, critic_chunk, value=True, slots=critic_slot)
+                    used.append(stack.pick([critic_slot[k] for k in critic_chunk]))
+                    slots += [critic_slot[k] for k in critic_chunk]
+                    critic = self._forward(used[1], requests, critic_chunk, value=True)
                     out |= {k: PolicyOutput(out[k].logp_BT, critic[k].value_BT, out[k].entropy_BT) for k in critic}
                 parts = {k: requests[k].objective.loss(out[k], _narrow(requests[k], chunk[k], out[k])) for k in out}
                 stages.enter("backward")
                 torch.stack(list(parts.values())).sum().backward()
+                gradients[slots] += torch.cat([adapters.grads() for adapters in used])
                 for k, part in parts.items():
                     losses[k] += float(part.detach())
                     outputs[k].put(chunk[k], out[k].detach())
-            return mine.grads(), losses
+            return gradients, losses
 
         made = self._each(learn, [request.tokens for request in requests])
         stages.enter("optimizer")
@@ -168,7 +174,9 @@ class Fleet:
 
     def _each(self, work: Callable[[Iterable[Pass]], Made], tokens: Sequence[Tokens]) -> list[Made]:
         """Cut rows into passes, divide them among the workers, and return what each of them made."""
-        cut = list(passes(tokens, max(1, self.settings.micro_batch_tokens // self.workers.count)))
+        cut = list(
+            passes(tokens, max(1, self.settings.micro_batch_tokens // self.workers.count), self.backbone.takes_lines)
+        )
         sizes = [sum(int(tokens[k].length_N[rows].sum()) for k, rows in chunk.items()) for chunk in cut]
         with self.backbone.held_weights():
             return self.workers.each(work, cut, sizes)
@@ -177,17 +185,15 @@ class Fleet:
         self,
         stack: Any,
         requests: Sequence[ScoreRequest | UpdateRequest],
-        chunk: dict[int, Tensor],
-        slots: Mapping[int, int] | None = None,
+        chunk: Pass,
         **want: bool,
     ) -> dict[int, PolicyOutput]:
-        """One forward pass over the chosen rows of several requests; request k uses slot `slots[k]`, by default k."""
+        """One forward pass over the chosen rows of several requests; the stack has an adapter for each, in order."""
         parts = {k: requests[k].tokens.rows(rows) for k, rows in chunk.items()}
         tokens = Tokens.cat(list(parts.values()))
         counts = torch.tensor([len(part) for part in parts.values()])
-        slot_B = torch.tensor([slots[k] if slots else k for k in parts]).repeat_interleave(counts)
+        slot_B = torch.arange(len(parts)).repeat_interleave(counts)
         temperature_B = torch.tensor([requests[k].temperature for k in parts]).repeat_interleave(counts)
-        saved = saved_by_sharing(tokens, slot_B.tolist())
         out = policy_forward(
             self.backbone,
             stack,
@@ -196,7 +202,6 @@ class Fleet:
             tokens.response_NT,
             tokens.mask_NT,
             temperature=temperature_B.to(self.backbone.device),
-            share_prompts=saved > 0 and saved >= self.settings.share_prompts_from,
             **want,
         )
         columns = [

@@ -142,8 +142,10 @@ def product(
     bias, h = layer.base.bias, None
     with products.fast(x.numel() // x.shape[-1], x.device):
         y = F.linear(x, layer.weight(x.dtype), None if bias is None else bias.to(x.dtype))
-        if plan is not None and a is not None and b is not None:
-            h = torch.bmm(plan.split(x), a.mT)
+    if plan is not None and a is not None and b is not None:
+        x_KMI = plan.split(x)
+        with products.fast(x_KMI.shape[1], x.device):
+            h = torch.bmm(x_KMI, a.mT)
             plan.add_(y, h, b.mT, plan.stack.layout.scaling)
     return y, h
 
@@ -166,11 +168,12 @@ class _Product(torch.autograd.Function):
         x, h, a, b = ctx.saved_tensors
         g = g.contiguous()
         dx = da = db = None
-        with products.fast(g.numel() // g.shape[-1], g.device):
-            if ctx.needs_input_grad[0]:
+        if ctx.needs_input_grad[0]:
+            with products.fast(g.numel() // g.shape[-1], g.device):
                 dx = g @ ctx.layer.weight(g.dtype)
-            if plan is not None:
-                g_KMO, scaling = plan.split(g, repeat=False), plan.stack.layout.scaling
+        if plan is not None:
+            g_KMO, scaling = plan.split(g, repeat=False), plan.stack.layout.scaling
+            with products.fast(g_KMO.shape[1], g.device):
                 u = torch.bmm(g_KMO, b).mul_(scaling)
                 if dx is not None:
                     plan.add_(dx, u, a)

@@ -122,7 +122,7 @@ class AdapterStack:
     def __init__(self, layout: AdapterLayout, theta_KN: Tensor, requires_grad: bool) -> None:
         self.layout = layout
         self.requires_grad = requires_grad
-        self._theta_KN = theta_KN
+        self.theta_KN = theta_KN
         self._leaves = [piece.detach().requires_grad_(requires_grad) for piece in layout.split(theta_KN)]
         self.a: list[Tensor] = self._leaves[0:-2:2]
         self.b: list[Tensor] = self._leaves[1:-2:2]
@@ -133,9 +133,9 @@ class AdapterStack:
         """Stack K vectors [n]; the stack is a copy, so later changes of the vectors do not reach it."""
         return cls(layout, torch.stack([theta.detach().float() for theta in thetas]), requires_grad)
 
-    def twin(self) -> AdapterStack:
-        """Return the same adapters, in the same memory, with gradients of their own."""
-        return AdapterStack(self.layout, self._theta_KN, self.requires_grad)
+    def pick(self, slots: Sequence[int]) -> AdapterStack:
+        """Return some of the adapters, a copy with gradients of their own."""
+        return AdapterStack(self.layout, self.theta_KN[list(slots)], self.requires_grad)
 
     def __len__(self) -> int:
         return self.value_bias.shape[0]

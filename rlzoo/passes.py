@@ -1,76 +1,94 @@
-"""How the rows of several runs are cut into forward passes: within a budget of tokens, and with little padding.
+"""How the rows of several runs are cut into forward passes: within a budget of tokens, with every prompt once per pass.
 
-    minimize  sum over passes of  rows * width + OVERHEAD,     width the longest prompt and response in the pass
+    tokens of a pass = runs * longest of their parts,      a run's part: its prompts, each once, and its responses
 
-Each run's rows are sorted by the length of their responses, and a pass takes the same stretch of every run's order, so
-that it has about as many rows of each run, all about as long. Where the stretches end is found by dynamic programming.
-Which pass a row is in changes no result: a loss is a plain sum over rows.
+A run's rows stay together, group by group, as long as the budget allows; larger runs are cut into parts. Parts of about
+the same size share a pass, as every run takes as much of it as the largest (see `rlzoo.line`). Which pass a row is in
+changes no result: a loss is a plain sum over rows.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from rlzoo.engine import Tokens
 
+WIDEST = 2
+"""Attention looks at padded rows: they may take so many times the budget."""
+
 OVERHEAD = 512
-"""What a pass costs beside its tokens, in tokens: calls of small operations, about 30 ms forward and backward."""
-CUTS = 64
-"""Places that are considered for an end of a pass."""
+"""What a pass costs beside its tokens, in tokens: calls of small operations, about 15 ms forward and backward."""
 
 Pass = dict[int, Tensor]
 """Request -> the rows that it has in a pass."""
 
 
-def passes(requests: Sequence[Tokens], budget: int) -> Iterator[Pass]:
-    """Cut the rows of several requests into passes of at most `budget` tokens, padding and prompts included.
+@dataclass
+class Part:
+    """Some rows of one request: their tokens with every prompt once, and the longest of them, prompt included."""
 
-    A row longer than the budget is a pass of its own (one row of each run). A request may be empty (a step may keep no
-    prompt); if all are, there is no pass.
+    request: int
+    rows: list[int]
+    tokens: int
+    longest: int
+
+
+def passes(requests: Sequence[Tokens], budget: int, shares: bool = True) -> Iterator[Pass]:
+    """Cut the rows of several requests into passes of at most `budget` tokens, prompts included.
+
+    Rows share a prompt if it is the same list object; without `shares`, every row is padded and has its own copy. A row
+    longer than the budget is a pass of its own. A request may be empty (a step may keep no prompt); if all are, there
+    is no pass.
     """
-    longest = max(len(tokens) for tokens in requests)
-    if longest == 0:
-        return
-    lengths = [tokens.mask_NT.sum(dim=1).cpu() for tokens in requests]
-    orders = [length_N.argsort(stable=True) for length_N in lengths]
-    # Stretches are of ranks 0 .. longest - 1; a request with fewer rows has each of them at several ranks.
-    places = [torch.arange(longest) * len(order) // longest for order in orders]
-    sorted_ = [
-        length_N[order][place] for length_N, order, place in zip(lengths, orders, places, strict=True) if len(order)
-    ]
-    prompt = max(len(prompt) for tokens in requests for prompt in tokens.prompts)
-    rows = sum(len(tokens) for tokens in requests) / longest
-    width = torch.stack(sorted_).amax(dim=0).numpy() + prompt
-    for first, last in _stretches(rows, width, budget):
-        # A row that has several ranks is in the pass of the first of them.
-        bounds = [tuple((rank - 1) * len(order) // longest + 1 for rank in (first, last)) for order in orders]
-        chosen = {k: order[slice(*bound)] for k, (order, bound) in enumerate(zip(orders, bounds, strict=True))}
-        yield {k: index for k, index in chosen.items() if len(index)}
+    widest = budget * WIDEST if shares else budget
+    parts = [part for k, tokens in enumerate(requests) for part in _parts(k, tokens, budget, widest, shares)]
+    together: list[list[Part]] = []
+    for part in sorted(parts, key=lambda part: -part.tokens):
+        for some in together:
+            rows = sum(len(one.rows) for one in [*some, part])
+            longest = max(one.longest for one in [*some, part])
+            apart = all(one.request != part.request for one in some)
+            if apart and (len(some) + 1) * some[0].tokens <= budget and rows * longest <= widest:
+                some.append(part)
+                break
+        else:
+            together.append([part])
+    for some in together:
+        yield {part.request: torch.tensor(part.rows) for part in sorted(some, key=lambda part: part.request)}
 
 
-def _stretches(rows: float, width: np.ndarray, budget: int) -> list[tuple[int, int]]:
-    """Best stretches (first, last) of ranks, where every rank has `rows` rows of up to `width[rank]` tokens."""
-    cuts = np.unique(np.linspace(0, len(width), min(CUTS, len(width)) + 1).astype(int))
-    if rows * width[-1] * np.diff(cuts).max() > budget:  # too coarse for the budget
-        cuts = np.arange(len(width) + 1)
-    best = np.zeros(len(cuts))
-    start = np.zeros(len(cuts), dtype=int)
-    for j in range(1, len(cuts)):
-        tokens = (cuts[j] - cuts[:j]) * rows * width[cuts[j] - 1]
-        cost = np.where(tokens <= budget, best[:j] + tokens + OVERHEAD, np.inf)
-        start[j] = cost.argmin() if np.isfinite(cost).any() else j - 1
-        best[j] = best[start[j]] + tokens[start[j]] + OVERHEAD
-    ends = [len(cuts) - 1]
-    while ends[-1]:
-        ends.append(start[ends[-1]])
-    return [(int(cuts[start[j]]), int(cuts[j])) for j in reversed(ends[:-1])]
+def _parts(request: int, tokens: Tokens, budget: int, widest: int, shares: bool) -> list[Part]:
+    """One request's rows, group by group, in as few parts of about the same size as the budget allows."""
+    length_N = tokens.mask_NT.sum(dim=1).tolist()
+    groups: dict[int, list[int]] = {}
+    for row, prompt in enumerate(tokens.prompts):
+        groups.setdefault(id(prompt), []).append(row)
+    order = [row for rows in groups.values() for row in rows]
 
+    def cut(limit: float) -> list[Part]:
+        parts: list[Part] = []
+        last = None
+        for row in order:
+            prompt = tokens.prompts[row]
+            if parts:
+                part = parts[-1]
+                longest = max(part.longest, len(prompt) + length_N[row])
+                more = length_N[row] + (0 if shares and prompt is last else len(prompt))
+                if part.tokens + more <= limit and (len(part.rows) + 1) * longest <= widest:
+                    part.rows.append(row)
+                    part.tokens, part.longest, last = part.tokens + more, longest, prompt
+                    continue
+            size = len(prompt) + length_N[row]
+            parts.append(Part(request, [row], size, size))
+            last = prompt
+        return parts
 
-def saved_by_sharing(tokens: Tokens, slots: Sequence[int]) -> int:
-    """Prompt tokens that need not be computed when rows of one adapter with one prompt (one list object) share it."""
-    different = {(slot, id(prompt)): len(prompt) for slot, prompt in zip(slots, tokens.prompts, strict=True)}
-    return sum(map(len, tokens.prompts)) - sum(different.values())
+    fewest = cut(budget)
+    mean = sum(part.tokens for part in fewest) / max(len(fewest), 1)
+    longest = max((part.longest for part in fewest), default=0)
+    tries = (cut(limit) for limit in (mean, mean + longest))
+    return next((even for even in tries if len(even) <= len(fewest)), fewest)

@@ -22,6 +22,7 @@ from rlzoo.backbone import Backbone
 from rlzoo.errors import UserError
 from rlzoo.forward import pad_left
 from rlzoo.lora import AdapterStack
+from rlzoo.products import usual
 from rlzoo.workers import Workers
 
 COMPACT_BELOW = 0.85
@@ -228,7 +229,8 @@ def _decode(backbone: Backbone, stack: AdapterStack | None, prompts: _Prompts) -
             if remaining == 0:
                 break
             if remaining < COMPACT_BELOW * len(live):
-                kept = alive.nonzero().squeeze(1)
+                spare = (~alive).nonzero()[: usual(remaining) - remaining, 0]
+                kept = torch.cat([alive.nonzero()[:, 0], spare]).sort().values
                 live, token, seen, alive = live[kept], token[kept], seen[kept], alive[kept]
                 cache.reorder_cache(kept)
                 active.close()

@@ -31,6 +31,7 @@ MODEL_FILES = {
     "rlzoo/cache.py",  # keys and values while decoding
     "rlzoo/lora.py",  # PEFT owns the adapter's targets and format
     "rlzoo/fleet_linear.py",  # the quantized matrix product
+    "rlzoo/line.py",  # attention of several sequences in one line
     "rlzoo/warmstart.py",  # builds and trains a base model
     "rlzoo/char_tokenizer.py",  # builds its tokenizer
 }

@@ -110,7 +110,7 @@ def test_a_fleet_with_workers_is_the_fleet_without(
     """To rounding; and two workers give the same numbers bit for bit, whichever of them is ahead."""
     monkeypatch.setattr(sampler, "ROWS_OF_A_WORKER", 4)
     for folder, workers in (("one", 1), ("two", 2), ("again", 2)):
-        engine = {"workers": workers, "micro_batch_tokens": 120, "share_prompts_from": 1}
+        engine = {"workers": workers, "micro_batch_tokens": 120}
         configs = {name: make_config(name, engine=engine) for name in ("ppo", "gspo")}
         configs["critic"] = make_config("ppo", engine=engine, train={"critic": "adapter"})
         train_fleet({name: (c, tmp_path / folder / name) for name, c in configs.items()}, backbone=backbone)
