@@ -2,8 +2,9 @@
 
 transformers' cache joins the old keys and the new one, [B, heads, t, d] and [B, heads, 1, d], into a new tensor at each
 token. Here there is room for some tokens more, into which they are written; the copy is made once the room is used up.
-The keys and values are the same. Layers of other kinds, sliding windows say, are left as they are. Written in place, so
-not for training.
+Attention is given all of it, and the mask says, as for a cache of fixed size, that the room is not there yet: whole
+tensors are read faster than parts. The keys and values are the same. Layers of other kinds, sliding windows say, are
+left as they are. Written in place, so not for training.
 """
 
 from __future__ import annotations
@@ -14,44 +15,50 @@ from torch import Tensor
 from transformers import Cache
 from transformers.cache_utils import DynamicLayer
 
-ROOM = 4
-"""Positions added at once. More would be fewer copies, but attention reads faster what lies close together."""
+ROOM = 8
+"""Positions added at once. More would be fewer copies, but more that attention reads in vain."""
 
 
 class RoomyLayer(DynamicLayer):
-    """Keys and values of one layer: the first positions of two larger tensors."""
+    """Keys and values of one layer, `room` positions of which the first `seen` are there; the others are zero."""
 
     def __init__(self) -> None:
         super().__init__()
-        self._stores: list[Tensor] = []
+        self.seen = self.room = 0
+
+    def _room_for(self, more: int) -> int:
+        """The room that there will be when so many positions have been added; after a prompt there is none."""
+        end = self.seen + more
+        return self.room if end <= self.room else end + ROOM * (self.seen > 0)
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
-        """Write the new positions [B, heads, s, d] and return all keys and values so far, as views."""
+        """Write the new positions [B, heads, s, d] and return keys and values [B, heads, room, d]."""
         new = (key_states, value_states)
-        start = self.get_seq_length()
-        end = start + key_states.shape[-2]
-        if not self._stores:
+        if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
-            self._stores = [x.new_empty(0) for x in new]
-        if start == 0 or end > self._stores[0].shape[-2]:
-            grown = [x.new_empty((*x.shape[:-2], end + ROOM, x.shape[-1])) for x in new]
-            if start:
+        room, end = self._room_for(key_states.shape[-2]), self.seen + key_states.shape[-2]
+        if room > self.room:
+            grown = [x.new_zeros((*x.shape[:-2], room, x.shape[-1])) for x in new]
+            if self.seen:
                 for store, old in zip(grown, (self.keys, self.values), strict=True):
-                    store[..., :start, :] = old
-            self._stores = grown
-        for store, x in zip(self._stores, new, strict=True):
-            store[..., start:end, :] = x
-        return self._show(end)
+                    store[..., : self.seen, :] = old[..., : self.seen, :]
+            self.keys, self.values = grown
+        for store, x in zip((self.keys, self.values), new, strict=True):
+            store[..., self.seen : end, :] = x
+        self.seen, self.room = end, room
+        return self.keys, self.values
+
+    def get_seq_length(self) -> int:
+        """Positions that are there."""
+        return self.seen
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        """Length and offset of what attention will be given when so many positions have been added."""
+        return self._room_for(query_length), 0
 
     def reorder_cache(self, beam_idx: Tensor) -> None:
         """Go on with the rows of an index."""
-        end = self.get_seq_length()
-        self._stores = [store.index_select(0, beam_idx) for store in self._stores]
-        self._show(end)
-
-    def _show(self, end: int) -> tuple[Tensor, Tensor]:
-        self.keys, self.values = (store[..., :end, :] for store in self._stores)
-        return self.keys, self.values
+        self.keys, self.values = (store.index_select(0, beam_idx) for store in (self.keys, self.values))
 
 
 def with_room(cache: Cache) -> Cache:

@@ -169,7 +169,7 @@ class EngineSettings(Settings):
     """How work is batched. Changes speed and memory, never results."""
 
     micro_batch_tokens: int = Field(default=2048, ge=1)
-    """Prompt and response tokens in passes under way, all runs, processes and workers together, a group's prompt once."""
+    """Tokens in passes under way, of all runs, processes and workers together; a prompt counts once per group."""
     processes: int | None = Field(default=None, ge=1)
     """Processes that the runs of a fleet are divided among, no more than there are runs; None: one per core on a CPU
     (Linux, and no GPU in sight), if that leaves each a pass worth its calls; else one, and more cannot be asked for."""

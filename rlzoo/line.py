@@ -22,10 +22,11 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
+from rlzoo.attention import causal, is_short, one_query
 from rlzoo.products import usual
 
 ATTENTION = "in_line"
-"""What transformers calls the attention of this module: within `attending` that of a line, otherwise SDPA as it is."""
+"""What transformers calls the attention of this module: within `attending` that of a line, otherwise of rows."""
 
 
 @dataclass(frozen=True)
@@ -113,9 +114,11 @@ class Line:
             line = x.transpose(1, 2).reshape(tokens, heads * width).index_select(0, index)
             return line.view(rows, longest, heads, width).transpose(1, 2)
 
-        out, _ = sdpa_attention_forward(
-            module, gather(query), gather(key), gather(value), None, **kwargs | {"is_causal": True}
-        )
+        query, key, value = gather(query), gather(key), gather(value)
+        if is_short(query, key):
+            out = causal(query, key, value, kwargs["scaling"]).transpose(1, 2)
+        else:
+            out, _ = sdpa_attention_forward(module, query, key, value, None, **kwargs | {"is_causal": True})
         return out.reshape(rows * longest, -1).index_select(0, self.reader_N).view(1, -1, *out.shape[2:])
 
 
@@ -142,6 +145,8 @@ def _attention(
     module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **kwargs: Any
 ) -> tuple[Tensor, None]:
     line = _line.get()
+    if line is None and query.shape[2] == 1 and is_short(query, key) and not torch.is_grad_enabled():
+        return one_query(query, key, value, attention_mask, kwargs["scaling"]).transpose(1, 2), None
     if line is None:
         return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
     return line.attend(module, query, key, value, **kwargs), None
