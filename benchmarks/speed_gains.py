@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from statistics import median
 from unittest.mock import patch
@@ -18,7 +18,7 @@ from benchmarks.speed_probe import probe
 from benchmarks.speed_report import Table
 from benchmarks.speed_work import COIN, Measured, Work
 from objectives import Objective
-from rlzoo import backbone, fleet, head, processes, products, sampler
+from rlzoo import backbone, fleet, head, line, processes, products, sampler
 from rlzoo.engine import Tokens
 
 NEVER_REACHED = 1 << 60
@@ -38,21 +38,14 @@ def plain_passes(requests: Sequence[Tokens], budget: int, shares: bool = True) -
         yield {k: share[j] for k, share in enumerate(shares) if len(share[j])}
 
 
-@contextmanager
-def on_one_core() -> Iterator[None]:
-    """Within: one process with one worker."""
-    with patch.object(processes, "cores", lambda: 1), patch.object(fleet, "cores", lambda: 1):
-        yield
-
-
 PLAIN: dict[str, Callable[[], AbstractContextManager[object]]] = {
     "": nullcontext,
-    "a process on each core": lambda: patch.object(processes, "cores", lambda: 1),  # instead: a thread on each
-    "work on each core": on_one_core,
+    "a process on each core": lambda: patch.object(processes, "cores", lambda: 1),
     "float32 products by oneDNN": lambda: patch.object(products, "onednn_is_exact", lambda: False),
     "tokens in one line, prompts once": lambda: patch.object(backbone.Backbone, "_try_line", lambda self: False),
     "passes of whole runs": lambda: patch.object(fleet, "passes", plain_passes),
     "silent groups left out": lambda: patch.object(Objective, "learns_from", lambda self, batch: batch.mask_BT.any(1)),
+    "attention as batched products": lambda: patch.object(line, "is_short", lambda query, key: False),
     "cache without copies": lambda: patch.object(backbone, "with_room", lambda cache: cache),
     "finished rows leave the batch": lambda: patch.object(sampler, "COMPACT_BELOW", 0.0),
     "4-bit weights held while in use": lambda: patch.object(

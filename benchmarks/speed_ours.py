@@ -131,7 +131,7 @@ def train(measuring: Measuring, backbone: Backbone, task: Task) -> None:
     work = measuring.work
     watching = stages.watch(measuring.clock) if measuring.clock else nullcontext()
     one = 1 if measuring.clock else None  # a clock reads one stage at a time, in one process
-    engine = EngineSettings(micro_batch_tokens=work.micro_batch_tokens, processes=one, workers=one)
+    engine = EngineSettings(micro_batch_tokens=work.micro_batch_tokens, processes=one)
     with tempfile.TemporaryDirectory() as folder, watching, timed_records(backbone.device):
         runs = {config.name: (config, Path(folder) / config.name) for config in configs(work, engine)}
         try:

@@ -169,15 +169,12 @@ class EngineSettings(Settings):
     """How work is batched. Changes speed and memory, never results."""
 
     micro_batch_tokens: int = Field(default=2048, ge=1)
-    """Tokens in passes under way, of all runs, processes and workers together; a prompt counts once per group."""
+    """Tokens in passes under way, of all runs and processes together; a prompt counts once per group."""
     processes: int | None = Field(default=None, ge=1)
     """Processes that the runs of a fleet are divided among, no more than there are runs; None: one per core on a CPU
     (Linux, and no GPU in sight), if that leaves each a pass worth its calls; else one, and more cannot be asked for."""
-    workers: int | None = Field(default=None, ge=1)
-    """Passes that each process computes side by side, each by a thread of its own; None: so many that all processes
-    together have one per core on a CPU, one on a GPU."""
     sample_rows: int = Field(default=768, ge=1)
-    """Responses that are decoded at once, all processes and workers together."""
+    """Responses that are decoded at once, by all processes together."""
 
 
 class SharedConfig(Settings):

@@ -14,25 +14,23 @@ rounds each one takes.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from objectives import PolicyOutput, TokenBatch
-from rlzoo import stages
+from rlzoo import products, stages
 from rlzoo.backbone import Backbone
 from rlzoo.config import EngineSettings
 from rlzoo.engine import Call, Engine, Kind, Scored, ScoreRequest, Tokens, Updated, UpdateRequest
 from rlzoo.forward import policy_forward
 from rlzoo.learner import NotFinite
-from rlzoo.passes import OVERHEAD, Pass, passes
+from rlzoo.passes import Pass, passes
 from rlzoo.sampler import SampleRequest, Samples, sample
-from rlzoo.workers import Workers, cores
 
-Made = TypeVar("Made")
 Job = Callable[[Engine], Coroutine[Any, Any, Any]]
 ORDER: tuple[Kind, ...] = ("score", "update", "sample")
 
@@ -43,7 +41,6 @@ class Fleet:
     def __init__(self, backbone: Backbone, settings: EngineSettings | None = None) -> None:
         self.backbone = backbone
         self.settings = settings or EngineSettings()
-        self.workers = Workers(self.settings.workers or automatic_workers(backbone, self.settings))
 
     def run(self, jobs: Mapping[str, Job], each_turn: Callable[[], None] = lambda: None) -> dict[str, Any]:
         """Run all jobs to their ends and return what each returned. An error that a job lets out ends them all.
@@ -52,27 +49,34 @@ class Fleet:
             each_turn: called before each piece of work that is done for jobs; an error that it lets out ends them too.
         """
         coroutines = {name: job(Engine()) for name, job in jobs.items()}
+        with self.backbone.held_weights(), products.threads(self.backbone.hidden_size, self.backbone.device):
+            try:
+                results = self._drive(coroutines, each_turn)
+            finally:
+                for coroutine in coroutines.values():
+                    coroutine.close()
+        return {name: results[name] for name in jobs}
+
+    def _drive(
+        self, coroutines: Mapping[str, Coroutine[Any, Any, Any]], each_turn: Callable[[], None]
+    ) -> dict[str, Any]:
         answers: dict[str, Any] = dict.fromkeys(coroutines)
         waiting: dict[str, Call[Any]] = {}
         results: dict[str, Any] = {}
-        try:
-            while True:
-                stages.enter("rest")
-                for name, answer in answers.items():
-                    try:
-                        resume = coroutines[name].throw if isinstance(answer, NotFinite) else coroutines[name].send
-                        waiting[name] = resume(answer)
-                    except StopIteration as stop:
-                        results[name] = stop.value
-                if not waiting:
-                    return {name: results[name] for name in jobs}
-                each_turn()
-                kind = next(kind for kind in ORDER if any(call.kind == kind for call in waiting.values()))
-                due = {name: waiting.pop(name) for name in list(waiting) if waiting[name].kind == kind}
-                answers = dict(zip(due, self._answer(kind, list(due.values())), strict=True))
-        finally:
-            for coroutine in coroutines.values():
-                coroutine.close()
+        while True:
+            stages.enter("rest")
+            for name, answer in answers.items():
+                try:
+                    resume = coroutines[name].throw if isinstance(answer, NotFinite) else coroutines[name].send
+                    waiting[name] = resume(answer)
+                except StopIteration as stop:
+                    results[name] = stop.value
+            if not waiting:
+                return results
+            each_turn()
+            kind = next(kind for kind in ORDER if any(call.kind == kind for call in waiting.values()))
+            due = {name: waiting.pop(name) for name in list(waiting) if waiting[name].kind == kind}
+            answers = dict(zip(due, self._answer(kind, list(due.values())), strict=True))
 
     def _answer(self, kind: Kind, calls: list[Call[Any]]) -> Sequence[Any]:
         start = time.perf_counter()
@@ -96,7 +100,7 @@ class Fleet:
         places: list[list[int]] = []
         for call in calls:
             places.append([_place(request, distinct) for request in (call if isinstance(call, list) else [call])])
-        samples = sample(self.backbone, distinct, self.settings.sample_rows, self.workers)
+        samples = sample(self.backbone, distinct, self.settings.sample_rows)
         sizes = [int(answer.mask_NT.sum()) for answer in samples]
         answers = [[samples[i] for i in mine] for mine in places]
         whole = [answer if isinstance(call, list) else answer[0] for call, answer in zip(calls, answers, strict=True)]
@@ -116,14 +120,10 @@ class Fleet:
             value = any(request.value for request in chosen)
             outputs = [Gathered(request.tokens.mask_NT) for request in chosen]
 
-            @torch.no_grad()
-            def score(chunks: Iterable[Pass], stack=stack, chosen=chosen, value=value, outputs=outputs) -> None:
-                for chunk in chunks:
-                    mine = None if stack is None else stack.pick(list(chunk))
-                    for k, out in self._forward(mine, chosen, chunk, value=value).items():
-                        outputs[k].put(chunk[k], out)
-
-            self._each(score, [request.tokens for request in chosen])
+            for chunk in self._passes([request.tokens for request in chosen]):
+                used = None if stack is None else stack.pick(list(chunk))
+                for k, out in self._forward(used, chosen, chunk, value=value).items():
+                    outputs[k].put(chunk[k], out)
             for i, request, whole in zip(mine, chosen, outputs, strict=True):
                 answers[i] = Scored(whole.column("logp_BT"), whole.column("value_BT") if request.value else None)
         return [answers[i] for i in range(len(requests))]
@@ -140,46 +140,31 @@ class Fleet:
         needs = frozenset[str]().union(*(request.objective.needs for request in requests))
         outputs = [Gathered(request.tokens.mask_NT) for request in requests]
 
-        def learn(chunks: Iterable[Pass]) -> tuple[Tensor, list[float]]:
-            """Gradients [K, n] and losses of some of the passes."""
-            gradients, losses = torch.zeros_like(stack.theta_KN), [0.0] * len(requests)
-            for chunk in chunks:
-                stages.enter("forward")
-                used = [stack.pick(list(chunk))]
-                out = self._forward(used[0], requests, chunk, value="value" in needs, entropy="entropy" in needs)
-                slots = [*chunk]
-                critic_chunk = {k: rows for k, rows in chunk.items() if k in critic_slot}
-                if critic_chunk:
-                    used.append(stack.pick([critic_slot[k] for k in critic_chunk]))
-                    slots += [critic_slot[k] for k in critic_chunk]
-                    critic = self._forward(used[1], requests, critic_chunk, value=True)
-                    out |= {k: PolicyOutput(out[k].logp_BT, critic[k].value_BT, out[k].entropy_BT) for k in critic}
-                parts = {k: requests[k].objective.loss(out[k], _narrow(requests[k], chunk[k], out[k])) for k in out}
-                stages.enter("backward")
-                torch.stack(list(parts.values())).sum().backward()
-                gradients[slots] += torch.cat([adapters.grads() for adapters in used])
-                for k, part in parts.items():
-                    losses[k] += float(part.detach())
-                    outputs[k].put(chunk[k], out[k].detach())
-            return gradients, losses
-
-        made = self._each(learn, [request.tokens for request in requests])
+        gradients, losses = torch.zeros_like(stack.theta_KN), [0.0] * len(requests)
+        for chunk in self._passes([request.tokens for request in requests]):
+            stages.enter("forward")
+            slots = [list(chunk), [critic_slot[k] for k in chunk if k in critic_slot]]
+            policies, critics = (stack.pick(some) for some in slots)
+            out = self._forward(policies, requests, chunk, value="value" in needs, entropy="entropy" in needs)
+            if slots[1]:
+                theirs = {k: rows for k, rows in chunk.items() if k in critic_slot}
+                critic = self._forward(critics, requests, theirs, value=True)
+                out |= {k: PolicyOutput(out[k].logp_BT, critic[k].value_BT, out[k].entropy_BT) for k in critic}
+            parts = {k: requests[k].objective.loss(out[k], _narrow(requests[k], chunk[k], out[k])) for k in out}
+            stages.enter("backward")
+            torch.stack(list(parts.values())).sum().backward()
+            gradients[slots[0] + slots[1]] += torch.cat([policies.grads(), critics.grads()])
+            for k, part in parts.items():
+                losses[k] += float(part.detach())
+                outputs[k].put(chunk[k], out[k].detach())
         stages.enter("optimizer")
-        gradients = torch.stack([grads for grads, _ in made]).sum(dim=0)
-        losses = [sum(loss) for loss in zip(*(loss for _, loss in made), strict=True)]
         return [
             _step(request, losses[k], [gradients[k], *gradients[critic_slot.get(k, len(gradients)) :][:1]], outputs[k])
             for k, request in enumerate(requests)
         ]
 
-    def _each(self, work: Callable[[Iterable[Pass]], Made], tokens: Sequence[Tokens]) -> list[Made]:
-        """Cut rows into passes, divide them among the workers, and return what each of them made."""
-        cut = list(
-            passes(tokens, max(1, self.settings.micro_batch_tokens // self.workers.count), self.backbone.takes_lines)
-        )
-        sizes = [sum(int(tokens[k].length_N[rows].sum()) for k, rows in chunk.items()) for chunk in cut]
-        with self.backbone.held_weights():
-            return self.workers.each(work, cut, sizes)
+    def _passes(self, tokens: Sequence[Tokens]) -> Iterator[Pass]:
+        return passes(tokens, self.settings.micro_batch_tokens, self.backbone.takes_lines)
 
     def _forward(
         self,
@@ -222,12 +207,6 @@ def _place(request: SampleRequest, distinct: list[SampleRequest]) -> int:
             return place
     distinct.append(request)
     return len(distinct) - 1
-
-
-def automatic_workers(backbone: Backbone, settings: EngineSettings, processes: int = 1) -> int:
-    """Of each process: one on a GPU; on a CPU all together one per core, if that leaves each a pass worth its calls."""
-    most = min(cores(), settings.micro_batch_tokens // OVERHEAD)
-    return 1 if backbone.device.type != "cpu" else max(1, most // processes)
 
 
 class Gathered:

@@ -30,12 +30,9 @@ from typing import Any
 
 import torch
 
-from rlzoo.backbone import Backbone
 from rlzoo.config import EngineSettings
 from rlzoo.errors import UserError
-from rlzoo.fleet import automatic_workers
 from rlzoo.passes import OVERHEAD
-from rlzoo.workers import cores
 
 OnRecord = Callable[[str, dict[str, Any]], None]
 Work = Callable[[Sequence[str], OnRecord | None, Callable[[], None]], dict[str, Any]]
@@ -55,7 +52,7 @@ def count_processes(settings: EngineSettings, device: torch.device, runs: int) -
         raise UserError(f"engine.processes = {settings.processes}: {hindrance}. Leave it out, or set it to 1")
     if settings.processes is not None:
         return max(1, min(settings.processes, runs))
-    worthwhile = min(cores() // (settings.workers or 1), settings.micro_batch_tokens // OVERHEAD)
+    worthwhile = min(cores(), settings.micro_batch_tokens // OVERHEAD)
     return 1 if hindrance else max(1, min(worthwhile, runs))
 
 
@@ -70,14 +67,19 @@ def _hindrance(device: torch.device) -> str | None:
     return None
 
 
-def share_of(settings: EngineSettings, backbone: Backbone, processes: int) -> EngineSettings:
+def cores() -> int:
+    """Cores that this process may use, or as many threads as torch was told to use, if those are fewer."""
+    able = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(able, torch.get_num_threads())
+
+
+def share_of(settings: EngineSettings, processes: int) -> EngineSettings:
     """What each of so many processes may use, so that all together use what the settings say."""
     if processes == 1:
         return settings
     return settings.model_copy(
         update={
             "processes": 1,
-            "workers": settings.workers or automatic_workers(backbone, settings, processes),
             "micro_batch_tokens": max(1, settings.micro_batch_tokens // processes),
             "sample_rows": max(1, settings.sample_rows // processes),
         }

@@ -17,9 +17,14 @@ import torch
 
 FROM_ROWS = 128
 """Rows of a product from which oneDNN is the faster one."""
+WIDE = 512
+"""Hidden size from which a model's products are worth several threads: at 128, two are a fifth slower than one."""
 SAME_SHAPE = 32
 """oneDNN compiles each new shape, 0.1 ms: where numbers of rows may be anything, they are made multiples of this."""
-os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "256")  # compiled shapes kept, some 0.2 MB each
+# What is kept of compiled shapes, read by oneDNN and by torch's layer above it when they are first used: with their own
+# 1024 each, a process holds 0.5 MB for every shape that ever was.
+os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "192")
+os.environ.setdefault("LRU_CACHE_CAPACITY", "4")
 
 
 def usual(rows: int) -> int:
@@ -30,6 +35,18 @@ def usual(rows: int) -> int:
 def fast(rows: int, device: torch.device) -> AbstractContextManager[None]:
     """Within: float32 products of so many rows are made by whichever library is faster at them."""
     return _onednn() if rows >= FROM_ROWS and device.type == "cpu" and onednn_is_exact() else nullcontext()
+
+
+@contextmanager
+def threads(width: int, device: torch.device) -> Iterator[None]:
+    """Within: one thread per product, for a model so narrow that waiting for others takes longer than it saves."""
+    before = torch.get_num_threads()
+    if device.type == "cpu" and width < WIDE:
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @contextmanager

@@ -9,7 +9,7 @@ policy that samples must be the policy whose log-probs the trainer computes.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import pairwise
@@ -23,14 +23,11 @@ from rlzoo.errors import UserError
 from rlzoo.forward import pad_left
 from rlzoo.lora import AdapterStack
 from rlzoo.products import usual
-from rlzoo.workers import Workers
 
 COMPACT_BELOW = 0.85
 """Finished rows leave the batch once fewer than this share of its rows is alive (leaving costs a copy of the cache)."""
 BLOCKS_FROM, BLOCK = 4096, 256
 """Size of a vocabulary that is drawn from in blocks, and of its blocks."""
-ROWS_OF_A_WORKER = 96
-"""Rows that make a batch of one's own worth its calls."""
 LOGITS_AT_ONCE = 1 << 27
 """Rows times vocabulary while decoding: 512 MiB of float32."""
 
@@ -68,10 +65,8 @@ class Samples:
     """bool: ended with an end token, rather than cut at `max_new_tokens`."""
 
 
-def sample(
-    backbone: Backbone, requests: Sequence[SampleRequest], max_rows: int = 4096, workers: Workers | None = None
-) -> list[Samples]:
-    """Answer all requests, decoding at most `max_rows` rows at once, all workers together (a group is never divided).
+def sample(backbone: Backbone, requests: Sequence[SampleRequest], max_rows: int = 4096) -> list[Samples]:
+    """Answer all requests, decoding at most `max_rows` rows at once (a group is never divided).
 
     The tensors returned are on the backbone's device. Raises `UserError` for an empty prompt, a prompt that with
     `max_new_tokens` exceeds the context, and settings without meaning.
@@ -86,21 +81,12 @@ def sample(
     stack = backbone.stack(list(thetas.values())) if thetas else None
     order = sorted(range(len(requests)), key=lambda i: slot_of[id(requests[i].theta)])
     prompts = _Prompts.of([requests[i] for i in order], [slot_of[id(requests[i].theta)] for i in order])
-    workers = workers or Workers(1)
     rows, group = int(prompts.group_size.sum()), int(prompts.group_size.max())
     most = max(1, min(max_rows, LOGITS_AT_ONCE // backbone.vocab_size))
-    # More batches than one are decoded by all workers at once.
-    shares = workers.count if rows > most else max(1, min(workers.count, rows // ROWS_OF_A_WORKER))
-    even = -(-rows // (shares * -(-rows // most)) // group) * group
-    batches = _batches(prompts.group_size, min(even, most // shares))
-
-    def decode(some: Iterable[tuple[int, int]]) -> dict[int, Samples]:
-        return {b[0]: _decode(backbone, stack, prompts.between(*b).to(backbone.device)) for b in some}
-
+    even = -(-rows // -(-rows // most) // group) * group
+    batches = _batches(prompts.group_size, min(even, most))
     with backbone.held_weights():
-        sizes = [int(prompts.group_size[first:last].sum()) for first, last in batches]
-        decoded = {first: one for share in workers.each(decode, batches, sizes) for first, one in share.items()}
-    answers = [decoded[first] for first, _ in batches]
+        answers = [_decode(backbone, stack, prompts.between(*batch).to(backbone.device)) for batch in batches]
     longest = max(answer.mask_NT.shape[1] for answer in answers)
     whole = [torch.cat([_widen(x, longest) for x in column]) for column in zip(*map(_tensors, answers), strict=True)]
     sizes = [len(requests[i].prompts) * requests[i].group_size for i in order]

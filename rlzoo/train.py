@@ -87,7 +87,7 @@ def train_fleet(
         run.load(backbone)
     unfinished = [run for run in made.values() if run.summary is None]
     processes = count_processes(first.engine, backbone.device, len(unfinished))
-    settings = share_of(first.engine, backbone, processes)
+    settings = share_of(first.engine, processes)
     named = {run.config.train.teacher for run in unfinished if run.config.train.teacher is not None}
     teachers = {config: Teacher.load(config, backbone, settings) for config in named}
     for run in unfinished:

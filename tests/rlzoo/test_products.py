@@ -61,3 +61,15 @@ def test_a_library_that_rounds_is_found_out(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_large_numbers_of_rows_are_rounded_up() -> None:
     assert [products.usual(rows) for rows in (1, 127, 128, 129, 161)] == [1, 127, 128, 160, 192]
+
+
+def test_a_narrow_model_has_one_thread_per_product() -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        for width, device, threads in ((128, CPU, 1), (products.WIDE, CPU, 2), (128, torch.device("cuda"), 2)):
+            with products.threads(width, device):
+                assert torch.get_num_threads() == threads
+            assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)

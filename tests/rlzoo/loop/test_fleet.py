@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from objectives import get, names
-from rlzoo import fleet, sampler
+from rlzoo import fleet
 from rlzoo.backbone import Backbone
 from rlzoo.config import RunConfig
 from rlzoo.errors import UserError
@@ -102,22 +102,6 @@ def test_micro_batches_change_nothing(tokens: int, make_config: MakeConfig, back
     train(whole, tmp_path / "whole", backbone=backbone)
     train(cut, tmp_path / "cut", backbone=backbone)
     assert_same_run(tmp_path / "whole", tmp_path / "cut", backbone)
-
-
-def test_a_fleet_with_workers_is_the_fleet_without(
-    make_config: MakeConfig, backbone: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """To rounding; and two workers give the same numbers bit for bit, whichever of them is ahead."""
-    monkeypatch.setattr(sampler, "ROWS_OF_A_WORKER", 4)
-    for folder, workers in (("one", 1), ("two", 2), ("again", 2)):
-        engine = {"workers": workers, "micro_batch_tokens": 120}
-        configs = {name: make_config(name, engine=engine) for name in ("ppo", "gspo")}
-        configs["critic"] = make_config("ppo", engine=engine, train={"critic": "adapter"})
-        train_fleet({name: (c, tmp_path / folder / name) for name, c in configs.items()}, backbone=backbone)
-    for name in ("ppo", "gspo", "critic"):
-        assert_same_run(tmp_path / "one" / name, tmp_path / "two" / name, backbone)
-        adapters = [tmp_path / folder / name / "adapter" / "adapter_model.safetensors" for folder in ("two", "again")]
-        assert adapters[0].read_bytes() == adapters[1].read_bytes()
 
 
 def test_a_seed_gives_every_objective_the_same_first_rollout(

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import torch
 
-from rlzoo import processes, sampler
+from rlzoo import processes
 from rlzoo.backbone import Backbone
 from rlzoo.config import EngineSettings, RunConfig
 from rlzoo.errors import UserError
@@ -23,7 +23,6 @@ from rlzoo.processes import count_processes, divide_work, share_of
 from rlzoo.record import CURVES
 from rlzoo.run import Run
 from rlzoo.train import train_fleet
-from rlzoo.workers import Workers
 from tests.rlzoo.loop.same import assert_same_run
 
 MakeConfig = Callable[..., RunConfig]
@@ -72,22 +71,6 @@ def test_a_divided_fleet_trains_the_same_runs(make_config: MakeConfig, backbone:
         assert [h for h in heard["divided"] if h[0] == name] == [h for h in heard["whole"] if h[0] == name]
     again = train_fleet(runs("divided", 2), backbone=backbone, resume=True)
     assert again == divided
-
-
-def test_processes_may_have_workers_and_follow_on_workers(
-    make_config: MakeConfig, backbone: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Two processes of two threads each, forked beside the idle threads of a fleet that was here before."""
-    monkeypatch.setattr(sampler, "ROWS_OF_A_WORKER", 4)
-    before = Workers(2)
-    assert before.each(list, [1, 2], [1, 1]) == [[1], [2]]
-    for folder, count in (("one", 1), ("four", 2)):
-        engine = {"processes": count, "workers": count, "micro_batch_tokens": 240}
-        runs = {name: (make_config(name, engine=engine), tmp_path / folder / name) for name in ("grpo", "ppo")}
-        train_fleet(runs, backbone=backbone)
-    for name in ("grpo", "ppo"):
-        assert_same_run(tmp_path / "one" / name, tmp_path / "four" / name, backbone)
-    assert before.each(list, [1, 2], [1, 1]) == [[1], [2]]
 
 
 def test_three_runs_on_two_processes_and_two_runs_on_nine(
@@ -267,7 +250,6 @@ def test_how_many_processes(backbone: Backbone, monkeypatch: pytest.MonkeyPatch)
     automatic = EngineSettings(micro_batch_tokens=3072)
     assert [count_processes(automatic, CPU, runs) for runs in (0, 1, 3, 99)] == [1, 1, 3, 6]
     assert count_processes(EngineSettings(micro_batch_tokens=100), CPU, 4) == 1
-    assert count_processes(EngineSettings(workers=4), CPU, 99) == 2
     assert count_processes(EngineSettings(processes=20), CPU, 99) == 20
     assert count_processes(EngineSettings(processes=20), CPU, 2) == 2
     assert count_processes(automatic, torch.device("cuda"), 99) == 1
@@ -283,13 +265,10 @@ def test_how_many_processes(backbone: Backbone, monkeypatch: pytest.MonkeyPatch)
         count_processes(EngineSettings(processes=2), CPU, 99)
 
 
-def test_a_share_of_the_settings(backbone: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two processes on eight cores: passes of 3,072 tokens are worth 6 workers, 3 in each process."""
-    monkeypatch.setattr("rlzoo.fleet.cores", lambda: 8)
+def test_a_share_of_the_settings() -> None:
     whole = EngineSettings(micro_batch_tokens=3072, sample_rows=768)
-    assert share_of(whole, backbone, 1) is whole
-    share = share_of(whole, backbone, 2)
-    assert (share.micro_batch_tokens, share.sample_rows, share.workers) == (1536, 384, 3)
-    assert share_of(whole, backbone, 6).workers == 1
-    few = share_of(EngineSettings(micro_batch_tokens=1, sample_rows=1, workers=5), backbone, 2)
-    assert (few.micro_batch_tokens, few.sample_rows, few.workers) == (1, 1, 5)
+    assert share_of(whole, 1) is whole
+    share = share_of(whole, 2)
+    assert (share.micro_batch_tokens, share.sample_rows, share.processes) == (1536, 384, 1)
+    few = share_of(EngineSettings(micro_batch_tokens=1, sample_rows=1), 2)
+    assert (few.micro_batch_tokens, few.sample_rows) == (1, 1)
