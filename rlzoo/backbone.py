@@ -113,6 +113,7 @@ class Backbone:
         model.requires_grad_(False).eval()
         self._check_head()
         self.takes_lines = self._try_line()
+        self._holds = False
 
     @classmethod
     def load(cls, config: BackboneConfig) -> Backbone:
@@ -196,12 +197,14 @@ class Backbone:
         """
         quantized = [linear for linear in self._linears if isinstance(linear.base, Linear4bit)]
         size = sum(linear.base.weight.quant_state.shape.numel() for linear in quantized) * self.dtype.itemsize
-        held = quantized if size <= limit_bytes else []
+        held = [] if self._holds or size > limit_bytes else quantized  # nothing is left to do within another `with`
         try:
             for linear in held:
                 linear.hold_dequantized(True)
+            self._holds = self._holds or bool(held)
             yield
         finally:
+            self._holds = self._holds and not held
             for linear in held:
                 linear.hold_dequantized(False)
 

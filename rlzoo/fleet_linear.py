@@ -6,7 +6,8 @@
 
 A_k, B_k and their arithmetic are float32. A row never meets another run's adapter, forward or backward, so a NaN in one
 run stays in that run. The gradient is written out rather than left to autograd: half as many operations, none of which
-makes a copy, and a 4-bit weight is rebuilt instead of kept.
+makes a copy, and a 4-bit weight is rebuilt instead of kept. Rows that all have one adapter and no gradient, as those of
+a single run that samples, are multiplied by W + s B A at once.
 """
 
 from __future__ import annotations
@@ -65,6 +66,20 @@ class RowPlan:
             self._chosen[index] = a.index_select(0, self._present), b.index_select(0, self._present)
         return self._chosen[index]
 
+    @property
+    def is_single(self) -> bool:
+        """Whether all rows have the same adapter, and nobody asks for its gradient."""
+        return self.blocks == 1 and not self.bare and not self.stack.requires_grad
+
+    def merged(self, index: int, weight: Tensor) -> Tensor:
+        """Return W + s B A [out, in] of one layer for the only adapter; kept for as long as the stack is."""
+        merged = self.stack.merged
+        slot = 0 if self._present is None else int(self._present)
+        if (index, slot) not in merged:
+            a, b = self.stack.a[index][slot], self.stack.b[index][slot]
+            merged[index, slot] = torch.addmm(weight, b, a, alpha=self.stack.layout.scaling)
+        return merged[index, slot]
+
     def check(self, x: Tensor, name: str) -> None:
         """Raise `ValueError` unless the input of a layer has the rows of this plan."""
         if x.dim() < 2 or (x.shape[0] != self.rows if not self.in_line else x.shape[:2] != (1, self.rows)):
@@ -113,6 +128,8 @@ class FleetLinear(nn.Module):
             inputs = (x, self, None, None, None)
         else:
             plan.check(x, self.name)
+            if plan.is_single and self._dequantized is not None and x.dtype == torch.float32:
+                return product(x, self, None, None, None, plan.merged(self.index, self._dequantized))[0]
             inputs = (x, self, plan, *plan.adapters(self.index))
         return _Product.apply(*inputs) if torch.is_grad_enabled() else product(*inputs)[0]
 
@@ -136,12 +153,18 @@ class FleetLinear(nn.Module):
 
 
 def product(
-    x: Tensor, layer: FleetLinear, plan: RowPlan | None, a: Tensor | None, b: Tensor | None
+    x: Tensor,
+    layer: FleetLinear,
+    plan: RowPlan | None,
+    a: Tensor | None,
+    b: Tensor | None,
+    weight: Tensor | None = None,
 ) -> tuple[Tensor, Tensor | None]:
-    """Return y for the rows of a plan, or of the bare base model, and h [blocks, M, r]."""
+    """Return y for the rows of a plan, or of the bare base model or another weight, and h [blocks, M, r]."""
     bias, h = layer.base.bias, None
+    weight = layer.weight(x.dtype) if weight is None else weight
     with products.fast(x.numel() // x.shape[-1], x.device):
-        y = F.linear(x, layer.weight(x.dtype), None if bias is None else bias.to(x.dtype))
+        y = F.linear(x, weight, None if bias is None else bias.to(x.dtype))
     if plan is not None and a is not None and b is not None:
         x_KMI = plan.split(x)
         with products.fast(x_KMI.shape[1], x.device):

@@ -123,6 +123,7 @@ class AdapterStack:
         self.layout = layout
         self.requires_grad = requires_grad
         self.theta_KN = theta_KN
+        self.merged: dict[tuple[int, int], Tensor] = {}  # (layer, adapter) -> see `RowPlan.merged`
         self._leaves = [piece.detach().requires_grad_(requires_grad) for piece in layout.split(theta_KN)]
         self.a: list[Tensor] = self._leaves[0:-2:2]
         self.b: list[Tensor] = self._leaves[1:-2:2]
@@ -143,7 +144,7 @@ class AdapterStack:
     def grads(self) -> Tensor:
         """Return the gradients accumulated so far, [K, n]; zero where nothing flowed."""
         grads = [torch.zeros_like(leaf) if leaf.grad is None else leaf.grad for leaf in self._leaves]
-        return torch.cat([grad.reshape(len(self), -1) for grad in grads], dim=1)
+        return torch.cat([grad.flatten(1) for grad in grads], dim=1)
 
 
 def save_adapter(layout: AdapterLayout, peft_config: LoraConfig, theta: Tensor, folder: str | Path) -> None:

@@ -260,3 +260,27 @@ def test_fleet_linear_keeps_the_gradient_and_the_weight_after_a_rollout() -> Non
         linear.hold_dequantized(False)
     assert torch.equal(gradient(), before)
     assert torch.equal(linear.base.weight.data, packed)
+
+
+def test_rows_of_one_adapter_go_through_weights_merged_with_it() -> None:
+    """While the 4-bit weight is held, and only without gradient; the sum is made once per stack and adapter."""
+    layout = AdapterLayout((AdaptedLayer("x", 64, 64),), 4, 2.0, 8)
+    stack = AdapterStack.of(layout, [torch.randn(layout.size) for _ in range(3)])
+    switch = AdapterSwitch()
+    linear, x = FleetLinear(linear4bit(), "x", 0, switch).eval(), torch.randn(2, 5, 64)
+    for slots in ([1, 1], [2, 2]):
+        switch.plan = RowPlan(stack, torch.tensor(slots))
+        with torch.no_grad():
+            apart = linear(x)
+            assert not any(slot == slots[0] for _, slot in stack.merged)
+            linear.hold_dequantized(True)
+            torch.testing.assert_close(linear(x), apart, rtol=1e-5, atol=1e-5)
+            merged = stack.merged[0, slots[0]]
+            linear(x)
+            assert stack.merged[0, slots[0]] is merged
+            linear.hold_dequantized(False)
+    trained = AdapterStack.of(layout, [torch.randn(layout.size)], requires_grad=True)
+    switch.plan = RowPlan(trained, torch.tensor([0, 0]))
+    linear.hold_dequantized(True)
+    linear(x).sum().backward()
+    assert not trained.merged and trained.a[0].grad is not None
