@@ -38,9 +38,10 @@ class RoomyLayer(DynamicLayer):
             self.lazy_initialization(key_states, value_states)
         room, end = self._room_for(key_states.shape[-2]), self.seen + key_states.shape[-2]
         if room > self.room:
-            grown = [x.new_zeros((*x.shape[:-2], room, x.shape[-1])) for x in new]
-            if self.seen:
-                for store, old in zip(grown, (self.keys, self.values), strict=True):
+            grown = [x.new_empty((*x.shape[:-2], room, x.shape[-1])) for x in new]
+            for store, old in zip(grown, (self.keys, self.values), strict=True):
+                store[..., end:, :] = 0
+                if self.seen:
                     store[..., : self.seen, :] = old[..., : self.seen, :]
             self.keys, self.values = grown
         for store, x in zip((self.keys, self.values), new, strict=True):
