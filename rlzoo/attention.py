@@ -4,7 +4,8 @@
     dv = p^T do    dp = do v^T    ds = p (dp - sum_j dp p)    dq = s ds k    dk = s ds^T q
 
 Per sequence and head SDPA takes some microseconds on a CPU, however little there is to do. Queries [B, heads, S, d]; of
-keys and values there may be fewer heads, each shared by a group of queries' heads. Float32, on a CPU.
+keys and values there may be fewer heads, each shared by a group of queries' heads; values may have another width, which
+is then that of what comes out. Float32, on a CPU.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ def one_query(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, sc
     score_KRS = torch.bmm(query_KRD * scaling, key_KSD.mT)
     if mask is not None:
         score_KRS.view(*query.shape[:3], -1).masked_fill_(~mask, -torch.inf)
-    return torch.bmm(score_KRS.softmax(dim=2), value_KSD).view_as(query)
+    return torch.bmm(score_KRS.softmax(dim=2), value_KSD).view(*query.shape[:3], -1)
 
 
 class _Causal(torch.autograd.Function):

@@ -35,6 +35,20 @@ def test_gradient_of_strided_tensors() -> None:
     assert torch.autograd.gradcheck(lambda q, k, v: causal(q, k, v, 0.5), x)
 
 
+def test_values_may_have_a_width_of_their_own() -> None:
+    """As where keys and values are made of a common latent vector (DeepSeek's attention)."""
+    query, key, value = tensors(4, 2, 5)
+    value = torch.cat([value, value[..., :2]], dim=3).detach().requires_grad_()
+    exact = scaled_dot_product_attention(query, key, value, is_causal=True, scale=0.3, enable_gqa=True)
+    out = causal(query, key, value, 0.3)
+    torch.testing.assert_close(out, exact)
+    gradients = (torch.autograd.grad(x.square().sum(), (query, key, value)) for x in (out, exact))
+    for one, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(one, other)
+    with torch.no_grad():
+        torch.testing.assert_close(one_query(query[:, :, -1:], key, value, None, 0.3), exact[:, :, -1:])
+
+
 @pytest.mark.parametrize(("heads", "fewer"), [(2, 2), (6, 2)])
 def test_one_query_attends_to_what_the_mask_admits(heads: int, fewer: int) -> None:
     query, key, value = (x.detach() for x in tensors(heads, fewer, 5))
