@@ -211,7 +211,8 @@ class Backbone:
     def new_cache(self, decoding: bool) -> Cache:
         """Return an empty key-value cache, sliding windows and the like included; when decoding, without gradient."""
         cache = DynamicCache(config=self.model.config)
-        return with_room(cache) if decoding else cache
+        # Models with attention of their own (ALiBi's biases, say) may count on keys being as many as the tokens seen.
+        return with_room(cache) if decoding and self.model._supports_attention_backend else cache
 
     def states(self, input_ids: Tensor, attention_mask: Tensor, cache: Cache | None = None) -> Tensor:
         """Run the model on left-padded [B, S] tokens and return the states [B, S, hidden] that its output head reads.

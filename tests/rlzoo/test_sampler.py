@@ -7,10 +7,11 @@ import pytest
 import torch
 from scipy import stats
 from torch import Tensor
-from transformers import AutoModelForCausalLM, MistralConfig, MistralForCausalLM
+from transformers import AutoModelForCausalLM, BloomConfig, BloomForCausalLM, MistralConfig, MistralForCausalLM
 
 from rlzoo import noise, sampler
 from rlzoo.backbone import Backbone, BackboneConfig
+from rlzoo.cache import RoomyLayer
 from rlzoo.errors import UserError
 from rlzoo.forward import policy_forward
 from rlzoo.sampler import SampleRequest, Samples, sample
@@ -205,6 +206,15 @@ def test_sliding_windows_work_too(tmp_path: Path) -> None:
     for one, got in zip(asked, sample(made, asked), strict=True):
         assert got.response_NT.shape[1] > 12
         assert (scored(made, one, got) - got.logp_NT).abs().max() < 2e-5
+
+
+def test_a_model_with_an_attention_of_its_own(tmp_path: Path) -> None:
+    """ALiBi's biases are made for the tokens that are there: keys with room beyond them would not fit."""
+    folder = write_model(BloomForCausalLM, BloomConfig, tmp_path, n_head=4, n_layer=2)
+    made = Backbone.load(BackboneConfig(model=str(folder), precision="fp32", device="cpu"))
+    asked = request(made, 1)
+    got = sample(made, [asked])[0]
+    assert (scored(made, asked, got) - got.logp_NT).abs().max() < 2e-5
 
 
 def test_several_end_tokens(nf4: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
