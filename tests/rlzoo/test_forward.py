@@ -23,6 +23,7 @@ from rlzoo import head
 from rlzoo.backbone import Backbone, BackboneConfig
 from rlzoo.errors import UserError
 from rlzoo.forward import ForwardOutput, policy_forward
+from rlzoo.line import ATTENTION
 from tests.rlzoo.models import random_adapter, write_model
 
 GROUPS = ["3+4=", "sort 52413", "x"]
@@ -134,6 +135,16 @@ def test_other_heads_and_windows(
         torch.testing.assert_close(ours, made.model(tokens).logits, rtol=0, atol=1e-5)
     assert made.takes_lines is line
     assert_same(run(made, in_line=False), run(made, in_line=True))
+
+
+def test_lines_that_a_model_sees_otherwise_are_not_taken(fp32: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By one percent of the largest state, say; attention is then torch's own again."""
+    set_attention, line_states = fp32.model.set_attn_implementation, fp32.line_states
+    set_attention("sdpa")
+    with monkeypatch.context() as patched:
+        patched.setattr(fp32, "line_states", lambda line: line_states(line) + 0.01 * line_states(line).abs().max())
+        assert not fp32._try_line() and fp32.model.config._attn_implementation == "sdpa"
+    assert fp32._try_line() and fp32.model.config._attn_implementation == ATTENTION
 
 
 def test_an_unknown_way_to_make_logits_is_refused(fp32: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
