@@ -214,7 +214,7 @@ def _decode(backbone: Backbone, stack: AdapterStack | None, prompts: _Prompts) -
             remaining = int(alive.sum())
             if remaining == 0:
                 break
-            if remaining < COMPACT_BELOW * len(live):
+            if usual(remaining) < COMPACT_BELOW * len(live):
                 spare = (~alive).nonzero()[: usual(remaining) - remaining, 0]
                 kept = torch.cat([alive.nonzero()[:, 0], spare]).sort().values
                 live, token, seen, alive = live[kept], token[kept], seen[kept], alive[kept]

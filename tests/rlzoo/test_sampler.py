@@ -190,6 +190,23 @@ def test_rows_that_end_early_leave_the_batch(nf4: Backbone, monkeypatch: pytest.
     assert not short.finished_N.all()
 
 
+def test_a_batch_that_would_not_shrink_is_not_copied(nf4: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where 100 rows are the fewest that are usual, a batch of 160 goes down to 100 and stays there."""
+    sizes: list[tuple[int, int]] = []
+    reorder = RoomyLayer.reorder_cache
+
+    def watched(layer: RoomyLayer, index: Tensor) -> None:
+        sizes.append((len(layer.keys), len(index)))
+        reorder(layer, index)
+
+    monkeypatch.setattr(RoomyLayer, "reorder_cache", watched)
+    monkeypatch.setattr(sampler, "usual", lambda rows: max(rows, 100))
+    monkeypatch.setattr(nf4, "end_ids", list(range(1, 40)))
+    sample(nf4, [request(nf4, seed, max_new_tokens=60, group_size=20) for seed in (1, 2)])
+    assert sizes[0] == (8, 160) and sizes[-1][1] == 100
+    assert all(after < before for before, after in sizes if before > 8)
+
+
 def test_a_prompt_is_prefilled_once(nf4: Backbone) -> None:
     fed: list[tuple[int, ...]] = []
     hook = nf4.model.get_input_embeddings().register_forward_hook(lambda m, args, out: fed.append(tuple(args[0].shape)))
