@@ -45,6 +45,7 @@ class RowPlan:
         self.bare = int((slot_B < 0).sum())
         present, count = slot_B[self.bare :].unique_consecutive(return_counts=True)
         self.blocks = len(present)
+        self._first = int(present[0]) if self.blocks else -1
         device = stack.value_bias.device
         self._present = None if self.blocks == len(stack) else present.to(device)
         self._pad = self._unpad = None
@@ -72,13 +73,12 @@ class RowPlan:
         return self.blocks == 1 and not self.bare and not self.stack.requires_grad
 
     def merged(self, index: int, weight: Tensor) -> Tensor:
-        """Return W + s B A [out, in] of one layer for the only adapter; kept for as long as the stack is."""
-        merged = self.stack.merged
-        slot = 0 if self._present is None else int(self._present)
-        if (index, slot) not in merged:
+        """Return W + s B A [out, in] of one layer for the only adapter, float32; kept until it is asked for another."""
+        slot, merged = self._first, self.stack.merged
+        if index not in merged or merged[index][0] != slot:
             a, b = self.stack.a[index][slot], self.stack.b[index][slot]
-            merged[index, slot] = torch.addmm(weight, b, a, alpha=self.stack.layout.scaling)
-        return merged[index, slot]
+            merged[index] = slot, torch.addmm(weight.float(), b, a, alpha=self.stack.layout.scaling)
+        return merged[index][1]
 
     def check(self, x: Tensor, name: str) -> None:
         """Raise `ValueError` unless the input of a layer has the rows of this plan."""
