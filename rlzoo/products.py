@@ -67,6 +67,6 @@ def onednn_is_exact() -> bool:
     numbers = torch.Generator().manual_seed(0)
     x, y = (torch.randn(2, 192, 192, generator=numbers) for _ in range(2))
     exact = x.double() @ y.double()
-    usual = (x @ y - exact).square().mean()
+    default = (x @ y - exact).square().mean()
     with _onednn():
-        return bool((x @ y - exact).square().mean() < 4 * usual)
+        return bool((x @ y - exact).square().mean() < 4 * default)
