@@ -31,11 +31,9 @@ def plain_passes(requests: Sequence[Tokens], budget: int, shares: bool = True) -
         return
     width = max(tokens.response_NT.shape[1] + max(map(len, tokens.prompts)) for tokens in requests if len(tokens))
     number = min(math.ceil(rows * width / budget), max(map(len, requests)))
-    shares = [
-        tokens.mask_NT.new_ones(len(tokens)).nonzero().flatten().cpu().tensor_split(number) for tokens in requests
-    ]
+    parts = [tokens.mask_NT.new_ones(len(tokens)).nonzero().flatten().cpu().tensor_split(number) for tokens in requests]
     for j in range(number):
-        yield {k: share[j] for k, share in enumerate(shares) if len(share[j])}
+        yield {k: part[j] for k, part in enumerate(parts) if len(part[j])}
 
 
 PLAIN: dict[str, Callable[[], AbstractContextManager[object]]] = {

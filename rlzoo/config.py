@@ -171,8 +171,9 @@ class EngineSettings(Settings):
     micro_batch_tokens: int = Field(default=4096, ge=1)
     """Tokens in passes under way, of all runs and processes together; a prompt counts once per group."""
     processes: int | None = Field(default=None, ge=1)
-    """Processes that the runs of a fleet are divided among, no more than there are runs; None: one per core on a CPU
-    (Linux, and no GPU in sight), if that leaves each a pass worth its calls; else one, and more cannot be asked for."""
+    """Processes that the runs of a fleet are divided among, no more than there are runs; None: on a CPU one per core,
+    but no more than leave each a pass worth its calls. Needs Linux and no GPU in sight; else there is one, and more
+    cannot be asked for."""
     sample_rows: int = Field(default=768, ge=1)
     """Responses that are decoded at once, by all processes together."""
 
