@@ -232,6 +232,12 @@ def test_held_weights_are_released(nf4: Backbone) -> None:
             assert all(linear._dequantized is not None for linear in nf4._linears)
             raise RuntimeError
         assert all(linear._dequantized is None for linear in nf4._linears)
+        with nf4.held_weights():
+            held = [linear._dequantized for linear in nf4._linears]
+            with nf4.held_weights():
+                pass
+            assert all(linear._dequantized is one for linear, one in zip(nf4._linears, held, strict=True))
+        assert all(linear._dequantized is None for linear in nf4._linears)
         with nf4.held_weights(limit_bytes=1000):
             assert all(linear._dequantized is None for linear in nf4._linears)
 

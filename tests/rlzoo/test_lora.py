@@ -284,3 +284,18 @@ def test_rows_of_one_adapter_go_through_weights_merged_with_it() -> None:
     linear.hold_dequantized(True)
     linear(x).sum().backward()
     assert not trained.merged and trained.a[0].grad is not None
+
+
+def test_a_4bit_weight_that_was_stored_as_bfloat16_is_merged_in_float32() -> None:
+    """As in models that were quantized by others."""
+    layout = AdapterLayout((AdaptedLayer("x", 64, 64),), 4, 2.0, 8)
+    stack = AdapterStack.of(layout, [torch.randn(layout.size)])
+    switch = AdapterSwitch()
+    linear, x = FleetLinear(linear4bit(), "x", 0, switch).eval(), torch.randn(2, 5, 64)
+    linear.base.weight.quant_state.dtype = torch.bfloat16
+    switch.plan = RowPlan(stack, torch.tensor([0, 0]))
+    with torch.no_grad():
+        apart = linear(x)
+        linear.hold_dequantized(True)
+        torch.testing.assert_close(linear(x), apart, rtol=1e-5, atol=1e-5)
+    assert stack.merged[0][1].dtype == torch.float32
