@@ -36,11 +36,20 @@ def plain_passes(requests: Sequence[Tokens], budget: int, shares: bool = True) -
         yield {k: part[j] for k, part in enumerate(parts) if len(part[j])}
 
 
+TRY_LINE = backbone.Backbone._try_line
+
+
+def rows_after_all(made: backbone.Backbone) -> bool:
+    """Set the model up as for lines, but give it padded rows."""
+    TRY_LINE(made)
+    return False
+
+
 PLAIN: dict[str, Callable[[], AbstractContextManager[object]]] = {
     "": nullcontext,
     "a process on each core": lambda: patch.object(processes, "cores", lambda: 1),
     "float32 products by oneDNN": lambda: patch.object(products, "onednn_is_exact", lambda: False),
-    "tokens in one line, prompts once": lambda: patch.object(backbone.Backbone, "_try_line", lambda self: False),
+    "tokens in one line, prompts once": lambda: patch.object(backbone.Backbone, "_try_line", rows_after_all),
     "passes of whole runs": lambda: patch.object(fleet, "passes", plain_passes),
     "silent groups left out": lambda: patch.object(Objective, "learns_from", lambda self, batch: batch.mask_BT.any(1)),
     "attention as batched products": lambda: patch.object(line, "is_short", lambda query, key: False),
