@@ -2,16 +2,16 @@
 
     limit = operations / rate        share = limit / measured time
 
-Operations are those of the matrix products (two per multiplication) as the algorithm is usually written: prompts are
-prefilled once per group; every row of an update is fed whole, prompt included; the head is applied to response tokens
-only; the backward pass has the gradient by activations of the frozen weights, and both gradients of the adapters. With
-p tokens of prompt, T of response (their means: the attention of rows that differ in length is a little more), n = p + T
-- 1 tokens fed, W and R the parameters of linear layers and adapters, a the width of all attention layers together and
-V x h the head:
+Operations are those of the matrix products (two per multiplication) that cannot be done without: every prompt is
+computed once per group, in every stage; the head is applied to response tokens only; the backward pass has the gradient
+by activations of the frozen weights, and both gradients of the adapters. A row that is fed its tokens first + 1 .. last
+(means: the attention of rows that differ in length is a little more), n of them, with logits for T, W and R the
+parameters of linear layers and adapters, a the width of all attention layers together, s = last (last + 1) - first
+(first + 1) and V x h the head, needs
 
-    forward = 2 n (W + R) + 2 a n (n + 1) + 2 T V h          backward = 2 n (W + 2 R) + 4 a n (n + 1) + 2 T V h
+    forward = 2 n (W + R) + 2 a s + 2 T V h          backward = 2 n (W + 2 R) + 4 a s + 2 T V h
 
-Quantization and everything that is no matrix product counts as overhead: it lowers the share.
+Quantization, padding and everything that is no matrix product count as overhead: they lower the share.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from pydantic import BaseModel, ConfigDict
 
 from benchmarks.speed_memory import wait_for
 from benchmarks.speed_work import Measured, Work
+from rlzoo import products
 from rlzoo.backbone import Backbone
 
 SQUARE = 2048
@@ -72,22 +73,24 @@ class Sizes(BaseModel):
         attention = 4 * self.attention * (last * (last + 1) - first * (first + 1)) / 2
         return body + attention + 2 * heads * self.vocabulary * self.hidden
 
-    def backward(self, last: float, heads: float) -> float:
-        """Operations of the backward pass of `forward(0, last, heads)`."""
-        body = 2 * last * (self.base + 2 * self.adapters)
-        return body + 4 * self.attention * last * (last + 1) + 2 * heads * self.vocabulary * self.hidden
+    def backward(self, first: float, last: float, heads: float) -> float:
+        """Operations of the backward pass of `forward(first, last, heads)`."""
+        body = 2 * (last - first) * (self.base + 2 * self.adapters)
+        attention = 4 * self.attention * (last * (last + 1) - first * (first + 1))
+        return body + attention + 2 * heads * self.vocabulary * self.hidden
 
 
 def operations(sizes: Sizes, work: Work, measured: Measured) -> dict[str, float]:
     """Operations of each stage over the timed steps of all runs."""
     p, t = measured.prompt_tokens, measured.tokens_sampled / measured.samples
     n, rows = p + t - 1, measured.samples
+    groups = rows / work.group_size
     return {
-        "prefill": rows / work.group_size * sizes.forward(0, p, 1),
+        "prefill": groups * sizes.forward(0, p, 1),
         "decode": rows * sizes.forward(p, n, t - 1),
-        "score": rows * sizes.forward(0, n, t, adapted=False),
-        "forward": rows * sizes.forward(0, n, t),
-        "backward": rows * sizes.backward(n, t),
+        "score": groups * sizes.forward(0, p, 0, adapted=False) + rows * sizes.forward(p, n, t, adapted=False),
+        "forward": groups * sizes.forward(0, p, 0) + rows * sizes.forward(p, n, t),
+        "backward": groups * sizes.backward(0, p, 0) + rows * sizes.backward(p, n, t),
     }
 
 
@@ -122,7 +125,7 @@ def stage_tokens(work: Work, measured: Measured) -> dict[str, int]:
     rows = work.runs * work.rows
 
     def one_pass(rows: float) -> int:
-        return max(1, round(min(rows * (p + t - 1), work.micro_batch_tokens)))
+        return max(1, round(min(rows * (p / work.group_size + t - 1), work.micro_batch_tokens)))
 
     update = one_pass(rows / work.minibatches)
     prefill = max(1, round(rows / work.group_size * p))
@@ -130,14 +133,15 @@ def stage_tokens(work: Work, measured: Measured) -> dict[str, int]:
 
 
 def measure_rates(asked: RatesWork) -> Rates:
-    """Time torch's matrix product on the work's device, in its compute format."""
+    """Time matrix products on the work's device, in its compute format, by the library that the engine uses."""
     backbone = Backbone.load(asked.work.backbone)
     sizes, device, dtype = Sizes.of(backbone), backbone.device, backbone.dtype
     shapes = Counter(sizes.linear)
     weights = {shape: torch.randn(shape, device=device, dtype=dtype) for shape in shapes}
     own = {tokens: own_rate(shapes, weights, tokens) for tokens in sorted(set(asked.tokens.values()))}
     x = torch.randn((SQUARE, SQUARE), device=device, dtype=dtype)
-    square = 2 * SQUARE**3 / best_seconds(lambda: torch.mm(x, x), device)
+    with products.fast(SQUARE, device):
+        square = 2 * SQUARE**3 / best_seconds(lambda: torch.mm(x, x), device)
     return Rates(
         sizes=sizes,
         dtype=str(dtype).removeprefix("torch."),
@@ -152,7 +156,8 @@ def own_rate(shapes: Counter[tuple[int, int]], weights: dict[tuple[int, int], to
     for shape, count in shapes.items():
         weight = weights[shape]
         x = torch.randn((tokens, shape[0]), device=weight.device, dtype=weight.dtype)
-        seconds += count * best_seconds(lambda x=x, weight=weight: torch.mm(x, weight), weight.device)
+        with products.fast(tokens, weight.device):
+            seconds += count * best_seconds(lambda x=x, weight=weight: torch.mm(x, weight), weight.device)
     return 2 * tokens * sum(count * inputs * outputs for (inputs, outputs), count in shapes.items()) / seconds
 
 

@@ -99,33 +99,36 @@ def test_operations_are_those_of_the_model(folder: Path) -> None:
     # 3 tokens fed, 2 of them with logits
     assert bare.forward(0, 3, 2, adapted=False) == 2 * 3 * sizes.base + 2 * 2 * 300 * 64
     assert bare.forward(0, 3, 2) - bare.forward(0, 3, 2, adapted=False) == 2 * 3 * sizes.adapters
-    assert bare.backward(3, 2) == 2 * 3 * (sizes.base + 2 * sizes.adapters) + 2 * 2 * 300 * 64
+    assert bare.backward(0, 3, 2) == 2 * 3 * (sizes.base + 2 * sizes.adapters) + 2 * 2 * 300 * 64
     # attention: token t meets t keys, for scores and for values, two operations each: 4 a (1 + 2 + 3)
     assert sizes.forward(0, 3, 2) - bare.forward(0, 3, 2) == 4 * sizes.attention * 6
     # decoding token by token after a prefill needs what one pass over all needs
     assert sizes.forward(0, 2, 1) + sizes.forward(2, 5, 3) == sizes.forward(0, 5, 4)
+    assert sizes.backward(0, 2, 1) + sizes.backward(2, 5, 3) == sizes.backward(0, 5, 4)
 
 
 def test_operations_of_a_step() -> None:
-    """8 samples of 3 tokens to 4 prompts of 2; one layer 4 x 4, no adapters, no attention, head 10 x 4."""
+    """8 samples of 3 tokens, 2 of them fed, to 4 prompts of 2, which are fed once; one layer 4 x 4, no adapters, no
+    attention, head 10 x 4."""
     sizes = Sizes(linear=[(4, 4)], r=0, attention=0, hidden=4, vocabulary=10)
     needed = operations(sizes, Work(group_size=2), MEASURED)
     assert needed == {
         "prefill": 4 * (2 * 2 * 16 + 2 * 1 * 40),
         "decode": 8 * (2 * 2 * 16 + 2 * 2 * 40),
-        "score": 8 * (2 * 4 * 16 + 2 * 3 * 40),
-        "forward": 8 * (2 * 4 * 16 + 2 * 3 * 40),
-        "backward": 8 * (2 * 4 * 16 + 2 * 3 * 40),
+        "score": 4 * (2 * 2 * 16) + 8 * (2 * 2 * 16 + 2 * 3 * 40),
+        "forward": 4 * (2 * 2 * 16) + 8 * (2 * 2 * 16 + 2 * 3 * 40),
+        "backward": 4 * (2 * 2 * 16) + 8 * (2 * 2 * 16 + 2 * 3 * 40),
     }
 
 
 def test_passes_of_the_stages() -> None:
-    """64 rows of 2 + 3 - 1 tokens: 256 in a score of one run, a quarter in an update; 20 runs fill the budget."""
+    """64 rows of 3 - 1 tokens and 8 prompts of 2: 144 in a score of one run, a quarter in an update; the scores of 20
+    runs fill the budget."""
     work = Work(micro_batch_tokens=1000)
-    expected = {"prefill": 8 * 2, "decode": 64, "score": 256, "forward": 64, "backward": 64}
+    expected = {"prefill": 8 * 2, "decode": 64, "score": 144, "forward": 36, "backward": 36}
     assert stage_tokens(work, MEASURED) == expected
     twenty = stage_tokens(work.model_copy(update={"runs": 20}), MEASURED)
-    assert twenty == {"prefill": 20 * 16, "decode": 20 * 64, "score": 1000, "forward": 1000, "backward": 1000}
+    assert twenty == {"prefill": 20 * 16, "decode": 20 * 64, "score": 1000, "forward": 720, "backward": 720}
 
 
 def series(side: str, *seconds: float, runs: int = 1, **changes: object) -> Series:
@@ -162,18 +165,18 @@ def test_different_work_is_noticed() -> None:
 
 
 def test_share_of_the_limit() -> None:
-    """Scoring needs 2944 operations and takes a second, on a machine that makes 29440 in a large product and 5888 in
+    """Scoring needs 2688 operations and takes a second, on a machine that makes 26880 in a large product and 5376 in
     the model's own. The step takes two seconds.
     """
     one = series("rlzoo", 2.0, stages={"score": 1.0, "rest": 1.0}, samples=8)
     one.work = Work(group_size=2, steps=2)
     sizes = Sizes(linear=[(4, 4)], r=0, attention=0, hidden=4, vocabulary=10)
-    one.rates = Rates(sizes=sizes, dtype="float32", square=29440, own=dict.fromkeys(STAGES, 5888))
+    one.rates = Rates(sizes=sizes, dtype="float32", square=26880, own=dict.fromkeys(STAGES, 5376))
     rows = {row[0]: row[1:] for row in stage_table("", one).rows}
-    assert rows["score"] == ["500", "50%", "0.0", "10.0%", "50.0%"]  # 2944 operations
+    assert rows["score"] == ["500", "50%", "0.0", "10.0%", "50.0%"]  # 2688 operations
     assert rows["rest"] == ["500", "50%", "-", "-", "-"]
-    total = 3 * 2944 + 4 * 144 + 8 * 224
-    assert rows["whole step"][3:] == [f"{total / 2 / 29440:.1%}", f"{total / 2 / 5888:.1%}"]
+    total = 3 * 2688 + 4 * 144 + 8 * 224
+    assert rows["whole step"][3:] == [f"{total / 2 / 26880:.1%}", f"{total / 2 / 5376:.1%}"]
 
 
 @pytest.mark.skipif(not STATUS.exists(), reason="memory is read from /proc")
