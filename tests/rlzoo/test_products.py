@@ -60,7 +60,7 @@ def test_a_library_that_rounds_is_found_out(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_large_numbers_of_rows_are_rounded_up() -> None:
-    assert [products.usual(rows) for rows in (1, 127, 128, 129, 161)] == [1, 127, 128, 160, 192]
+    assert [products.usual(rows) for rows in (1, 63, 64, 65, 161)] == [1, 63, 64, 96, 192]
 
 
 def test_a_narrow_model_has_one_thread_per_product() -> None:
