@@ -94,8 +94,10 @@ class RowPlan:
         width = x.shape[-1]
         x = x.reshape(self.rows, -1)[self.bare :].float()
         if self._pad is not None and self._unpad is not None:
-            padding = x.new_zeros((len(self._pad), x.shape[1]))
-            x = x.index_select(0, self._pad) if repeat else padding.index_copy_(0, self._unpad, x)
+            if repeat:
+                x = x.index_select(0, self._pad)
+            else:
+                x = x.new_zeros((len(self._pad), x.shape[1])).index_copy_(0, self._unpad, x)
         return x.reshape(self.blocks, -1, width)
 
     def add_(self, y: Tensor, h: Tensor, matrix: Tensor, factor: float = 1.0) -> None:
