@@ -265,9 +265,11 @@ def test_fleet_linear_keeps_the_gradient_and_the_weight_after_a_rollout() -> Non
 def test_rows_of_one_adapter_go_through_weights_merged_with_it() -> None:
     """While the 4-bit weight is held, and only without gradient; the sum is made once, and kept for one adapter."""
     layout = AdapterLayout((AdaptedLayer("x", 64, 64),), 4, 2.0, 8)
-    stack = AdapterStack.of(layout, [torch.randn(layout.size) for _ in range(3)])
+    numbers = torch.Generator().manual_seed(0)
+    made = [0.1 * torch.randn(layout.size, generator=numbers) for _ in range(4)]  # small, as trained adapters are
+    stack = AdapterStack.of(layout, made[:3])
     switch = AdapterSwitch()
-    linear, x = FleetLinear(linear4bit(), "x", 0, switch).eval(), torch.randn(2, 5, 64)
+    linear, x = FleetLinear(linear4bit(), "x", 0, switch).eval(), torch.randn(2, 5, 64, generator=numbers)
     for slots in ([1, 1], [2, 2]):
         switch.plan = RowPlan(stack, torch.tensor(slots))
         with torch.no_grad():
@@ -279,7 +281,7 @@ def test_rows_of_one_adapter_go_through_weights_merged_with_it() -> None:
             linear(x)
             assert slot == slots[0] and stack.merged[0][1] is merged
             linear.hold_dequantized(False)
-    trained = AdapterStack.of(layout, [torch.randn(layout.size)], requires_grad=True)
+    trained = AdapterStack.of(layout, made[3:], requires_grad=True)
     switch.plan = RowPlan(trained, torch.tensor([0, 0]))
     linear.hold_dequantized(True)
     linear(x).sum().backward()
@@ -289,9 +291,10 @@ def test_rows_of_one_adapter_go_through_weights_merged_with_it() -> None:
 def test_a_4bit_weight_that_was_stored_as_bfloat16_is_merged_in_float32() -> None:
     """As in models that were quantized by others."""
     layout = AdapterLayout((AdaptedLayer("x", 64, 64),), 4, 2.0, 8)
-    stack = AdapterStack.of(layout, [torch.randn(layout.size)])
+    numbers = torch.Generator().manual_seed(0)
+    stack = AdapterStack.of(layout, [0.1 * torch.randn(layout.size, generator=numbers)])
     switch = AdapterSwitch()
-    linear, x = FleetLinear(linear4bit(), "x", 0, switch).eval(), torch.randn(2, 5, 64)
+    linear, x = FleetLinear(linear4bit(), "x", 0, switch).eval(), torch.randn(2, 5, 64, generator=numbers)
     linear.base.weight.quant_state.dtype = torch.bfloat16
     switch.plan = RowPlan(stack, torch.tensor([0, 0]))
     with torch.no_grad():
