@@ -47,7 +47,7 @@ class PeakMemory:
         self.loaded = resident("VmRSS")
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
-        self.marks: dict[int, int] = {}
+        self.marks = {os.getpid(): self.loaded}
         """Process -> its high-water mark in bytes, as last seen; those that have ended too."""
         self.shared: dict[int, int] = {1: 0}
         """Number of processes -> bytes that so many shared, less one count of them: the least that was seen, as pages
@@ -64,7 +64,8 @@ class PeakMemory:
         """Read the marks, and what is shared."""
         with self._lock, suppress(OSError, KeyError):  # a process may end under the eyes
             pids = [os.getpid(), *(process.pid for process in multiprocessing.active_children())]
-            self.marks |= {pid: fields(PROC / str(pid) / "status")["VmHWM"] for pid in pids}
+            for pid in pids:  # the kernel's counts lag by some pages, and its mark by others
+                self.marks[pid] = max(fields(PROC / str(pid) / "status")["VmHWM"], self.marks.get(pid, 0))
             if len(pids) > 1:
                 shared = shared_bytes([fields(PROC / str(pid) / "smaps_rollup") for pid in pids])
                 self.shared[len(pids)] = min(shared, self.shared.get(len(pids), shared))
