@@ -6,8 +6,10 @@
 
 A_k, B_k and their arithmetic are float32. A row never meets another run's adapter, forward or backward, so a NaN in one
 run stays in that run. The gradient is written out rather than left to autograd: half as many operations, none of which
-makes a copy, and a 4-bit weight is rebuilt instead of kept. Rows that all have one adapter and no gradient, as those of
-a single run that samples, are multiplied by W + s B A at once.
+makes a copy, and a 4-bit weight is rebuilt instead of kept.
+
+Where each adapter has many rows and the model is small, x_b meets W + s B_k A_k at once, forward and backward: a
+batched product with a weight per adapter takes no longer than one with W, and the adapters' own products are saved.
 """
 
 from __future__ import annotations
@@ -23,6 +25,11 @@ from torch import Tensor, nn
 
 from rlzoo import products
 from rlzoo.lora import AdapterStack
+
+MERGE_ROWS = 64
+"""Rows per adapter from which its own weight is worth making, and reading instead of a shared one."""
+MERGED_BYTES = 1 << 26
+"""Most that all adapters' own weights may take: 64 MiB."""
 
 
 class RowPlan:
@@ -55,6 +62,8 @@ class RowPlan:
             self._pad = (start[:, None] + torch.minimum(column, count[:, None] - 1)).flatten().to(device)
             self._unpad = (column < count[:, None]).flatten().nonzero().squeeze(1).to(device)
         self._chosen: dict[int, tuple[Tensor, Tensor]] = {}
+        self._merged: dict[int, Tensor] = {}
+        self.merges = self._may_merge()
 
     def adapters(self, index: int) -> tuple[Tensor, Tensor]:
         """Return A [blocks, r, in] and B [blocks, out, r] of one layer, for the adapters that occur."""
@@ -67,18 +76,20 @@ class RowPlan:
             self._chosen[index] = a.index_select(0, self._present), b.index_select(0, self._present)
         return self._chosen[index]
 
-    @property
-    def is_single(self) -> bool:
-        """Whether all rows have the same adapter, and nobody asks for its gradient."""
-        return self.blocks == 1 and not self.bare and not self.stack.requires_grad
+    def _may_merge(self) -> bool:
+        """Whether every adapter that occurs gets a weight of its own: a single one without gradient, or equally many
+        rows of each and enough of them."""
+        elements = self.blocks * sum(layer.in_features * layer.out_features for layer in self.stack.layout.layers)
+        if not self.blocks or self.bare or 4 * elements > MERGED_BYTES:
+            return False
+        single = self.blocks == 1 and not self.stack.requires_grad
+        return single or (self._unpad is None and self.rows >= MERGE_ROWS * self.blocks)
 
-    def merged(self, index: int, weight: Tensor) -> Tensor:
-        """Return W + s B A [out, in] of one layer for the only adapter, float32; kept until it is asked for another."""
-        slot, merged = self._first, self.stack.merged
-        if index not in merged or merged[index][0] != slot:
-            a, b = self.stack.a[index][slot], self.stack.b[index][slot]
-            merged[index] = slot, torch.addmm(weight.float(), b, a, alpha=self.stack.layout.scaling)
-        return merged[index][1]
+    def merged(self, index: int, weight: Tensor, a: Tensor, b: Tensor) -> Tensor:
+        """Return W + s B A [blocks, out, in] of one layer, float32; made once."""
+        if index not in self._merged:
+            self._merged[index] = torch.baddbmm(weight.float(), b, a, alpha=self.stack.layout.scaling)
+        return self._merged[index]
 
     def check(self, x: Tensor, name: str) -> None:
         """Raise `ValueError` unless the input of a layer has the rows of this plan."""
@@ -130,10 +141,8 @@ class FleetLinear(nn.Module):
             inputs = (x, self, None, None, None)
         else:
             plan.check(x, self.name)
-            if plan.is_single and self._dequantized is not None and x.dtype == torch.float32:
-                return product(x, self, None, None, None, plan.merged(self.index, self._dequantized))[0]
             inputs = (x, self, plan, *plan.adapters(self.index))
-        return _Product.apply(*inputs) if torch.is_grad_enabled() else product(*inputs)[0]
+        return _Product.apply(*inputs) if torch.is_grad_enabled() else product(*inputs)
 
     def weight(self, dtype: torch.dtype) -> Tensor:
         """Return W [out, in], for products with activations of this dtype."""
@@ -154,25 +163,32 @@ class FleetLinear(nn.Module):
             self._dequantized = dequantize_4bit(weight, weight.quant_state) if hold else None
 
 
-def product(
-    x: Tensor,
-    layer: FleetLinear,
-    plan: RowPlan | None,
-    a: Tensor | None,
-    b: Tensor | None,
-    weight: Tensor | None = None,
-) -> tuple[Tensor, Tensor | None]:
-    """Return y for the rows of a plan, or of the bare base model or another weight, and h [blocks, M, r]."""
-    bias, h = layer.base.bias, None
-    weight = layer.weight(x.dtype) if weight is None else weight
+def product(x: Tensor, layer: FleetLinear, plan: RowPlan | None, a: Tensor | None, b: Tensor | None) -> Tensor:
+    """Return y for the rows of a plan, through the adapters [blocks, r, in] and [blocks, out, r], or of the bare base
+    model."""
+    bias = None if layer.base.bias is None else layer.base.bias.to(x.dtype)
+    own = _own_weight(x, layer, plan, a, b)
+    if own is not None and plan is not None:
+        x_KMI = plan.split(x)
+        with products.fast(x_KMI.shape[1], x.device):
+            y = torch.bmm(x_KMI, own.mT) if bias is None else torch.baddbmm(bias, x_KMI, own.mT)
+        return y.view(*x.shape[:-1], y.shape[2])
     with products.fast(x.numel() // x.shape[-1], x.device):
-        y = F.linear(x, weight, None if bias is None else bias.to(x.dtype))
+        y = F.linear(x, layer.weight(x.dtype), bias)
     if plan is not None and a is not None and b is not None:
         x_KMI = plan.split(x)
         with products.fast(x_KMI.shape[1], x.device):
-            h = torch.bmm(x_KMI, a.mT)
-            plan.add_(y, h, b.mT, plan.stack.layout.scaling)
-    return y, h
+            plan.add_(y, torch.bmm(x_KMI, a.mT), b.mT, plan.stack.layout.scaling)
+    return y
+
+
+def _own_weight(
+    x: Tensor, layer: FleetLinear, plan: RowPlan | None, a: Tensor | None, b: Tensor | None
+) -> Tensor | None:
+    """The weights [blocks, out, in] of a plan's adapters, where they are merged; else None."""
+    if plan is None or a is None or b is None or not plan.merges or x.dtype != torch.float32 or layer.index is None:
+        return None
+    return plan.merged(layer.index, layer.weight(x.dtype), a, b)
 
 
 class _Product(torch.autograd.Function):
@@ -182,26 +198,28 @@ class _Product(torch.autograd.Function):
     def forward(
         ctx: Any, x: Tensor, layer: FleetLinear, plan: RowPlan | None, a: Tensor | None, b: Tensor | None
     ) -> Tensor:
-        y, h = product(x, layer, plan, a, b)
         ctx.layer, ctx.plan = layer, plan
-        ctx.save_for_backward(x, h, a, b)
-        return y
+        ctx.save_for_backward(x, a, b)
+        return product(x, layer, plan, a, b)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        (g,), plan = gradients, ctx.plan
-        x, h, a, b = ctx.saved_tensors
+        (g,), layer, plan = gradients, ctx.layer, ctx.plan
+        x, a, b = ctx.saved_tensors
         g = g.contiguous()
+        own = _own_weight(x, layer, plan, a, b)
         dx = da = db = None
-        if ctx.needs_input_grad[0]:
+        if ctx.needs_input_grad[0] and own is None:
             with products.fast(g.numel() // g.shape[-1], g.device):
-                dx = g @ ctx.layer.weight(g.dtype)
+                dx = g @ layer.weight(g.dtype)
         if plan is not None:
-            g_KMO, scaling = plan.split(g, repeat=False), plan.stack.layout.scaling
+            x_KMI, g_KMO, scaling = plan.split(x), plan.split(g, repeat=False), plan.stack.layout.scaling
             with products.fast(g_KMO.shape[1], g.device):
                 u = torch.bmm(g_KMO, b).mul_(scaling)
-                if dx is not None:
+                da = torch.bmm(u.mT, x_KMI)
+                db = torch.bmm(g_KMO.mT, torch.bmm(x_KMI, a.mT)).mul_(scaling)
+                if ctx.needs_input_grad[0] and own is not None:
+                    dx = torch.bmm(g_KMO, own).view(x.shape)
+                elif dx is not None:
                     plan.add_(dx, u, a)
-                da = torch.bmm(u.mT, plan.split(x))
-                db = torch.bmm(g_KMO.mT, h).mul_(scaling)
         return dx, None, None, da, db

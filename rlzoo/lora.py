@@ -123,7 +123,6 @@ class AdapterStack:
         self.layout = layout
         self.requires_grad = requires_grad
         self.theta_KN = theta_KN
-        self.merged: dict[int, tuple[int, Tensor]] = {}  # layer -> adapter and weight, see `RowPlan.merged`
         self._leaves = [piece.detach().requires_grad_(requires_grad) for piece in layout.split(theta_KN)]
         self.a: list[Tensor] = self._leaves[0:-2:2]
         self.b: list[Tensor] = self._leaves[1:-2:2]

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from rlzoo import fleet_linear
 from rlzoo.backbone import Backbone
 from rlzoo.errors import UserError
 from rlzoo.fleet_linear import AdapterSwitch, FleetLinear, RowPlan
@@ -60,8 +61,15 @@ def inputs(rows: int) -> Tensor:
     return torch.randn(rows, 4, 3, generator=torch.Generator().manual_seed(9))
 
 
+@pytest.fixture(params=[1, 10**9], ids=["own weights", "shared weights"])
+def merge_rows(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
+    """From how many rows an adapter's own weight is made."""
+    monkeypatch.setattr(fleet_linear, "MERGE_ROWS", request.param)
+    return request.param
+
+
 @pytest.mark.parametrize("slots", ROWS.values(), ids=ROWS.keys())
-def test_each_row_goes_through_its_own_adapter(slots: list[int]) -> None:
+def test_each_row_goes_through_its_own_adapter(slots: list[int], merge_rows: int) -> None:
     switch = AdapterSwitch()
     linear, x = second_layer(switch), inputs(len(slots)).requires_grad_()
     stack = AdapterStack.of(LAYOUT, thetas(), requires_grad=True)
@@ -79,13 +87,13 @@ def test_each_row_goes_through_its_own_adapter(slots: list[int]) -> None:
     torch.testing.assert_close(stack.grads(), torch.stack(by_hand))
     frozen = AdapterStack.of(LAYOUT, thetas())
     switch.plan = RowPlan(frozen, torch.tensor(slots))
-    for _ in range(2):  # the second time from what the plan kept
-        assert torch.equal(linear(x), y)
+    torch.testing.assert_close(linear(x), y)
+    assert torch.equal(linear(x), linear(x))  # from what the plan kept
 
 
 @pytest.mark.parametrize("slots", [[0, 0, 1, 1], [0, 0, 0, 1], [0, 1, 1, 1], [-1, 0, 1, 1]])
 @pytest.mark.parametrize("broken", [0, 1])
-def test_a_nan_in_one_run_stays_in_that_run(slots: list[int], broken: int) -> None:
+def test_a_nan_in_one_run_stays_in_that_run(slots: list[int], broken: int, merge_rows: int) -> None:
     switch, vectors = AdapterSwitch(), thetas()[:2]
     vectors[broken] = vectors[broken] * math.nan
     linear, x = second_layer(switch), inputs(len(slots)).requires_grad_()
@@ -262,30 +270,24 @@ def test_fleet_linear_keeps_the_gradient_and_the_weight_after_a_rollout() -> Non
     assert torch.equal(linear.base.weight.data, packed)
 
 
-def test_rows_of_one_adapter_go_through_weights_merged_with_it() -> None:
-    """While the 4-bit weight is held, and only without gradient; the sum is made once, and kept for one adapter."""
+def test_which_adapters_have_weights_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """64 rows of each, or a single one without gradient; never beside bare rows, in unequal numbers, or without room:
+    three adapters of a layer 64 x 64 take 3 * 4096 * 4 = 49152 bytes."""
     layout = AdapterLayout((AdaptedLayer("x", 64, 64),), 4, 2.0, 8)
-    numbers = torch.Generator().manual_seed(0)
-    made = [0.1 * torch.randn(layout.size, generator=numbers) for _ in range(4)]  # small, as trained adapters are
-    stack = AdapterStack.of(layout, made[:3])
-    switch = AdapterSwitch()
-    linear, x = FleetLinear(linear4bit(), "x", 0, switch).eval(), torch.randn(2, 5, 64, generator=numbers)
-    for slots in ([1, 1], [2, 2]):
-        switch.plan = RowPlan(stack, torch.tensor(slots))
-        with torch.no_grad():
-            apart = linear(x)
-            assert all(slot != slots[0] for slot, _ in stack.merged.values())
-            linear.hold_dequantized(True)
-            torch.testing.assert_close(linear(x), apart, rtol=1e-5, atol=1e-5)
-            slot, merged = stack.merged[0]
-            linear(x)
-            assert slot == slots[0] and stack.merged[0][1] is merged
-            linear.hold_dequantized(False)
-    trained = AdapterStack.of(layout, made[3:], requires_grad=True)
-    switch.plan = RowPlan(trained, torch.tensor([0, 0]))
-    linear.hold_dequantized(True)
-    linear(x).sum().backward()
-    assert not trained.merged and trained.a[0].grad is not None
+    frozen, trained = (AdapterStack.of(layout, [torch.zeros(layout.size)] * 3, grad) for grad in (False, True))
+
+    def merges(stack: AdapterStack, *count: int, bare: int = 0) -> bool:
+        slots = [-1] * bare + [slot for slot, rows in enumerate(count) for _ in range(rows)]
+        return RowPlan(stack, torch.tensor(slots)).merges
+
+    assert merges(frozen, 1) and not merges(trained, 1)
+    for stack in (frozen, trained):
+        assert merges(stack, 64, 64, 64) and merges(stack, 64)
+        assert not merges(stack, 63, 63, 63)
+        assert not merges(stack, 64, 64, 65)
+        assert not merges(stack, 64, 64, 64, bare=1)
+    monkeypatch.setattr(fleet_linear, "MERGED_BYTES", 49151)
+    assert not merges(frozen, 64, 64, 64) and merges(frozen, 64, 64)
 
 
 def test_a_4bit_weight_that_was_stored_as_bfloat16_is_merged_in_float32() -> None:
@@ -296,9 +298,9 @@ def test_a_4bit_weight_that_was_stored_as_bfloat16_is_merged_in_float32() -> Non
     switch = AdapterSwitch()
     linear, x = FleetLinear(linear4bit(), "x", 0, switch).eval(), torch.randn(2, 5, 64, generator=numbers)
     linear.base.weight.quant_state.dtype = torch.bfloat16
-    switch.plan = RowPlan(stack, torch.tensor([0, 0]))
+    switch.plan = plan = RowPlan(stack, torch.tensor([0, 0]))
     with torch.no_grad():
-        apart = linear(x)
-        linear.hold_dequantized(True)
-        torch.testing.assert_close(linear(x), apart, rtol=1e-5, atol=1e-5)
-    assert stack.merged[0][1].dtype == torch.float32
+        together = linear(x)
+        plan.merges = False
+        torch.testing.assert_close(linear(x), together, rtol=1e-5, atol=1e-5)
+    assert plan.merged(0, linear.weight(torch.float32), stack.a[0], stack.b[0]).dtype == torch.float32
