@@ -217,12 +217,13 @@ class Backbone:
     def states(self, input_ids: Tensor, attention_mask: Tensor, cache: Cache | None = None) -> Tensor:
         """Run the model on left-padded [B, S] tokens and return the states [B, S, hidden] that its output head reads.
 
-        `attention_mask` [B, past + S]. Positions are counted from each row's first real token. A cache is filled.
+        `attention_mask` [B, past + S]. Positions are counted from each row's first real token, up to the context's last
+        one: rows of a batch that are done may be fed beyond it. A cache is filled.
         """
-        width = input_ids.shape[1]
+        width, last = input_ids.shape[1], None if self.context_length is None else self.context_length - 1
         kwargs: dict[str, Any] = {"past_key_values": cache, "use_cache": cache is not None}
         if "position_ids" in self._takes:
-            kwargs["position_ids"] = (attention_mask.long().cumsum(1) - 1).clamp(min=0)[:, -width:]
+            kwargs["position_ids"] = (attention_mask.long().cumsum(1) - 1).clamp(0, last)[:, -width:]
         return self._decoder(input_ids=input_ids, attention_mask=attention_mask, **kwargs).last_hidden_state
 
     def line_states(self, line: Line) -> Tensor:

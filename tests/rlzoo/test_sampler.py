@@ -7,7 +7,15 @@ import pytest
 import torch
 from scipy import stats
 from torch import Tensor
-from transformers import AutoModelForCausalLM, BloomConfig, BloomForCausalLM, MistralConfig, MistralForCausalLM
+from transformers import (
+    AutoModelForCausalLM,
+    BloomConfig,
+    BloomForCausalLM,
+    GPT2Config,
+    GPT2LMHeadModel,
+    MistralConfig,
+    MistralForCausalLM,
+)
 
 from rlzoo import noise, sampler
 from rlzoo.backbone import Backbone, BackboneConfig
@@ -232,6 +240,24 @@ def test_a_model_with_an_attention_of_its_own(tmp_path: Path) -> None:
     asked = request(made, 1)
     got = sample(made, [asked])[0]
     assert (scored(made, asked, got) - got.logp_NT).abs().max() < 2e-5
+
+
+def test_rows_that_are_done_do_not_pass_the_context(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two rows of 61 and 30 tokens in a context of 64, the second of which goes on for 30 more; both stay in the batch.
+
+    Learned positions are looked up in a table of 64."""
+    sizes = {"n_embd": 64, "n_layer": 2, "n_head": 2, "n_positions": 64, "max_position_embeddings": 64}
+    folder = write_model(GPT2LMHeadModel, GPT2Config, tmp_path, **sizes)
+    made = Backbone.load(BackboneConfig(model=str(folder), precision="fp32", device="cpu"))
+    monkeypatch.setattr(made, "end_ids", [-1])
+    monkeypatch.setattr(sampler, "COMPACT_BELOW", 0.0)
+    words = [made.encode("1+" * 30 + "1"), made.encode("1+" * 15)]
+    asked = [
+        request(made, 1, prompts=[prompt], prompt_keys=[4], group_size=1, max_new_tokens=limit)
+        for prompt, limit in zip(words, (3, 30), strict=True)
+    ]
+    for one, got in zip(asked, sample(made, asked), strict=True):
+        check_same(sample(made, [one])[0], got)
 
 
 def test_several_end_tokens(nf4: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
