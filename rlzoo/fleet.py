@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from objectives import PolicyOutput, TokenBatch
-from rlzoo import heap, products, stages
+from rlzoo import products, stages
 from rlzoo.backbone import Backbone
 from rlzoo.config import EngineSettings
 from rlzoo.engine import Call, Engine, Kind, Scored, ScoreRequest, Tokens, Updated, UpdateRequest
@@ -49,7 +49,6 @@ class Fleet:
             each_turn: called before each piece of work that is done for jobs; an error that it lets out ends them too.
         """
         coroutines = {name: job(Engine()) for name, job in jobs.items()}
-        heap.keep()
         with self.backbone.held_weights(), products.threads(self.backbone.hidden_size, self.backbone.device):
             try:
                 results = self._drive(coroutines, each_turn)
