@@ -18,7 +18,7 @@ from benchmarks.speed_probe import probe
 from benchmarks.speed_report import Table
 from benchmarks.speed_work import COIN, Measured, Work
 from objectives import Objective
-from rlzoo import backbone, fleet, fleet_linear, head, line, processes, products, sampler
+from rlzoo import attention, backbone, fleet, fleet_linear, head, processes, products, sampler
 from rlzoo.engine import Tokens
 
 NEVER_REACHED = 1 << 60
@@ -53,7 +53,8 @@ PLAIN: dict[str, Callable[[], AbstractContextManager[object]]] = {
     "passes of whole runs": lambda: patch.object(fleet, "passes", plain_passes),
     "silent groups left out": lambda: patch.object(Objective, "learns_from", lambda self, batch: batch.mask_BT.any(1)),
     "own weights for each adapter": lambda: patch.object(fleet_linear, "MERGED_BYTES", 0),
-    "attention as batched products": lambda: patch.object(line, "is_short", lambda query, key: False),
+    "layers written out": lambda: patch.object(backbone.Backbone, "_try_written", lambda self: None),
+    "attention as batched products, layers written out": lambda: patch.object(attention, "SHORT", 0),
     "cache without copies": lambda: patch.object(backbone, "with_room", lambda cache: cache),
     "finished rows leave the batch": lambda: patch.object(sampler, "COMPACT_BELOW", 0.0),
     "4-bit weights held while in use": lambda: patch.object(

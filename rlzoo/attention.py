@@ -40,31 +40,42 @@ def one_query(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, sc
     return torch.bmm(score_KRS.softmax(dim=2), value_KSD).view(*query.shape[:3], -1)
 
 
+def causal_forward(query: Tensor, key: Tensor, value: Tensor, scaling: float) -> tuple[Tensor, Tensor]:
+    """Return o [B, heads, S, d] and p [B * key heads, group * S, S], which `causal_backward` asks for."""
+    (_, heads, length, _), fewer = query.shape, key.shape[1]
+    later_SS = query.new_full((length, length), -torch.inf).triu(1)
+    query_KRD, key_KSD, value_KSD = _stack(query, fewer), _stack(key, fewer), _stack(value, fewer)
+    with products.fast(query_KRD.shape[0] * query_KRD.shape[1], query.device):
+        later_RS = later_SS.repeat(heads // fewer, 1)
+        p_KRS = torch.baddbmm(later_RS, query_KRD, key_KSD.mT, alpha=scaling).softmax(dim=2)
+        out_KRD = torch.bmm(p_KRS, value_KSD)
+    return out_KRD.view(*query.shape[:3], -1), p_KRS
+
+
+def causal_backward(
+    g: Tensor, query: Tensor, key: Tensor, value: Tensor, p_KRS: Tensor, scaling: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the gradients of query, key and value, given that of o."""
+    query_KRD, key_KSD, value_KSD, g_KRD = (_stack(x, key.shape[1]) for x in (query, key, value, g))
+    with products.fast(g_KRD.shape[0] * g_KRD.shape[1], g_KRD.device):
+        dvalue = torch.bmm(p_KRS.mT, g_KRD)
+        ds_KRS = torch.bmm(g_KRD, value_KSD.mT)
+        ds_KRS.sub_((ds_KRS * p_KRS).sum(dim=2, keepdim=True)).mul_(p_KRS).mul_(scaling)
+        dquery, dkey = torch.bmm(ds_KRS, key_KSD), torch.bmm(ds_KRS.mT, query_KRD)
+    return dquery.view(query.shape), dkey.view(key.shape), dvalue.view(value.shape)
+
+
 class _Causal(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
-        (_, heads, length, _), fewer = query.shape, key.shape[1]
-        later_SS = query.new_full((length, length), -torch.inf).triu(1)
-        query_KRD, key_KSD, value_KSD = _stack(query, fewer), _stack(key, fewer), _stack(value, fewer)
-        with products.fast(query_KRD.shape[0] * query_KRD.shape[1], query.device):
-            later_RS = later_SS.repeat(heads // fewer, 1)
-            p_KRS = torch.baddbmm(later_RS, query_KRD, key_KSD.mT, alpha=scaling).softmax(dim=2)
-            out_KRD = torch.bmm(p_KRS, value_KSD)
-        ctx.save_for_backward(query_KRD, key_KSD, value_KSD, p_KRS)
-        ctx.scaling, ctx.shapes = scaling, (query.shape, key.shape, value.shape)
-        return out_KRD.view(*query.shape[:3], -1)
+        out, p_KRS = causal_forward(query, key, value, scaling)
+        ctx.save_for_backward(query, key, value, p_KRS)
+        ctx.scaling = scaling
+        return out
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        query_KRD, key_KSD, value_KSD, p_KRS = ctx.saved_tensors
-        shapes = ctx.shapes
-        g_KRD = _stack(gradients[0], shapes[1][1])
-        with products.fast(g_KRD.shape[0] * g_KRD.shape[1], g_KRD.device):
-            dvalue = torch.bmm(p_KRS.mT, g_KRD)
-            ds_KRS = torch.bmm(g_KRD, value_KSD.mT)
-            ds_KRS.sub_((ds_KRS * p_KRS).sum(dim=2, keepdim=True)).mul_(p_KRS).mul_(ctx.scaling)
-            dquery, dkey = torch.bmm(ds_KRS, key_KSD), torch.bmm(ds_KRS.mT, query_KRD)
-        return dquery.view(shapes[0]), dkey.view(shapes[1]), dvalue.view(shapes[2]), None
+        return *causal_backward(gradients[0], *ctx.saved_tensors, ctx.scaling), None
 
 
 def _stack(x: Tensor, groups: int) -> Tensor:

@@ -38,8 +38,9 @@ from transformers import (  # noqa: E402
 from transformers.models.auto.tokenization_auto import get_tokenizer_config  # noqa: E402
 from transformers.utils import logging as transformers_logging  # noqa: E402
 
-from rlzoo import lora  # noqa: E402
-from rlzoo.cache import with_room  # noqa: E402
+from rlzoo import attention, lora  # noqa: E402
+from rlzoo.cache import ROOM, with_room  # noqa: E402
+from rlzoo.decoder import Decoder  # noqa: E402
 from rlzoo.errors import UserError  # noqa: E402
 from rlzoo.fleet_linear import AdapterSwitch, FleetLinear, RowPlan  # noqa: E402
 from rlzoo.line import ATTENTION, Line, attending  # noqa: E402
@@ -111,8 +112,10 @@ class Backbone:
         self._decoder = model.get_decoder()
         self._takes = inspect.signature(self._decoder.forward).parameters.keys()
         model.requires_grad_(False).eval()
+        self._written: Decoder | None = None
         self._check_head()
         self.takes_lines = self._try_line()
+        self._written = self._try_written()
         self._holds = False
 
     @classmethod
@@ -195,8 +198,9 @@ class Backbone:
 
         Decoding needs them for every token: for a small model, rebuilding them takes longer than multiplying by them.
         """
-        quantized = [linear for linear in self._linears if isinstance(linear.base, Linear4bit)]
+        quantized = [linear for linear in self._linears if linear.quantized]
         size = sum(linear.base.weight.quant_state.shape.numel() for linear in quantized) * self.dtype.itemsize
+        quantized = [*quantized, *(self._written.joined if self._written else [])]
         held = [] if self._holds or size > limit_bytes else quantized  # nothing is left to do within another `with`
         try:
             for linear in held:
@@ -224,10 +228,15 @@ class Backbone:
         kwargs: dict[str, Any] = {"past_key_values": cache, "use_cache": cache is not None}
         if "position_ids" in self._takes:
             kwargs["position_ids"] = (attention_mask.long().cumsum(1) - 1).clamp(0, last)[:, -width:]
+        written = self._written if attention_mask.shape[1] + ROOM <= attention.SHORT else None
+        if written and width == 1 and cache is not None and not torch.is_grad_enabled():
+            return written.next_states(input_ids, kwargs["position_ids"], attention_mask.bool(), cache)
         return self._decoder(input_ids=input_ids, attention_mask=attention_mask, **kwargs).last_hidden_state
 
     def line_states(self, line: Line) -> Tensor:
         """Run the model on a line of tokens and return their states [N, hidden]; only where `takes_lines`."""
+        if self._written and line.sequence_BS.shape[1] <= attention.SHORT:
+            return self._written.line_states(line)
         ready = torch.empty((1, 1, 1, 1), device=self.device)  # a mask of four dimensions is not made anew; ours unread
         with attending(line):
             return self._decoder(
@@ -268,11 +277,7 @@ class Backbone:
         if not able or layers != {"full_attention"} or "position_ids" not in self._takes:
             return False
         self.model.set_attn_implementation(ATTENTION)
-        token_BT = torch.arange(10, device=self.device).view(2, 5) % self.vocab_size
-        seen_BT = torch.ones_like(token_BT, dtype=torch.bool)
-        row_B = torch.zeros(2, dtype=torch.int64)
-        line = Line.of([token_BT[0, :3].tolist()] * 2, row_B, token_BT, seen_BT, self.pad_id)
-        rows = torch.cat([token_BT[:1, :3].expand(2, 3), token_BT[:, :-1]], dim=1)
+        line, rows = self._probe()
         whole = self.states(rows, torch.ones_like(rows))[:, 2:].flatten(0, 1).float()
         ours = self.line_states(line)[line.before_R].float()
         close = 1e-3 if self.dtype == torch.float32 else 2e-2
@@ -280,6 +285,39 @@ class Backbone:
             return True
         self.model.set_attn_implementation("sdpa")
         return False
+
+    @torch.no_grad()
+    def _try_written(self) -> Decoder | None:
+        """The model's layers written out, if they are of the kind that `rlzoo.decoder` knows and say the same."""
+        plain = self.dtype == torch.float32 and self.device.type == "cpu"
+        if not plain or self.model.config._attn_implementation != ATTENTION:
+            return None
+        written = Decoder.of(self._decoder)
+        if written is None:
+            return None
+        line, rows = self._probe()
+        seen = torch.ones_like(rows, dtype=torch.bool)
+        place = seen.cumsum(dim=1) - 1
+        cache, same_cache = self.new_cache(decoding=True), self.new_cache(decoding=True)
+        for each in (cache, same_cache):
+            self.states(rows[:, :-1], seen[:, :-1], each)
+        pairs = [
+            (written.line_states(line), self.line_states(line)),
+            (
+                written.next_states(rows[:, -1:], place[:, -1:], seen, cache),
+                self.states(rows[:, -1:], seen, same_cache),
+            ),
+        ]
+        close = all(torch.allclose(x, y, rtol=1e-4, atol=1e-4 * float(y.abs().max())) for x, y in pairs)
+        return written if close else None
+
+    def _probe(self) -> tuple[Line, Tensor]:
+        """A few tokens to try a model with: in line, and as rows."""
+        token_BT = torch.arange(10, device=self.device).view(2, 5) % self.vocab_size
+        prompt = token_BT[0, :3]
+        seen_BT = torch.ones_like(token_BT, dtype=torch.bool)
+        line = Line.of([prompt.tolist()] * 2, torch.zeros(2, dtype=torch.int64), token_BT, seen_BT, self.pad_id)
+        return line, torch.cat([prompt.expand(2, 3), token_BT[:, :-1]], dim=1)
 
     def describe(self) -> dict[str, Any]:
         """Return what a run folder records about the backbone."""

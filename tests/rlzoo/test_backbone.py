@@ -229,17 +229,17 @@ def test_held_weights_are_released(nf4: Backbone) -> None:
         plain = nf4.logits(nf4.states(tokens, mask))
         with pytest.raises(RuntimeError), nf4.held_weights():
             assert torch.equal(nf4.logits(nf4.states(tokens, mask)), plain)
-            assert all(linear._dequantized is not None for linear in nf4._linears)
+            assert all(linear.held is not None for linear in nf4._linears)
             raise RuntimeError
-        assert all(linear._dequantized is None for linear in nf4._linears)
+        assert all(linear.held is None for linear in nf4._linears)
         with nf4.held_weights():
-            held = [linear._dequantized for linear in nf4._linears]
+            held = [linear.held for linear in nf4._linears]
             with nf4.held_weights():
                 pass
-            assert all(linear._dequantized is one for linear, one in zip(nf4._linears, held, strict=True))
-        assert all(linear._dequantized is None for linear in nf4._linears)
+            assert all(linear.held is one for linear, one in zip(nf4._linears, held, strict=True))
+        assert all(linear.held is None for linear in nf4._linears)
         with nf4.held_weights(limit_bytes=1000):
-            assert all(linear._dequantized is None for linear in nf4._linears)
+            assert all(linear.held is None for linear in nf4._linears)
 
 
 def test_adapters_switch_off_after_an_error(fp32: Backbone) -> None:

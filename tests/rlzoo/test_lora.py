@@ -303,4 +303,4 @@ def test_a_4bit_weight_that_was_stored_as_bfloat16_is_merged_in_float32() -> Non
         together = linear(x)
         plan.merges = False
         torch.testing.assert_close(linear(x), together, rtol=1e-5, atol=1e-5)
-    assert plan.merged(0, linear.weight(torch.float32), stack.a[0], stack.b[0]).dtype == torch.float32
+    assert plan.merged(linear, stack.a[0], stack.b[0]).dtype == torch.float32

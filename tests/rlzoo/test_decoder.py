@@ -1,0 +1,162 @@
+"""Layers written out against transformers' own: states, gradients, samples; and which models they are used for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+from transformers import (
+    GPT2Config,
+    GPT2LMHeadModel,
+    GraniteConfig,
+    GraniteForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
+    PreTrainedModel,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+)
+
+from rlzoo import attention
+from rlzoo.backbone import Backbone, BackboneConfig
+from rlzoo.forward import policy_forward
+from rlzoo.lora import LoraSettings
+from rlzoo.sampler import SampleRequest, Samples, sample
+from tests.rlzoo.models import random_adapter, write_model
+
+
+@pytest.fixture(params=["own weights", "shared weights"])
+def rows_each(request: pytest.FixtureRequest) -> int:
+    """Responses of each run: with few, adapters have no weights of their own."""
+    return 16 if request.param == "own weights" else 2
+
+
+def scored(backbone: Backbone, rows_each: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Log-probs and values of three runs' responses, the gradient of both, and log-probs of the bare model."""
+    seeded = torch.Generator().manual_seed(3)
+    rows = 3 * rows_each
+    response = torch.randint(5, 60, (rows, 12), generator=seeded)
+    mask = torch.arange(12) < torch.randint(1, 13, (rows, 1), generator=seeded)
+    prompts = [backbone.encode("sort 5241"), backbone.encode("1+2")]
+    asked = [prompts[row % 2] for row in range(rows)]
+    stack = backbone.stack([random_adapter(backbone, k) for k in range(3)], requires_grad=True)
+    slot = torch.arange(3).repeat_interleave(rows_each)
+    with backbone.held_weights():
+        out = policy_forward(backbone, stack, slot, asked, response, mask, value=True)
+        weight = torch.randn(out.logp_BT.shape, generator=seeded)
+        (out.logp_BT * weight + out.value_BT * weight.square()).sum().backward()
+        with torch.no_grad():
+            bare = policy_forward(backbone, None, None, asked, response, mask).logp_BT
+    return torch.stack([out.logp_BT, out.value_BT]).detach(), stack.grads(), bare
+
+
+def sampled(backbone: Backbone) -> list[Samples]:
+    """Of two runs, some of whose rows leave the batch, and of the bare model."""
+    thetas = [random_adapter(backbone, 1), random_adapter(backbone, 2), None]
+    words = ["sort 5241", "1+2", "9"]
+    requests = [
+        SampleRequest(theta, [backbone.encode(word) for word in words], 5, 20, 0, 7, [3, 4, 5]) for theta in thetas
+    ]
+    return sample(backbone, requests)
+
+
+def test_log_probs_values_and_gradients(backbone: Backbone, rows_each: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert backbone._written is not None
+    ours = scored(backbone, rows_each)
+    monkeypatch.setattr(backbone, "_written", None)
+    for one, other in zip(ours, scored(backbone, rows_each), strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=2e-6 * float(other.abs().max()))
+
+
+def test_samples(backbone: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
+    ours = sampled(backbone)
+    monkeypatch.setattr(backbone, "_written", None)
+    for one, other in zip(ours, sampled(backbone), strict=True):
+        assert torch.equal(one.response_NT, other.response_NT) and torch.equal(one.mask_NT, other.mask_NT)
+        torch.testing.assert_close(one.logp_NT, other.logp_NT, rtol=0, atol=2e-5)
+
+
+def test_long_sequences_are_left_to_transformers(fp32: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Prompts of 9 tokens with responses of 12: longer than 16."""
+    samples, ours = sampled(fp32), scored(fp32, 2)
+    monkeypatch.setattr(attention, "SHORT", 16)
+
+    def refuse(*args: object) -> Tensor:
+        raise AssertionError
+
+    monkeypatch.setattr(fp32._written, "line_states", refuse)
+    for one, other in zip(ours, scored(fp32, 2), strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=2e-6 * float(other.abs().max()))
+    for one, other in zip(samples, sampled(fp32), strict=True):
+        assert torch.equal(one.response_NT, other.response_NT)
+
+
+@pytest.mark.parametrize(
+    ("model", "config", "changes", "written"),
+    [
+        (LlamaForCausalLM, LlamaConfig, {"attention_bias": True, "mlp_bias": True, "head_dim": 24}, True),
+        (LlamaForCausalLM, LlamaConfig, {"rope_parameters": {"rope_type": "linear", "factor": 2.0}}, True),
+        (MistralForCausalLM, MistralConfig, {"sliding_window": None, "num_key_value_heads": 1}, True),
+        (MistralForCausalLM, MistralConfig, {"sliding_window": 6}, False),
+        (LlamaForCausalLM, LlamaConfig, {"hidden_act": "gelu"}, False),
+        (GraniteForCausalLM, GraniteConfig, {"residual_multiplier": 0.5}, False),
+        (Qwen3ForCausalLM, Qwen3Config, {"head_dim": 16}, False),  # it norms queries and keys
+        (GPT2LMHeadModel, GPT2Config, {"n_embd": 32, "n_head": 2, "n_layer": 2}, False),
+    ],
+)
+def test_which_models_are_of_this_kind(
+    model: type[PreTrainedModel],
+    config: type,
+    changes: dict[str, object],
+    written: bool,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    folder = write_model(model, config, tmp_path, **changes)
+    made = Backbone.load(BackboneConfig(model=str(folder), precision="fp32", device="cpu"))
+    assert (made._written is not None) is written
+    ours = scored(made, 2)
+    monkeypatch.setattr(made, "_written", None)
+    for one, other in zip(ours, scored(made, 2), strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=2e-6 * float(other.abs().max()))
+
+
+def test_adapters_on_some_of_the_layers(llama_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lora = LoraSettings(target_modules=["q_proj", "v_proj", "down_proj"])
+    made = Backbone.load(BackboneConfig(model=str(llama_folder), device="cpu", lora=lora))
+    assert made._written is not None
+    ours, samples = scored(made, 16), sampled(made)
+    monkeypatch.setattr(made, "_written", None)
+    for one, other in zip(ours, scored(made, 16), strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=2e-6 * float(other.abs().max()))
+    for one, other in zip(samples, sampled(made), strict=True):
+        assert torch.equal(one.response_NT, other.response_NT)
+        torch.testing.assert_close(one.logp_NT, other.logp_NT, rtol=0, atol=2e-5)
+
+
+def test_bfloat16_activations_are_left_to_transformers(qwen_folder: Path) -> None:
+    made = Backbone.load(BackboneConfig(model=str(qwen_folder), device="cpu", compute="bf16"))
+    assert made._written is None
+
+
+def test_a_nan_in_one_run_stays_in_that_run(fp32: Backbone) -> None:
+    thetas = [random_adapter(fp32, 1), torch.full_like(random_adapter(fp32, 1), torch.nan)]
+    stack = fp32.stack(thetas, requires_grad=True)
+    prompts = [fp32.encode("sort 52")] * 8
+    response, mask = torch.full((8, 10), 7), torch.ones(8, 10, dtype=torch.bool)
+    out = policy_forward(fp32, stack, torch.arange(2).repeat_interleave(4), prompts, response, mask)
+    out.logp_BT.sum().backward()
+    assert out.logp_BT[:4].isfinite().all() and out.logp_BT[4:].isnan().all()
+    assert stack.grads()[0].isfinite().all()
+
+
+def test_weights_are_the_same_afterwards(backbone: Backbone) -> None:
+    before = {name: x.clone() for name, x in backbone.model.state_dict().items()}
+    scored(backbone, 16)
+    sampled(backbone)
+    for name, x in backbone.model.state_dict().items():
+        assert torch.equal(x, before[name]), name

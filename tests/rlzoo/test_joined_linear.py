@@ -1,0 +1,81 @@
+"""Layers of one input as one product, against each by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+import torch
+from bitsandbytes.nn import Linear4bit, Params4bit
+from torch import nn
+
+from rlzoo import fleet_linear
+from rlzoo.fleet_linear import AdapterSwitch, FleetLinear, RowPlan
+from rlzoo.joined_linear import JoinedLinear
+from rlzoo.lora import AdaptedLayer, AdapterLayout, AdapterStack
+
+IN, OUT = 64, (64, 32, 96)
+LAYOUT = AdapterLayout(tuple(AdaptedLayer(str(i), IN, out) for i, out in enumerate(OUT)), 4, 2.0, 8)
+ROWS = {"equal": [0] * 3 + [1] * 3, "unequal": [0, 1, 1, 1], "some": [1, 1, 2, 2], "bare": [-1, 0, 2], "one": [2, 2]}
+
+
+def linears(switch: AdapterSwitch, quantized: bool, indices: Sequence[int | None], biases: bool) -> list[FleetLinear]:
+    made = []
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        for place, (index, out) in enumerate(zip(indices, OUT, strict=True)):
+            bias = biases and place != 1
+            layer: nn.Module = nn.Linear(IN, out, bias=bias)
+            if quantized:
+                packed = Linear4bit(IN, out, bias=bias, quant_type="nf4", compute_dtype=torch.float32)
+                packed.weight = Params4bit(layer.weight.data, requires_grad=False, quant_type="nf4")
+                packed.bias = layer.bias
+                layer = packed.to("cpu")
+            made.append(FleetLinear(layer.requires_grad_(False).eval(), f"layer {place}", index, switch))
+    return made
+
+
+@pytest.mark.parametrize("merge_rows", [1, 10**9], ids=["own weights", "shared weights"])
+@pytest.mark.parametrize("quantized", [False, True], ids=["float32", "nf4"])
+@pytest.mark.parametrize("indices", [(0, 1, 2), (0, None, 2), (None, None, None)])
+@pytest.mark.parametrize("slots", ROWS.values(), ids=ROWS.keys())
+def test_one_product_is_each_by_itself(
+    slots: list[int],
+    indices: tuple[int | None, ...],
+    quantized: bool,
+    merge_rows: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(fleet_linear, "MERGE_ROWS", merge_rows)
+    switch, seeded = AdapterSwitch(), torch.Generator().manual_seed(0)
+    stack = AdapterStack.of(LAYOUT, [0.3 * torch.randn(LAYOUT.size, generator=seeded) for _ in range(3)])
+    layers, x = linears(switch, quantized, indices, biases=True), torch.randn(len(slots), 1, IN, generator=seeded)
+    switch.plan = RowPlan(stack, torch.tensor(slots))
+    with torch.no_grad():
+        expected = [layer(x) for layer in layers]
+        weights = [layer.weight(torch.float32).clone() for layer in layers]
+        joined = JoinedLinear(layers)
+        for held in (True, False):
+            for one in (*layers, joined):
+                one.hold_dequantized(held)
+            switch.plan = RowPlan(stack, torch.tensor(slots))
+            for _ in range(2):  # the second time from what the plan kept
+                for y, by_itself in zip(joined(x), expected, strict=True):
+                    torch.testing.assert_close(y, by_itself)
+            for layer, weight in zip(layers, weights, strict=True):
+                assert torch.equal(layer.weight(torch.float32), weight)
+    with torch.enable_grad():
+        leaf = x.clone().requires_grad_()
+        sum(y.square().sum() for y in joined(leaf)).backward()
+    assert leaf.grad is not None and leaf.grad.abs().sum() > 0
+
+
+def test_layers_keep_their_weights_in_the_joined_one() -> None:
+    """Nothing is held twice: 64 + 32 + 96 rows of 64 numbers, of which each layer has its part."""
+    layers = linears(AdapterSwitch(), quantized=False, indices=(0, 1, 2), biases=False)
+    joined = JoinedLinear(layers)
+    whole = joined.weight(torch.float32)
+    assert whole.shape == (192, 64)
+    storages = {layer.base.weight.untyped_storage().data_ptr() for layer in layers}
+    assert storages == {whole.untyped_storage().data_ptr()}
+    assert joined.bias(torch.float32) is None
