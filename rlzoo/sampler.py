@@ -81,10 +81,7 @@ def sample(backbone: Backbone, requests: Sequence[SampleRequest], max_rows: int 
     stack = backbone.stack(list(thetas.values())) if thetas else None
     order = sorted(range(len(requests)), key=lambda i: slot_of[id(requests[i].theta)])
     prompts = _Prompts.of([requests[i] for i in order], [slot_of[id(requests[i].theta)] for i in order])
-    rows, group = int(prompts.group_size.sum()), int(prompts.group_size.max())
-    most = max(1, min(max_rows, LOGITS_AT_ONCE // backbone.vocab_size))
-    even = -(-rows // -(-rows // most) // group) * group
-    batches = _batches(prompts.group_size, min(even, most))
+    batches = _batches(prompts.group_size, prompts.slot, max(1, min(max_rows, LOGITS_AT_ONCE // backbone.vocab_size)))
     with backbone.held_weights():
         answers = [_decode(backbone, stack, prompts.between(*batch).to(backbone.device)) for batch in batches]
     longest = max(answer.mask_NT.shape[1] for answer in answers)
@@ -160,15 +157,26 @@ class _Prompts:
         return _Prompts(**{k: v.to(device) if isinstance(v, Tensor) else v for k, v in vars(self).items()})
 
 
-def _batches(group_size: Tensor, max_rows: int) -> list[tuple[int, int]]:
-    """Cut the line of prompts into (first, last) stretches of at most `max_rows` rows, or of one prompt."""
-    cuts, rows = [0], 0
-    for index, group in enumerate(group_size.tolist()):
-        if rows and rows + group > max_rows:
-            cuts.append(index)
-            rows = 0
-        rows += group
-    return list(pairwise([*cuts, len(group_size)]))
+def _batches(group_size: Tensor, slot: Tensor, max_rows: int) -> list[tuple[int, int]]:
+    """Cut the line of prompts into (first, last) stretches of about as many rows each, at most `max_rows`.
+
+    An adapter's rows stay together, as then every adapter of a batch has as many as the others, mostly, and its own
+    weight. Where one has too many for that, groups stay together; a single one may have more than `max_rows`.
+    """
+    _, count = slot.unique_consecutive(return_counts=True)
+    of_slots = [int(part.sum()) for part in group_size.split(count.tolist())]
+    if max(of_slots) > max_rows:
+        count, of_slots = torch.ones_like(group_size), group_size.tolist()
+    rows, largest = sum(of_slots), max(of_slots)
+    number = -(-rows // max_rows)
+    even = min(max_rows, -(-rows // number // largest) * largest)
+    cuts, taken, place = [0], 0, 0
+    for prompts, more in zip(count.tolist(), of_slots, strict=True):
+        if taken and taken + more > even:
+            cuts.append(place)
+            taken = 0
+        taken, place = taken + more, place + prompts
+    return list(pairwise([*cuts, place]))
 
 
 @torch.no_grad()

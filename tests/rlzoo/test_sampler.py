@@ -329,3 +329,20 @@ def test_a_large_vocabulary_is_sampled_in_any_company(nf4: Backbone, monkeypatch
     check_same(together[0], sample(nf4, [one])[0])
     monkeypatch.setattr(sampler, "BLOCKS_FROM", 4096)
     check_same(together[1], sample(nf4, [two])[0])  # greedy is greedy
+
+
+@pytest.mark.parametrize(
+    ("groups", "slots", "most", "rows"),
+    [
+        ([8] * 10, [0] * 4 + [1] * 4 + [2] * 2, 64, [64, 16]),  # an adapter's rows stay together
+        ([8] * 8, [-1] * 2 + [0] * 2 + [1] * 2 + [2] * 2, 48, [32, 32]),  # two batches are needed: of the same size
+        ([8] * 5, [0] * 3 + [1] * 2, 20, [16, 16, 8]),  # one has 24 rows: groups stay together
+        ([8, 3, 3], [0, 1, 1], 4, [8, 3, 3]),  # a group of 8 is not divided
+        ([2, 3, 4], [0, 1, 2], 9, [9]),
+    ],
+)
+def test_how_rows_are_cut_into_batches(groups: list[int], slots: list[int], most: int, rows: list[int]) -> None:
+    group_size = torch.tensor(groups)
+    batches = sampler._batches(group_size, torch.tensor(slots), most)
+    assert [int(group_size[first:last].sum()) for first, last in batches] == rows
+    assert [first for first, _ in batches] == [0, *(last for _, last in batches[:-1])] and batches[-1][1] == len(groups)
