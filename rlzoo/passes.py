@@ -20,8 +20,8 @@ from rlzoo.engine import Tokens
 WIDEST = 2
 """Attention looks at padded rows: they may take so many times the budget."""
 
-OVERHEAD = 512
-"""What a pass costs beside its tokens, in tokens: calls of small operations, about 15 ms forward and backward."""
+OVERHEAD = 256
+"""What a pass costs beside its tokens, in tokens: calls of small operations, about 12 ms forward and backward."""
 
 Pass = dict[int, Tensor]
 """Request -> the rows that it has in a pass."""

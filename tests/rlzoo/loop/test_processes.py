@@ -245,9 +245,9 @@ def test_one_process_forks_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_how_many_processes(backbone: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One per core and run, and as many as have 512 tokens each of those that passes share, 3,072: six."""
+    """One per core and run, and as many as have 256 tokens each of those that passes share, 1,536: six."""
     monkeypatch.setattr(processes, "cores", lambda: 8)
-    automatic = EngineSettings(micro_batch_tokens=3072)
+    automatic = EngineSettings(micro_batch_tokens=1536)
     assert [count_processes(automatic, CPU, runs) for runs in (0, 1, 3, 99)] == [1, 1, 3, 6]
     assert count_processes(EngineSettings(micro_batch_tokens=100), CPU, 4) == 1
     assert count_processes(EngineSettings(processes=20), CPU, 99) == 20
