@@ -168,7 +168,7 @@ class EvaluationSettings(Settings):
 class EngineSettings(Settings):
     """How work is batched. Changes speed and memory, never results."""
 
-    micro_batch_tokens: int = Field(default=2560, ge=1)
+    micro_batch_tokens: int = Field(default=4096, ge=1)
     """Tokens in passes under way, of all runs and processes together; a prompt counts once per group."""
     processes: int | None = Field(default=None, ge=1)
     """Processes that the runs of a fleet are divided among, no more than there are runs; None: on a CPU one per core,
