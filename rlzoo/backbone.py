@@ -24,7 +24,6 @@ from torch import Tensor, nn
 # Importing bitsandbytes tells every user about an optional CPU kernel, which this project never calls.
 logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
 
-from bitsandbytes.nn import Linear4bit  # noqa: E402
 from peft import LoraConfig, get_peft_model  # noqa: E402
 from peft.tuners.lora import LoraLayer  # noqa: E402
 from transformers import (  # noqa: E402
@@ -200,8 +199,9 @@ class Backbone:
         """
         quantized = [linear for linear in self._linears if linear.quantized]
         size = sum(linear.base.weight.quant_state.shape.numel() for linear in quantized) * self.dtype.itemsize
-        quantized = [*quantized, *(self._written.joined if self._written else [])]
-        held = [] if self._holds or size > limit_bytes else quantized  # nothing is left to do within another `with`
+        joined = self._written.joined if self._written and quantized else []
+        none = self._holds or size > limit_bytes  # nothing is left to do within another `with`
+        held = [] if none else [*quantized, *joined]
         try:
             for linear in held:
                 linear.hold_dequantized(True)
@@ -322,7 +322,7 @@ class Backbone:
     def describe(self) -> dict[str, Any]:
         """Return what a run folder records about the backbone."""
         tensors = {id(t): t for t in [*self.model.parameters(), *self.model.buffers()]}.values()
-        packed = [linear.base.weight for linear in self._linears if isinstance(linear.base, Linear4bit)]
+        packed = [linear.base.weight for linear in self._linears if linear.quantized]
         plain = sum(t.numel() for t in self.model.parameters()) - sum(weight.numel() for weight in packed)
         return {
             "model": self.config.model,

@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import Cache
 
 from rlzoo import attention
@@ -26,13 +26,13 @@ from rlzoo.functions import rms_norm, signed, swiglu, turned
 from rlzoo.joined_linear import JoinedLinear
 from rlzoo.line import Line
 
-PARTS = {
-    "": {"embed_tokens", "layers", "norm", "rotary_emb"},
-    "layers.0": {"self_attn", "mlp", "input_layernorm", "post_attention_layernorm"},
-    "layers.0.self_attn": {"q_proj", "k_proj", "v_proj", "o_proj"},
-    "layers.0.mlp": {"gate_proj", "up_proj", "down_proj", "act_fn"},
+PARTS = {"embed_tokens", "layers", "norm", "rotary_emb"}
+LAYER_PARTS = {
+    "": {"self_attn", "mlp", "input_layernorm", "post_attention_layernorm"},
+    "self_attn": {"q_proj", "k_proj", "v_proj", "o_proj"},
+    "mlp": {"gate_proj", "up_proj", "down_proj", "act_fn"},
 }
-"""The modules that a model of this kind has, and no others."""
+"""The modules that a model of this kind has, and each of its layers; they have no others."""
 
 
 class Decoder:
@@ -44,13 +44,13 @@ class Decoder:
         self.norm = _norm(model.norm)
 
     @classmethod
-    def of(cls, model: nn.Module) -> Decoder | None:
-        """Return the model's layers written out; None if it has other modules than these."""
-        for name, parts in PARTS.items():
-            module = dict(model.named_modules()).get(name)
-            if module is None or {child for child, _ in module.named_children()} != parts:
-                return None
-        return cls(model) if hasattr(model.norm, "variance_epsilon") else None
+    def of(cls, model: Any) -> Decoder | None:
+        """Return the model's layers written out; None if it has other modules than these, or other norms or angles."""
+        if not _has(model, PARTS) or not all(map(_is_like_llama, model.layers)):
+            return None
+        angles, _ = model.rotary_emb(model.norm.weight, torch.zeros((1, 1), dtype=torch.int64))
+        known = hasattr(model.norm, "variance_epsilon") and angles.shape[-1] == model.layers[0].self_attn.head_dim
+        return cls(model) if known else None
 
     @property
     def joined(self) -> list[JoinedLinear]:
@@ -115,6 +115,23 @@ class Layer:
     def heads(self, x: Tensor) -> Tensor:
         """Return x [B, S, heads * d] as [B, heads, S, d]."""
         return x.unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
+
+
+def _has(module: Any, parts: set[str]) -> bool:
+    return {name for name, _ in module.named_children()} == parts
+
+
+def _is_like_llama(layer: Any) -> bool:
+    if not all(_has(layer.get_submodule(name), parts) for name, parts in LAYER_PARTS.items()):  # the layer itself first
+        return False
+    linear = [module for name, module in layer.named_modules() if name.endswith("_proj")]
+    norms = [layer.input_layernorm, layer.post_attention_layernorm]
+    return (
+        all(isinstance(module, FleetLinear) for module in linear)
+        and all(hasattr(norm, "variance_epsilon") for norm in norms)
+        and hasattr(layer.self_attn, "scaling")
+        and hasattr(layer.self_attn, "head_dim")
+    )
 
 
 def _norm(module: Any) -> Callable[[Tensor], Tensor]:

@@ -30,7 +30,7 @@ from rlzoo.lora import AdapterStack
 MERGE_ROWS = 64
 """Rows per adapter from which its own weight is worth making, and reading instead of a shared one."""
 MERGED_BYTES = 1 << 26
-"""Most that all adapters' own weights may take: 64 MiB."""
+"""Most that all adapters' own weights may take, of each layer once: 64 MiB."""
 
 
 class AdapterSwitch(threading.local):
@@ -94,7 +94,7 @@ class RowPlan:
             self._pad = (start[:, None] + torch.minimum(column, count[:, None] - 1)).flatten().to(device)
             self._unpad = (column < count[:, None]).flatten().nonzero().squeeze(1).to(device)
         self._chosen: dict[tuple[int, ...], tuple[Tensor, ...]] = {}
-        self._merged: dict[tuple[int, ...], Tensor] = {}
+        self._merged: dict[str, Tensor] = {}
         self.merges = self._may_merge()
 
     def adapters(self, indices: tuple[int, ...]) -> tuple[Tensor, ...]:
@@ -123,13 +123,13 @@ class RowPlan:
     def merged(self, layer: Adapted, a: Tensor, *bs: Tensor) -> Tensor:
         """Return (W + s B A)^T [blocks, in, out] of a layer, float32; made once. That way round, as it lies in memory,
         oneDNN reads it as it is: products of 64 rows are a quarter faster."""
-        if layer.adapted not in self._merged:
+        if layer.name not in self._merged:
             w = layer.weight(torch.float32).mT
             own = w.new_empty(self.blocks, *w.shape).copy_(w)
             for columns, a_KRI, b in zip(layer.columns, a.chunk(len(bs), dim=1), bs, strict=True):
                 own[..., columns].baddbmm_(a_KRI.mT, b.mT, alpha=self.stack.layout.scaling)
-            self._merged[layer.adapted] = own
-        return self._merged[layer.adapted]
+            self._merged[layer.name] = own
+        return self._merged[layer.name]
 
     def check(self, x: Tensor, name: str) -> None:
         """Raise `ValueError` unless the input of a layer has the rows of this plan."""
@@ -247,7 +247,7 @@ def _own_weight(x: Tensor, layer: Adapted, plan: RowPlan | None, adapters: Seque
 
 
 class _Product(torch.autograd.Function):
-    """The same of a single layer, with its gradient."""
+    """`product` of a single layer, with its gradient."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, layer: FleetLinear, plan: RowPlan | None, *adapter: Tensor) -> Tensor:

@@ -4,7 +4,7 @@
     swiglu:    y = silu(a) b                                    da = silu'(a) b g,   db = silu(a) g
     turned:    y = (x1 cos - x2 sin, x2 cos + x1 sin)           dx: turned back, by -sin
 
-w and the angles are frozen and get no gradient. rms_norm and swiglu save what they were given and nothing else.
+w and the angles are frozen and get no gradient. Nothing is saved for it but what came in, and r.
 """
 
 from __future__ import annotations

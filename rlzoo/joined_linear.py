@@ -1,9 +1,10 @@
 """Linear layers that read the same input: where weights are held and no gradient is asked for, one product for all.
 
-    (y_1, y_2, ..) = [W_1; W_2; ..] x,      each y_i with the adapter of its own layer
+    (y_1, y_2, ..) = [W_1; W_2; ..] x,      each y_i with the adapter of its own layer, if they have any
 
 For few rows, while decoding, a call costs as much as its product. With gradient every layer makes its own: what comes
-back to them is not side by side, and putting it there costs more than the calls.
+back to them is not side by side, and putting it there costs more than the calls. So it does where only some of them
+have adapters, as weights of single adapters would be made for the others, too.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ class JoinedLinear:
         self.adapted = tuple(layer.index for layer in layers if layer.index is not None)
         self.columns = [slice(*ends[k : k + 2]) for k, layer in enumerate(layers) if layer.index is not None]
         self._bias = self._join_biases()
+        self._alike = len(self.adapted) in (0, len(layers))
         self._joined: Tensor | None = None
         if not any(layer.quantized for layer in layers):  # held in one piece, of which each layer has its part
             self._joined = torch.cat([layer.base.weight for layer in layers]).detach()
@@ -46,7 +48,7 @@ class JoinedLinear:
 
     def __call__(self, x: Tensor) -> tuple[Tensor, ...]:
         """Return the output of each layer; with gradient each makes its own, as their gradients come apart, too."""
-        if torch.is_grad_enabled() or self._joined is None:
+        if torch.is_grad_enabled() or self._joined is None or not self._alike:
             return tuple(layer(x) for layer in self.layers)
         return fleet_linear.through(self, x).split(self.sizes, dim=-1)
 

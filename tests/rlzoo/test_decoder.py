@@ -16,7 +16,11 @@ from transformers import (
     LlamaForCausalLM,
     MistralConfig,
     MistralForCausalLM,
+    PhiConfig,
+    PhiForCausalLM,
     PreTrainedModel,
+    Qwen2MoeConfig,
+    Qwen2MoeForCausalLM,
     Qwen3Config,
     Qwen3ForCausalLM,
 )
@@ -106,6 +110,7 @@ def test_long_sequences_are_left_to_transformers(fp32: Backbone, monkeypatch: py
         (GraniteForCausalLM, GraniteConfig, {"residual_multiplier": 0.5}, False),
         (Qwen3ForCausalLM, Qwen3Config, {"head_dim": 16}, False),  # it norms queries and keys
         (GPT2LMHeadModel, GPT2Config, {"n_embd": 32, "n_head": 2, "n_layer": 2}, False),
+        (PhiForCausalLM, PhiConfig, {"partial_rotary_factor": 0.5}, False),
     ],
 )
 def test_which_models_are_of_this_kind(
@@ -125,15 +130,34 @@ def test_which_models_are_of_this_kind(
         torch.testing.assert_close(one, other, rtol=0, atol=2e-6 * float(other.abs().max()))
 
 
-def test_adapters_on_some_of_the_layers(llama_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    lora = LoraSettings(target_modules=["q_proj", "v_proj", "down_proj"])
-    made = Backbone.load(BackboneConfig(model=str(llama_folder), device="cpu", lora=lora))
+def test_all_layers_are_looked_at(tmp_path: Path) -> None:
+    """The first has one feed-forward network, as Llama has, the second a mixture of them."""
+    sizes = {"num_experts": 2, "num_experts_per_tok": 1, "moe_intermediate_size": 32, "mlp_only_layers": [0]}
+    folder = write_model(Qwen2MoeForCausalLM, Qwen2MoeConfig, tmp_path, **sizes)
+    assert Backbone.load(BackboneConfig(model=str(folder), precision="fp32", device="cpu"))._written is None
+
+
+@pytest.mark.parametrize("modules", [["q_proj", "v_proj", "down_proj"], ["q_proj"], ["gate_proj"], ["o_proj"]])
+def test_adapters_on_some_of_the_layers(
+    modules: list[str], llama_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Decoded by both: written out up to 25 positions less the cache's room, then by transformers."""
+    made = Backbone.load(
+        BackboneConfig(model=str(llama_folder), device="cpu", lora=LoraSettings(target_modules=modules))
+    )
     assert made._written is not None
-    ours, samples = scored(made, 16), sampled(made)
+
+    def got() -> tuple[tuple[Tensor, ...], list[Samples]]:
+        one = SampleRequest(random_adapter(made, 1), [made.encode("1+2")], 70, 30, 0, 7, [3])
+        return scored(made, 16), [*sampled(made), *sample(made, [one])]
+
+    monkeypatch.setattr(attention, "SHORT", 25)
+    tensors, samples = got()
     monkeypatch.setattr(made, "_written", None)
-    for one, other in zip(ours, scored(made, 16), strict=True):
+    same_tensors, same_samples = got()
+    for one, other in zip(tensors, same_tensors, strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=2e-6 * float(other.abs().max()))
-    for one, other in zip(samples, sampled(made), strict=True):
+    for one, other in zip(samples, same_samples, strict=True):
         assert torch.equal(one.response_NT, other.response_NT)
         torch.testing.assert_close(one.logp_NT, other.logp_NT, rtol=0, atol=2e-5)
 
