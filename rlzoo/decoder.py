@@ -40,7 +40,7 @@ class Decoder:
 
     def __init__(self, model: Any) -> None:
         self.model = model
-        self.layers = [Layer(layer) for layer in model.layers]
+        self.layers = [Layer(layer, index) for index, layer in enumerate(model.layers)]
         self.norm = _norm(model.norm)
 
     @classmethod
@@ -67,7 +67,7 @@ class Decoder:
         def attend(layer: Layer, *qkv: Tensor) -> Tensor:
             return _InLine.apply(*qkv, line, layer, *turn)
 
-        return self._through(x, [attend] * len(self.layers))[0]
+        return self._through(x, attend)[0]
 
     @torch.no_grad()
     def next_states(self, token_B1: Tensor, position_B1: Tensor, seen_BP: Tensor, cache: Cache) -> Tensor:
@@ -81,19 +81,16 @@ class Decoder:
         room, _ = cache.layers[0].get_mask_sizes(1)
         mask = F.pad(seen_BP, (0, room - seen_BP.shape[1]))[:, None, None]
 
-        def attend_in(index: int) -> Callable[..., Tensor]:
-            def attend(layer: Layer, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-                key, value = cache.update(turned(layer.heads(key), *turn), layer.heads(value), index)
-                out = attention.one_query(turned(layer.heads(query), *turn), key, value, mask, layer.scaling)
-                return out.flatten(1)[:, None]
+        def attend(layer: Layer, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+            key, value = cache.update(turned(layer.heads(key), *turn), layer.heads(value), layer.index)
+            out = attention.one_query(turned(layer.heads(query), *turn), key, value, mask, layer.scaling)
+            return out.flatten(1)[:, None]
 
-            return attend
+        return self._through(x, attend)
 
-        return self._through(x, [attend_in(index) for index in range(len(self.layers))])
-
-    def _through(self, x: Tensor, attends: list[Callable[..., Tensor]]) -> Tensor:
-        """Send embedded tokens [.., hidden] through all layers; each has its `attend(layer, q, k, v)`."""
-        for layer, attend in zip(self.layers, attends, strict=True):
+    def _through(self, x: Tensor, attend: Callable[..., Tensor]) -> Tensor:
+        """Send embedded tokens [.., hidden] through all layers; `attend(layer, q, k, v)` makes what attention adds."""
+        for layer in self.layers:
             x = x + layer.o(attend(layer, *layer.qkv(layer.norm(x))))
             x = x + layer.down(swiglu(*layer.gate_up(layer.second_norm(x))))
         return self.norm(x)
@@ -102,8 +99,9 @@ class Decoder:
 class Layer:
     """The parts of one layer under short names."""
 
-    def __init__(self, layer: Any) -> None:
+    def __init__(self, layer: Any, index: int) -> None:
         own, mlp = layer.self_attn, layer.mlp
+        self.index = index
         self.norm, self.second_norm = _norm(layer.input_layernorm), _norm(layer.post_attention_layernorm)
         self.qkv = JoinedLinear([own.q_proj, own.k_proj, own.v_proj])
         self.gate_up = JoinedLinear([mlp.gate_proj, mlp.up_proj])
