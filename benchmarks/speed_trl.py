@@ -25,7 +25,7 @@ from trl import GRPOConfig, GRPOTrainer
 
 from benchmarks.speed_memory import PeakMemory, wait_for
 from benchmarks.speed_work import BETA, LORA, NEVER, OPTIMIZER, Measured, Work
-from rlzoo.backbone import SHIPPED
+from rlzoo.loading import SHIPPED
 from rlzoo.tasks import Problem, Task
 
 

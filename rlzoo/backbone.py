@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import inspect
 import logging
-import os
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,24 +27,18 @@ from peft import LoraConfig, get_peft_model  # noqa: E402
 from peft.tuners.lora import LoraLayer  # noqa: E402
 from transformers import (  # noqa: E402
     AutoModelForCausalLM,
-    AutoTokenizer,
     BitsAndBytesConfig,
     Cache,
     DynamicCache,
-    PreTrainedTokenizerFast,
 )
-from transformers.models.auto.tokenization_auto import get_tokenizer_config  # noqa: E402
-from transformers.utils import logging as transformers_logging  # noqa: E402
 
-from rlzoo import attention, lora  # noqa: E402
+from rlzoo import attention, loading, lora  # noqa: E402
 from rlzoo.cache import ROOM, with_room  # noqa: E402
 from rlzoo.decoder import Decoder  # noqa: E402
 from rlzoo.errors import UserError  # noqa: E402
 from rlzoo.fleet_linear import AdapterSwitch, FleetLinear, RowPlan  # noqa: E402
 from rlzoo.line import ATTENTION, Line, attending  # noqa: E402
 from rlzoo.lora import AdaptedLayer, AdapterLayout, AdapterStack, LoraSettings  # noqa: E402
-
-SHIPPED = Path(__file__).parent / "assets" / "base"
 
 
 class BackboneConfig(BaseModel):
@@ -100,8 +93,8 @@ class Backbone:
     def __init__(self, config: BackboneConfig, model: nn.Module, tokenizer: Any, device: torch.device) -> None:
         self.config, self.model, self.tokenizer, self.device = config, model, tokenizer, device
         self.dtype = config.resolve_compute(device)
-        self.pad_id = _pad_id(tokenizer, config)
-        self.end_ids = _end_ids(model, tokenizer, config)
+        self.pad_id = loading.pad_id(tokenizer, config.pad_token, config.model)
+        self.end_ids = loading.end_ids(model, tokenizer, config.model)
         text = model.config.get_text_config()
         self.hidden_size: int = text.hidden_size
         self.vocab_size: int = text.vocab_size
@@ -120,7 +113,7 @@ class Backbone:
     @classmethod
     def load(cls, config: BackboneConfig) -> Backbone:
         """Load the model and its tokenizer; whatever is wrong with them, or cannot be found, is a `UserError`."""
-        name, device = _locate(config.model), config.resolve_device()
+        name, device = loading.locate(config.model), config.resolve_device()
         dtype = config.resolve_compute(device)
         quantization = BitsAndBytesConfig(
             load_in_4bit=True,
@@ -128,9 +121,9 @@ class Backbone:
             bnb_4bit_use_double_quant=True,
             bnb_4bit_compute_dtype=dtype,
         )
-        with _quiet_loading():
+        with loading.quiet_loading():
             try:
-                tokenizer = _load_tokenizer(name)
+                tokenizer = loading.load_tokenizer(name)
                 model = AutoModelForCausalLM.from_pretrained(
                     name,
                     dtype=dtype,
@@ -138,7 +131,7 @@ class Backbone:
                     quantization_config=quantization if config.precision == "nf4" else None,
                 )
             except (OSError, ValueError, KeyError) as error:
-                raise UserError(_why_not_loaded(config.model, error)) from error
+                raise UserError(loading.why_not_loaded(config.model, error)) from error
         return cls(config, model, tokenizer, device)
 
     def encode(self, prompt: str | list[dict[str, Any]]) -> list[int]:
@@ -404,81 +397,3 @@ def _is_linear(module: nn.Module) -> bool:
 def _scale_bytes(state: Any) -> int:
     """Bytes of the block scales that go with a double-quantized weight."""
     return state.absmax.nbytes + state.state2.absmax.nbytes
-
-
-def _locate(model: str) -> str:
-    """Return what `from_pretrained` should be given; a local folder that is not there is a `UserError`."""
-    if model == "shipped":
-        if not (SHIPPED / "config.json").is_file():
-            raise UserError(
-                f"the shipped model is missing from {SHIPPED}: reinstall the package or run `rlzoo warmstart`"
-            )
-        return str(SHIPPED)
-    path = Path(model).expanduser()
-    if path.is_dir():
-        return str(path)
-    if path.exists() or model.startswith((".", "~", os.sep)) or model.count("/") > 1:
-        raise UserError(
-            f"backbone.model {model!r} is not a folder: give an existing one, a name on the Hub, or 'shipped'"
-        )
-    return model
-
-
-def _load_tokenizer(name: str) -> Any:
-    """Load the tokenizer as its own folder declares it.
-
-    For some model types, Qwen2 among them, `AutoTokenizer` overrules the declaration: it rebuilds the model family's
-    own tokenizer from the vocabulary, and one that `tokenizer.json` defines completely (of characters, say) then drops
-    every space without a word.
-    """
-    declared = get_tokenizer_config(name).get("tokenizer_class")
-    loader = PreTrainedTokenizerFast if declared in ("TokenizersBackend", "PreTrainedTokenizerFast") else AutoTokenizer
-    return loader.from_pretrained(name)
-
-
-def _why_not_loaded(model: str, error: Exception) -> str:
-    reason = " ".join(str(error).split())[:300]
-    if Path(model).expanduser().is_dir() or model == "shipped":
-        return f"the folder {model!r} holds no model that can be loaded: {type(error).__name__}: {reason}"
-    return (
-        f"backbone.model {model!r} is neither a folder here nor a model that can be loaded from the Hub (wrong name, "
-        f"no access, or no connection): {type(error).__name__}: {reason}"
-    )
-
-
-def _pad_id(tokenizer: Any, config: BackboneConfig) -> int:
-    if config.pad_token is not None:
-        pad = tokenizer.convert_tokens_to_ids(config.pad_token)
-        if pad is None or tokenizer.convert_ids_to_tokens(pad) != config.pad_token:
-            raise UserError(f"backbone.pad_token {config.pad_token!r} is not in the vocabulary of {config.model!r}")
-        return pad
-    if tokenizer.pad_token_id is None:
-        raise UserError(
-            f"the tokenizer of {config.model!r} has no pad token: set backbone.pad_token to any token of its "
-            f"vocabulary (the end token {tokenizer.eos_token!r} is safe: padding is masked by position, not by token)"
-        )
-    return tokenizer.pad_token_id
-
-
-def _end_ids(model: Any, tokenizer: Any, config: BackboneConfig) -> list[int]:
-    """Return the tokens that end a response: the tokenizer's, and those of the model's generation settings."""
-    generation = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
-    ids = {tokenizer.eos_token_id, *(generation if isinstance(generation, list) else [generation])} - {None}
-    if not ids:
-        raise UserError(
-            f"{config.model!r} has no end token, so a response could never end: set eos_token in its "
-            "tokenizer_config.json or eos_token_id in its generation_config.json"
-        )
-    return sorted(ids)
-
-
-@contextlib.contextmanager
-def _quiet_loading() -> Iterator[None]:
-    """Within: transformers shows no progress bar."""
-    shown = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            transformers_logging.enable_progress_bar()

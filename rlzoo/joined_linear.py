@@ -29,7 +29,7 @@ class JoinedLinear:
         """Width of each layer's output."""
         ends = list(accumulate(self.sizes, initial=0))
         self.adapted = tuple(layer.index for layer in layers if layer.index is not None)
-        self.columns = [slice(*ends[k : k + 2]) for k, layer in enumerate(layers) if layer.index is not None]
+        self.columns = [slice(*ends[k : k + 2]) for k in range(len(layers))]
         self._bias = self._join_biases()
         self._alike = len(self.adapted) in (0, len(layers))
         self._joined: Tensor | None = None

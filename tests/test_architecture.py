@@ -28,6 +28,7 @@ PURE = {"advantages": {"torch", "pydantic", "pydantic_core"}, "objectives": {"to
 MODEL_LIBRARIES = {"transformers", "peft", "bitsandbytes", "tokenizers", "accelerate"}
 MODEL_FILES = {
     "rlzoo/backbone.py",  # loads the base model
+    "rlzoo/loading.py",  # finds it and its tokenizer
     "rlzoo/decoder.py",  # the layers of one kind of model, written out
     "rlzoo/cache.py",  # keys and values while decoding
     "rlzoo/lora.py",  # PEFT owns the adapter's targets and format

@@ -214,7 +214,7 @@ def test_loading_is_quiet(
     qwen_folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """No warning and no progress bar; "shipped" is no name PEFT knows, so what it is told is the folder."""
-    monkeypatch.setattr("rlzoo.backbone.SHIPPED", qwen_folder)
+    monkeypatch.setattr("rlzoo.loading.SHIPPED", qwen_folder)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         made = Backbone.load(BackboneConfig(device="cpu"))
@@ -349,7 +349,7 @@ def test_a_folder_or_file_that_is_no_model(tmp_path: Path) -> None:
 
 
 def test_a_missing_shipped_model_says_how_to_get_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("rlzoo.backbone.SHIPPED", tmp_path / "base")
+    monkeypatch.setattr("rlzoo.loading.SHIPPED", tmp_path / "base")
     with pytest.raises(UserError, match="rlzoo warmstart"):
         Backbone.load(BackboneConfig())
 

@@ -13,9 +13,9 @@ from torch.nn.functional import cross_entropy
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from objectives import PolicyOutput, TokenBatch, get
-from rlzoo.backbone import SHIPPED
 from rlzoo.char_tokenizer import CHARACTERS, char_tokenizer
 from rlzoo.errors import UserError
+from rlzoo.loading import SHIPPED
 from rlzoo.tasks import ProceduralTask, load_task, task_kinds
 from rlzoo.tasks.procedural import split_of
 from rlzoo.warmstart import (
