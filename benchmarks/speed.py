@@ -149,6 +149,26 @@ def model_folder(model: str, base: Work, folder: Path) -> str:
     return str(write(SHAPES[model], folder, mean_length=max(1, base.max_new_tokens // 2), dtype=dtype))
 
 
+def parsed(runs: str) -> list[int]:
+    """Read numbers of runs separated by commas."""
+    try:
+        counts = [int(count) for count in runs.split(",")]
+    except ValueError:
+        raise UserError(f"--runs {runs!r}: give numbers separated by commas, such as 5,20") from None
+    if min(counts) < 1:
+        raise UserError(f"--runs {runs!r}: each number must be at least 1")
+    return counts
+
+
+def draw_curves(base: Work, points: int | None, console: Console) -> dict[speed_curves.Axis, list[speed_curves.Point]]:
+    """Measure against each axis, at some of its points or all."""
+    drawn = {}
+    for axis in speed_curves.AXES:
+        console.print(f"curve against {axis.name}")
+        drawn[axis] = list(speed_curves.measure(axis, base, points=points))
+    return drawn
+
+
 @guarded
 def main(
     peer: Annotated[Literal["trl"] | None, typer.Option(help="Measure this trainer on the same work too.")] = None,
@@ -192,12 +212,7 @@ def main(
         warmup=warmup,
         threads=threads or len(os.sched_getaffinity(0)),
     )
-    try:
-        counts = [int(count) for count in runs.split(",")]
-    except ValueError:
-        raise UserError(f"--runs {runs!r}: give numbers separated by commas, such as 5,20") from None
-    if min(counts) < 1:
-        raise UserError(f"--runs {runs!r}: each number must be at least 1")
+    counts = parsed(runs)
     if prompts % base.minibatches:
         raise UserError(
             f"--prompts {prompts}: give a multiple of {base.minibatches}, so that updates are alike in size"
@@ -219,13 +234,10 @@ def main(
                 seconds = every_peer_run(load, max(counts), console) / load.steps
                 checks.append(f"{LOADS[ends].lower()}: {max(counts)} runs of TRL, each measured: {seconds:.2f} s/step")
             raw += [{"work": s.work.model_dump(), "measured": [m.model_dump() for m in s.measured]} for s in series]
-    drawn: dict[speed_curves.Axis, list[speed_curves.Point]] = {}
-    for axis in speed_curves.AXES if curves else ():
-        console.print(f"curve against {axis.name}")
-        drawn[axis] = list(speed_curves.measure(axis, base, points=2 if quick else None))
-        made.append(speed_curves.table(axis, drawn[axis]))
+    drawn = draw_curves(base, 2 if quick else None, console) if curves else {}
+    made += [speed_curves.table(axis, points) for axis, points in drawn.items()]
     if gains:
-        made.append(speed_gains.measure(base, max(counts), 1, console))
+        made.append(speed_gains.measure(base, max(counts), repeats, console))
     for table in made:
         show(table, console)
     console.print(*checks, sep="\n")

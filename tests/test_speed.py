@@ -313,3 +313,18 @@ def test_nothing_to_measure_is_refused(options: dict[str, object], capsys: pytes
     with pytest.raises(typer.Exit):
         speed.main(loads=False, **options)
     assert "--no-loads measures curves or gains alone" in capsys.readouterr().err
+
+
+def test_gains_are_measured_in_as_many_turns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of two turns each path is measured with and without, with seeds of its own."""
+    asked: list[Work] = []
+
+    def made_up(work: Work, result: type) -> Measured:
+        asked.append(work)
+        return MEASURED
+
+    monkeypatch.setattr(speed_gains, "probe", made_up)
+    monkeypatch.setattr(speed_gains, "write", lambda shape, folder: folder)
+    speed.main(runs="3", repeats=2, loads=False, gains=True, threads=1, out=tmp_path)
+    turns = {name: [work.seed for work in asked if work.without == name] for name in speed_gains.PLAIN if name}
+    assert turns == {name: [0, 3] for name in speed_gains.PLAIN if name}
