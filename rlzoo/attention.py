@@ -10,6 +10,7 @@ is then that of what comes out. Float32, on a CPU.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -31,51 +32,60 @@ def causal(query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
     return _Causal.apply(query, key, value, scaling)
 
 
-def one_query(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scaling: float) -> Tensor:
-    """Attention [B, heads, 1, d] of one position to those that a bool mask [B, 1, 1, S] admits; without gradient."""
+def additive(seen_BS: Tensor, key_heads: int) -> Tensor:
+    """Return the mask [B * key heads, 1, S] that is added for a bool one [B, S] of what is seen."""
+    mask_BS = torch.zeros(seen_BS.shape).masked_fill_(~seen_BS, -torch.inf)
+    return mask_BS[:, None].expand(-1, key_heads, -1).reshape(len(seen_BS) * key_heads, 1, -1)
+
+
+def one_query(query: Tensor, key: Tensor, value: Tensor, mask_K1S: Tensor, scaling: float) -> Tensor:
+    """Attention [B, heads, 1, d] of one position to those that an `additive` mask admits; without gradient."""
     query_KRD, key_KSD, value_KSD = _stack(query, key.shape[1]), key.flatten(0, 1), value.flatten(0, 1)
-    score_KRS = torch.bmm(query_KRD * scaling, key_KSD.mT)
-    if mask is not None:
-        score_KRS.view(*query.shape[:3], -1).masked_fill_(~mask, -torch.inf)
-    return torch.bmm(score_KRS.softmax(dim=2), value_KSD).view(*query.shape[:3], -1)
+    p_KRS = torch.baddbmm(mask_K1S, query_KRD, key_KSD.mT, alpha=scaling).softmax(dim=2)
+    return torch.bmm(p_KRS, value_KSD).view(*query.shape[:3], -1)
 
 
-def causal_forward(query: Tensor, key: Tensor, value: Tensor, scaling: float) -> tuple[Tensor, Tensor]:
-    """Return o [B, heads, S, d] and p [B * key heads, group * S, S], which `causal_backward` asks for."""
-    (_, heads, length, _), fewer = query.shape, key.shape[1]
-    later_SS = query.new_full((length, length), -torch.inf).triu(1)
-    query_KRD, key_KSD, value_KSD = _stack(query, fewer), _stack(key, fewer), _stack(value, fewer)
-    with products.fast(query_KRD.shape[0] * query_KRD.shape[1], query.device):
-        later_RS = later_SS.repeat(heads // fewer, 1)
-        p_KRS = torch.baddbmm(later_RS, query_KRD, key_KSD.mT, alpha=scaling).softmax(dim=2)
-        out_KRD = torch.bmm(p_KRS, value_KSD)
-    return out_KRD.view(*query.shape[:3], -1), p_KRS
+def attend(
+    query_KRD: Tensor, key_KSD: Tensor, value_KSD: Tensor, mask: Tensor, scaling: float, out: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Return o [K, R, d], in `out` if given, and p [K, R, S], which `attend_backward` asks for; the mask is added."""
+    p_KRS = products.baddbmm(mask, query_KRD, key_KSD.mT, alpha=scaling).softmax(dim=2)
+    return products.bmm(p_KRS, value_KSD, out=out), p_KRS
 
 
-def causal_backward(
-    g: Tensor, query: Tensor, key: Tensor, value: Tensor, p_KRS: Tensor, scaling: float
+def attend_backward(
+    g_KRD: Tensor,
+    query_KRD: Tensor,
+    key_KSD: Tensor,
+    value_KSD: Tensor,
+    p_KRS: Tensor,
+    scaling: float,
+    out: Sequence[Tensor | None] = (None, None, None),
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the gradients of query, key and value, given that of o."""
-    query_KRD, key_KSD, value_KSD, g_KRD = (_stack(x, key.shape[1]) for x in (query, key, value, g))
-    with products.fast(g_KRD.shape[0] * g_KRD.shape[1], g_KRD.device):
-        dvalue = torch.bmm(p_KRS.mT, g_KRD)
-        ds_KRS = torch.bmm(g_KRD, value_KSD.mT)
-        ds_KRS.sub_((ds_KRS * p_KRS).sum(dim=2, keepdim=True)).mul_(p_KRS).mul_(scaling)
-        dquery, dkey = torch.bmm(ds_KRS, key_KSD), torch.bmm(ds_KRS.mT, query_KRD)
-    return dquery.view(query.shape), dkey.view(key.shape), dvalue.view(value.shape)
+    """Return the gradients of query, key and value, in `out` if given, for that of o."""
+    dvalue = products.bmm(p_KRS.mT, g_KRD, out=out[2])
+    dp_KRS = products.bmm(g_KRD, value_KSD.mT)
+    ds_KRS = torch.ops.aten._softmax_backward_data(dp_KRS, p_KRS, 2, dp_KRS.dtype).mul_(scaling)
+    return products.bmm(ds_KRS, key_KSD, out=out[0]), products.bmm(ds_KRS.mT, query_KRD, out=out[1]), dvalue
 
 
 class _Causal(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
-        out, p_KRS = causal_forward(query, key, value, scaling)
-        ctx.save_for_backward(query, key, value, p_KRS)
-        ctx.scaling = scaling
-        return out
+        (_, heads, length, _), fewer = query.shape, key.shape[1]
+        later_SS = query.new_full((length, length), -torch.inf).triu(1)
+        stacked = [_stack(x, fewer) for x in (query, key, value)]
+        out_KRD, p_KRS = attend(*stacked, later_SS.repeat(heads // fewer, 1), scaling)
+        ctx.save_for_backward(*stacked, p_KRS)
+        ctx.scaling, ctx.shapes = scaling, [x.shape for x in (query, key, value)]
+        return out_KRD.view(*query.shape[:3], -1)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        return *causal_backward(gradients[0], *ctx.saved_tensors, ctx.scaling), None
+        *stacked, p_KRS = ctx.saved_tensors
+        g_KRD = gradients[0].reshape(*stacked[0].shape[:2], -1)
+        found = attend_backward(g_KRD, *stacked, p_KRS, ctx.scaling)
+        return *(x.view(shape) for x, shape in zip(found, ctx.shapes, strict=True)), None
 
 
 def _stack(x: Tensor, groups: int) -> Tensor:

@@ -172,17 +172,25 @@ class Backbone:
         return AdapterStack.of(self.layout, [theta.to(self.device) for theta in thetas], requires_grad)
 
     @contextlib.contextmanager
-    def adapters(self, stack: AdapterStack | None, slot_B: Tensor | None, in_line: bool = False) -> Iterator[None]:
+    def adapters(
+        self,
+        stack: AdapterStack | None,
+        slot_B: Tensor | None,
+        in_line: bool = False,
+        often: bool = False,
+        before: RowPlan | None = None,
+    ) -> Iterator[RowPlan | None]:
         """Within: row b goes through adapter slot_B[b] of the stack (sorted; -1: none). Stack None: no row has any.
 
-        With `in_line` the rows are the tokens of a line, otherwise whole sequences.
+        With `in_line` the rows are the tokens of a line, otherwise whole sequences. Gives the plan of that, which the
+        next may be told of as `before`; for this and `often` see `RowPlan`.
         """
-        before = self._switch.plan
-        self._switch.plan = None if stack is None else RowPlan(stack, slot_B, in_line)
+        outer = self._switch.plan
+        self._switch.plan = None if stack is None else RowPlan(stack, slot_B, in_line, often, before)
         try:
-            yield
+            yield self._switch.plan
         finally:
-            self._switch.plan = before
+            self._switch.plan = outer
 
     @contextlib.contextmanager
     def held_weights(self, limit_bytes: int = 1 << 28) -> Iterator[None]:
@@ -193,6 +201,8 @@ class Backbone:
         quantized = [linear for linear in self._linears if linear.quantized]
         size = sum(linear.base.weight.quant_state.shape.numel() for linear in quantized) * self.dtype.itemsize
         joined = self._written.joined if self._written and quantized else []
+        if joined:
+            size *= 2
         none = self._holds or size > limit_bytes  # nothing is left to do within another `with`
         held = [] if none else [*quantized, *joined]
         try:
@@ -228,7 +238,7 @@ class Backbone:
 
     def line_states(self, line: Line) -> Tensor:
         """Run the model on a line of tokens and return their states [N, hidden]; only where `takes_lines`."""
-        if self._written and line.sequence_BS.shape[1] <= attention.SHORT:
+        if self._written and line.longest <= attention.SHORT:
             return self._written.line_states(line)
         ready = torch.empty((1, 1, 1, 1), device=self.device)  # a mask of four dimensions is not made anew; ours unread
         with attending(line):

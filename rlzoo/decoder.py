@@ -5,14 +5,15 @@
     x += W_down swiglu(W_gate norm(x), W_up norm(x))                            layer after layer
     state = norm(x)
 
-A small model spends half of its time between its products. Here what needs several calls is one function, with its
-gradient written out. The weights stay where transformers has them. Whether a model is of this kind is found out, not
-assumed: it must have these modules, and `Backbone` compares the numbers. Float32, on a CPU, for short sequences.
+A small model spends half of its time between its products. Here a layer is one function with its gradient written out,
+which keeps what it must and makes the rest anew: norms and activations cost less than reading them again. The weights
+stay where transformers has them. Whether a model is of this kind is found out, not assumed: it must have these modules,
+and `Backbone` compares the numbers. Float32, on a CPU, for short sequences.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -21,10 +22,11 @@ from torch import Tensor
 from transformers import Cache
 
 from rlzoo import attention
-from rlzoo.fleet_linear import FleetLinear
-from rlzoo.functions import rms_norm, signed, swiglu, turned
+from rlzoo.fleet_linear import FleetLinear, RowPlan, active, product, product_backward
+from rlzoo.functions import normed, rms_norm, rms_norm_backward, signed, swiglu, swiglu_and_gradient, turn
 from rlzoo.joined_linear import JoinedLinear
 from rlzoo.line import Line
+from rlzoo.line_attention import Angles, LineAttention
 
 PARTS = {"embed_tokens", "layers", "norm", "rotary_emb"}
 LAYER_PARTS = {
@@ -40,8 +42,7 @@ class Decoder:
 
     def __init__(self, model: Any) -> None:
         self.model = model
-        self.layers = [Layer(layer, index) for index, layer in enumerate(model.layers)]
-        self.norm = _norm(model.norm)
+        self.layers = [Layer(layer) for layer in model.layers]
 
     @classmethod
     def of(cls, model: Any) -> Decoder | None:
@@ -54,20 +55,20 @@ class Decoder:
 
     @property
     def joined(self) -> list[JoinedLinear]:
-        """All layers that are one product where they can be."""
-        return [joined for layer in self.layers for joined in (layer.qkv, layer.gate_up)]
+        """All linear layers."""
+        return [joined for layer in self.layers for joined in layer.joined]
 
     def line_states(self, line: Line) -> Tensor:
         """Return the states [N, hidden] of a line of tokens."""
-        x = self.model.embed_tokens(line.token_N[None])
-        cos, sin = self.model.rotary_emb(x, line.position_N[None])
-        shape, place_L = line.sequence_BS.shape, line.sequence_BS.flatten()
-        turn = [angles[0].index_select(0, place_L).view(shape[0], 1, shape[1], -1) for angles in (cos, signed(sin))]
-
-        def attend(layer: Layer, *qkv: Tensor) -> Tensor:
-            return _InLine.apply(*qkv, line, layer, *turn)
-
-        return self._through(x, attend)[0]
+        x = self.model.embed_tokens(line.token_N[None])[0]
+        heads = LineAttention(line, self.layers[0].heads, self.layers[0].key_heads)
+        cos, sin = self.model.rotary_emb(x, torch.arange(heads.columns)[None])
+        angles = cos[0], signed(sin[0])
+        for layer in self.layers:
+            found = [active(linear) for joined in layer.joined for linear in joined.layers]
+            plans = [plan for plan, _ in found]
+            x = _InLine.apply(x, layer, heads, angles, plans, *(adapter for _, pair in found for adapter in pair))
+        return _Norm.apply(x, self.model.norm)
 
     @torch.no_grad()
     def next_states(self, token_B1: Tensor, position_B1: Tensor, seen_BP: Tensor, cache: Cache) -> Tensor:
@@ -77,42 +78,84 @@ class Decoder:
         """
         x = self.model.embed_tokens(token_B1)
         cos, sin = (angles[:, None] for angles in self.model.rotary_emb(x, position_B1))
-        turn = cos, signed(sin)
+        angles = cos, signed(sin)
         room, _ = cache.layers[0].get_mask_sizes(1)
-        mask = F.pad(seen_BP, (0, room - seen_BP.shape[1]))[:, None, None]
+        mask = attention.additive(F.pad(seen_BP, (0, room - seen_BP.shape[1])), self.layers[0].key_heads)
+        for index, layer in enumerate(self.layers):
 
-        def attend(layer: Layer, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-            key, value = cache.update(turned(layer.heads(key), *turn), layer.heads(value), layer.index)
-            out = attention.one_query(turned(layer.heads(query), *turn), key, value, mask, layer.scaling)
-            return out.flatten(1)[:, None]
+            def attend(query: Tensor, key: Tensor, value: Tensor, layer: Layer = layer, index: int = index) -> Attended:
+                query, key, value = (x.view(len(x), -1, 1, layer.head_dim) for x in (query, key, value))
+                key, value = cache.update(turn(key, *angles), value, index)
+                out = attention.one_query(turn(query, *angles), key, value, mask, layer.scaling)
+                return out.view(len(out), 1, -1), ()
 
-        return self._through(x, attend)
+            x, _ = layer.forward(x, JoinedLinear.__call__, attend)
+        norm = self.model.norm
+        return rms_norm(x, norm.weight, norm.variance_epsilon)[0]
 
-    def _through(self, x: Tensor, attend: Callable[..., Tensor]) -> Tensor:
-        """Send embedded tokens [.., hidden] through all layers; `attend(layer, q, k, v)` makes what attention adds."""
-        for layer in self.layers:
-            x = x + layer.o(attend(layer, *layer.qkv(layer.norm(x))))
-            x = x + layer.down(swiglu(*layer.gate_up(layer.second_norm(x))))
-        return self.norm(x)
+
+Kept = tuple[Tensor, ...]
+"""What a gradient needs."""
+Attended = tuple[Tensor, Kept]
 
 
 class Layer:
-    """The parts of one layer under short names."""
+    """One layer: its parts under short names, and what it does."""
 
-    def __init__(self, layer: Any, index: int) -> None:
+    def __init__(self, layer: Any) -> None:
         own, mlp = layer.self_attn, layer.mlp
-        self.index = index
-        self.norm, self.second_norm = _norm(layer.input_layernorm), _norm(layer.post_attention_layernorm)
+        self.norm, self.second_norm = (
+            (norm.weight, norm.variance_epsilon) for norm in (layer.input_layernorm, layer.post_attention_layernorm)
+        )
         self.qkv = JoinedLinear([own.q_proj, own.k_proj, own.v_proj])
+        self.o = JoinedLinear([own.o_proj])
         self.gate_up = JoinedLinear([mlp.gate_proj, mlp.up_proj])
-        self.o: FleetLinear = own.o_proj
-        self.down: FleetLinear = mlp.down_proj
+        self.down = JoinedLinear([mlp.down_proj])
+        self.joined = [self.qkv, self.o, self.gate_up, self.down]
         self.scaling: float = own.scaling
         self.head_dim: int = own.head_dim
+        self.heads, self.key_heads = (size // own.head_dim for size in self.qkv.sizes[:2])
 
-    def heads(self, x: Tensor) -> Tensor:
-        """Return x [B, S, heads * d] as [B, heads, S, d]."""
-        return x.unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
+    def forward(
+        self,
+        x: Tensor,
+        project: Callable[[JoinedLinear, Tensor], tuple[Tensor, ...]],
+        attend: Callable[[Tensor, Tensor, Tensor], Attended],
+    ) -> tuple[Tensor, Kept]:
+        """Return what the layer makes of x [.., hidden], and what `backward` asks for.
+
+        `project(linear layers, x)` returns what each makes of x; `attend(query, key, value)` what attention makes of
+        them, and what it keeps itself.
+        """
+        first, r = rms_norm(x, *self.norm)
+        attended, kept = attend(*project(self.qkv, first))
+        mid = x + project(self.o, attended)[0]
+        second, second_r = rms_norm(mid, *self.second_norm)
+        gate, up = project(self.gate_up, second)
+        y = mid + project(self.down, swiglu(gate, up))[0]
+        return y, (x, r, attended, mid, second_r, gate, up, *kept)
+
+    def backward(
+        self,
+        g: Tensor,
+        kept: Kept,
+        pull: Callable[[JoinedLinear, Tensor, tuple[Tensor, ...]], Tensor],
+        attend_backward: Callable[[Tensor, Kept], tuple[Tensor, Tensor, Tensor]],
+    ) -> Tensor:
+        """Return the gradient of x, given that of what came out.
+
+        `pull(linear layers, x, gradients)` returns the gradient of their x, given those of what they made of it.
+        """
+        x, r, attended, mid, second_r, gate, up, *kept_by_attention = kept
+        weight, second_weight = self.norm[0], self.second_norm[0]
+        active, gradient = swiglu_and_gradient(gate, up)
+        dgate_up = gradient(pull(self.down, active, (g,)))
+        second = normed(mid, second_weight, second_r)
+        dsecond = pull(self.gate_up, second, dgate_up)
+        dmid = rms_norm_backward(dsecond, mid, second_weight, second_r).add_(g)
+        dqkv = attend_backward(pull(self.o, attended, (dmid,)), tuple(kept_by_attention))
+        dfirst = pull(self.qkv, normed(x, weight, r), dqkv)
+        return rms_norm_backward(dfirst, x, weight, r).add_(dmid)
 
 
 def _has(module: Any, parts: set[str]) -> bool:
@@ -132,43 +175,71 @@ def _is_like_llama(layer: Any) -> bool:
     )
 
 
-def _norm(module: Any) -> Callable[[Tensor], Tensor]:
-    return lambda x: rms_norm(x, module.weight, module.variance_epsilon)
-
-
 class _InLine(torch.autograd.Function):
-    """Attention of a line (see `rlzoo.line`): queries, keys and values [1, N, heads * d] -> [1, N, heads * d].
-
-    cos and signed_sin [B, 1, S, d] are the angles by which queries and keys are turned first.
-    """
+    """A layer on a line of tokens: x [N, hidden] -> [N, hidden]."""
 
     @staticmethod
     def forward(
-        ctx: Any, query: Tensor, key: Tensor, value: Tensor, line: Line, layer: Layer, cos: Tensor, signed_sin: Tensor
+        ctx: Any,
+        x: Tensor,
+        layer: Layer,
+        heads: LineAttention,
+        angles: Angles,
+        plans: list[RowPlan | None],
+        *adapters: Tensor,
     ) -> Tensor:
-        rows, longest = line.sequence_BS.shape
-        place_L = line.sequence_BS.flatten()
-        query, key, value = (
-            layer.heads(x[0].index_select(0, place_L).view(rows, longest, -1)).contiguous() for x in (query, key, value)
+        """`plans`: that of each linear layer; `adapters`: A and B of each that has a plan."""
+        found = _found(layer, plans, adapters)
+        y, kept = layer.forward(
+            x,
+            lambda joined, x: tuple(product(x, linear, *found[linear]) for linear in joined.layers),
+            lambda *qkv: heads.forward(*qkv, angles, layer.scaling),
         )
-        query, key = turned(query, cos, signed_sin), turned(key, cos, signed_sin)
-        out, p_KRS = attention.causal_forward(query, key, value, layer.scaling)
-        ctx.save_for_backward(query, key, value, p_KRS, cos, signed_sin)
-        ctx.line, ctx.layer = line, layer
-        return out.transpose(1, 2).reshape(rows * longest, -1).index_select(0, line.reader_N)[None]
+        ctx.layer, ctx.heads, ctx.angles, ctx.plans, ctx.count = layer, heads, angles, plans, len(adapters)
+        ctx.save_for_backward(*adapters, *kept)
+        return y
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        query, key, value, p_KRS, cos, signed_sin = ctx.saved_tensors
-        line, layer, g_NO = ctx.line, ctx.layer, gradients[0][0]
-        rows, longest = line.sequence_BS.shape
-        g_LO = g_NO.new_zeros(rows * longest, g_NO.shape[1]).index_add_(0, line.reader_N, g_NO)
-        g = layer.heads(g_LO.view(rows, longest, -1))
-        dquery, dkey, dvalue = attention.causal_backward(g, query, key, value, p_KRS, layer.scaling)
-        dquery, dkey = turned(dquery, cos, -signed_sin), turned(dkey, cos, -signed_sin)
+        layer, heads, adapters = ctx.layer, ctx.heads, ctx.saved_tensors[: ctx.count]
+        found, of_adapters = _found(layer, ctx.plans, adapters), {}
+        of_x = ctx.needs_input_grad[0]
 
-        def in_line(x: Tensor) -> Tensor:
-            x_LO = x.transpose(1, 2).reshape(rows * longest, -1)
-            return x.new_zeros(len(g_NO), x_LO.shape[1]).index_add_(0, line.sequence_BS.flatten(), x_LO)[None]
+        def pull(joined: JoinedLinear, x: Tensor, gs: tuple[Tensor, ...]) -> Tensor:
+            dx, needed = None, of_x or joined is not layer.qkv
+            for linear, g in zip(joined.layers, gs, strict=True):
+                dx, *of_adapters[linear] = product_backward(g, x, linear, *found[linear], of_x=needed, onto=dx)
+            return torch.empty_like(x) if dx is None else dx
 
-        return in_line(dquery), in_line(dkey), in_line(dvalue), None, None, None, None
+        dx = layer.backward(
+            gradients[0],
+            ctx.saved_tensors[ctx.count :],
+            pull,
+            lambda g, kept: heads.backward(g, kept, ctx.angles, layer.scaling),
+        )
+        return dx if of_x else None, None, None, None, None, *(x for linear in found for x in of_adapters[linear])
+
+
+def _found(layer: Layer, plans: list[RowPlan | None], adapters: Sequence[Tensor]) -> dict[FleetLinear, tuple[Any, ...]]:
+    """Plan and adapter of each linear layer, as `product` asks for them."""
+    linears, left = [linear for joined in layer.joined for linear in joined.layers], iter(adapters)
+    return {
+        linear: (plan,) if plan is None else (plan, next(left), next(left))
+        for linear, plan in zip(linears, plans, strict=True)
+    }
+
+
+class _Norm(torch.autograd.Function):
+    """The norm after the last layer."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, norm: Any) -> Tensor:
+        y, r = rms_norm(x, norm.weight, norm.variance_epsilon)
+        ctx.norm = norm
+        ctx.save_for_backward(x, r)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        x, r = ctx.saved_tensors
+        return rms_norm_backward(gradients[0].clone(), x, ctx.norm.weight, r), None

@@ -69,10 +69,19 @@ class RowPlan:
 
     `slot_B` gives each row's adapter, sorted, so that each adapter's rows are one block; -1 is the bare base model.
     When the blocks differ in length, each is padded to the longest by repeating its own last row. With `in_line` the
-    rows are the tokens of one line [1, B], otherwise whole sequences [B, T].
+    rows are the tokens of one line [1, B], otherwise whole sequences [B, T]. `often`: many batches will go through it,
+    as in decoding. What was made of the adapters for the plan `before`, of the same stack, is used again if they are
+    the same.
     """
 
-    def __init__(self, stack: AdapterStack, slot_B: Tensor, in_line: bool = False) -> None:
+    def __init__(
+        self,
+        stack: AdapterStack,
+        slot_B: Tensor,
+        in_line: bool = False,
+        often: bool = False,
+        before: RowPlan | None = None,
+    ) -> None:
         slot_B = slot_B.cpu()
         if (slot_B.diff() < 0).any():
             raise ValueError("rows must be sorted by slot")
@@ -93,9 +102,11 @@ class RowPlan:
             start = count.cumsum(0) - count
             self._pad = (start[:, None] + torch.minimum(column, count[:, None] - 1)).flatten().to(device)
             self._unpad = (column < count[:, None]).flatten().nonzero().squeeze(1).to(device)
-        self._chosen: dict[tuple[int, ...], tuple[Tensor, ...]] = {}
-        self._merged: dict[str, Tensor] = {}
-        self.merges = self._may_merge()
+        self._slots, self._counts = present.tolist(), count.tolist()
+        self.merges = self._may_merge(often and device.type == "cpu" and not stack.requires_grad)
+        like = before if before is not None and before._slots == self._slots else None
+        self._chosen: dict[tuple[int, ...], tuple[Tensor, ...]] = like._chosen if like else {}
+        self._merged: dict[str, Tensor] = like._merged if like and self.merges else {}
 
     def adapters(self, indices: tuple[int, ...]) -> tuple[Tensor, ...]:
         """Return A of n layers [blocks, n r, in], and B [blocks, out, r] of each, for the adapters that occur."""
@@ -111,14 +122,14 @@ class RowPlan:
             a, bs = ([x.index_select(0, self._present) for x in some] for some in (a, bs))
         return (a[0] if len(a) == 1 else torch.cat(a, dim=1)), *bs
 
-    def _may_merge(self) -> bool:
-        """Whether every adapter that occurs gets a weight of its own: a single one without gradient, or equally many
-        rows of each and enough of them."""
+    def _may_merge(self, often: bool) -> bool:
+        """Whether every adapter that occurs gets a weight of its own: if it is used often, or there is a single one
+        without gradient, or equally many rows of each and enough of them."""
         elements = self.blocks * sum(layer.in_features * layer.out_features for layer in self.stack.layout.layers)
         if not self.blocks or self.bare or 4 * elements > MERGED_BYTES:
             return False
         single = self.blocks == 1 and not self.stack.requires_grad
-        return single or (self._unpad is None and self.rows >= MERGE_ROWS * self.blocks)
+        return often or single or (self._unpad is None and self.rows >= MERGE_ROWS * self.blocks)
 
     def merged(self, layer: Adapted, a: Tensor, *bs: Tensor) -> Tensor:
         """Return (W + s B A)^T [blocks, in, out] of a layer, float32; made once. That way round, as it lies in memory,
@@ -130,6 +141,21 @@ class RowPlan:
                 own[..., columns].baddbmm_(a_KRI.mT, b.mT, alpha=self.stack.layout.scaling)
             self._merged[layer.name] = own
         return self._merged[layer.name]
+
+    def by_own(self, x: Tensor, own: Tensor, bias: Tensor | None) -> Tensor:
+        """Return the products of the adapters' rows, which may differ in number, with weights [blocks, in, out]."""
+        if self._unpad is None:
+            x_KMI = self.split(x)
+            y = products.bmm(x_KMI, own) if bias is None else products.baddbmm(bias, x_KMI, own)
+            return y.view(*x.shape[:-1], own.shape[2])
+        each = x.numel() // (self.rows * x.shape[-1])
+        sizes = [count * each for count in self._counts]
+        y = x.new_empty((*x.shape[:-1], own.shape[2]))
+        parts = (some.reshape(-1, some.shape[-1]).split_with_sizes(sizes) for some in (x, y))
+        for x_MI, y_MO, w in zip(*parts, own, strict=True):
+            with products.fast(len(x_MI), 2 * x_MI.numel() * len(w.mT), x.device):
+                torch.mm(x_MI, w, out=y_MO) if bias is None else torch.addmm(bias, x_MI, w, out=y_MO)
+        return y
 
     def check(self, x: Tensor, name: str) -> None:
         """Raise `ValueError` unless the input of a layer has the rows of this plan."""
@@ -143,21 +169,24 @@ class RowPlan:
         """Return x, with the rows in front, as float32 [blocks, M, width], a block per adapter; what a shorter one is
         padded with repeats its last row, or is zero."""
         width = x.shape[-1]
-        x = x.reshape(self.rows, -1)[self.bare :].float()
+        if self.bare:
+            x = x.reshape(self.rows, -1)[self.bare :]
         if self._pad is not None and self._unpad is not None:
+            x = x.reshape(self.rows - self.bare, -1)
             if repeat:
                 x = x.index_select(0, self._pad)
             else:
                 x = x.new_zeros((len(self._pad), x.shape[1])).index_copy_(0, self._unpad, x)
-        return x.reshape(self.blocks, -1, width)
+        return x.reshape(self.blocks, -1, width).float()
 
     def add_(self, y: Tensor, h: Tensor, matrix: Tensor, factor: float = 1.0) -> None:
         """Add to y, in place, the factor times h [blocks, M, r] times the adapters' matrices [blocks, r, width]."""
         rows = y.view(self.rows, -1)[self.bare :]
         if self._unpad is None and y.dtype == torch.float32:
-            rows.view(self.blocks, -1, y.shape[-1]).baddbmm_(h, matrix, alpha=factor)
+            blocks = rows.view(self.blocks, -1, y.shape[-1])
+            products.baddbmm(blocks, h, matrix, alpha=factor, out=blocks)
             return
-        update = torch.bmm(h, matrix).mul_(factor).reshape(-1, rows.shape[1])
+        update = products.bmm(h, matrix).mul_(factor).reshape(-1, rows.shape[1])
         rows += update if self._unpad is None else update.index_select(0, self._unpad)
 
 
@@ -171,7 +200,10 @@ class FleetLinear(nn.Module):
         """The dequantized weight, while it is kept."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return through(self, x)
+        plan, adapter = active(self)
+        if plan is not None:
+            plan.check(x, self.name)
+        return (_Product.apply if torch.is_grad_enabled() else product)(x, self, plan, *adapter)
 
     @property
     def quantized(self) -> bool:
@@ -204,18 +236,16 @@ class FleetLinear(nn.Module):
         """Keep the dequantized weight until told otherwise: decoding would rebuild it for every token."""
         if self.quantized:
             weight = self.base.weight
-            self.held = dequantize_4bit(weight, weight.quant_state) if hold else None
+            # Its transpose lies in memory row by row, as single adapters' weights do, which are made from it.
+            self.held = dequantize_4bit(weight, weight.quant_state).t().contiguous().t() if hold else None
 
 
-def through(layer: Adapted, x: Tensor) -> Tensor:
-    """Return the layer's output for x, through the adapters of the active plan."""
+def active(layer: Adapted) -> tuple[RowPlan | None, tuple[Tensor, ...]]:
+    """The active plan and the layer's adapters under it, as `product` asks for them; none for the bare base model."""
     plan = layer.switch.plan
     if plan is None or not layer.adapted or plan.blocks == 0:
-        inputs = (x, layer, None)
-    else:
-        plan.check(x, layer.name)
-        inputs = (x, layer, plan, *plan.adapters(layer.adapted))
-    return _Product.apply(*inputs) if torch.is_grad_enabled() else product(*inputs)
+        return None, ()
+    return plan, plan.adapters(layer.adapted)
 
 
 def product(x: Tensor, layer: Adapted, plan: RowPlan | None, *adapters: Tensor) -> Tensor:
@@ -224,18 +254,15 @@ def product(x: Tensor, layer: Adapted, plan: RowPlan | None, *adapters: Tensor) 
     bias = layer.bias(x.dtype)
     own = _own_weight(x, layer, plan, adapters)
     if own is not None and plan is not None:
-        x_KMI = plan.split(x)
-        with products.fast(x_KMI.shape[1], x.device):
-            y = torch.bmm(x_KMI, own) if bias is None else torch.baddbmm(bias, x_KMI, own)
-        return y.view(*x.shape[:-1], y.shape[2])
-    with products.fast(x.numel() // x.shape[-1], x.device):
-        y = F.linear(x, layer.weight(x.dtype), bias)
+        return plan.by_own(x, own, bias)
+    w = layer.weight(x.dtype)
+    with products.fast(x.numel() // x.shape[-1], 2 * x.numel() * len(w), x.device):
+        y = F.linear(x, w, bias)
     if plan is not None:
         (a, *bs), x_KMI = adapters, plan.split(x)
-        with products.fast(x_KMI.shape[1], x.device):
-            h = torch.bmm(x_KMI, a.mT).chunk(len(bs), dim=2)
-            for columns, h_KMR, b in zip(layer.columns, h, bs, strict=True):
-                plan.add_(y[..., columns], h_KMR, b.mT, plan.stack.layout.scaling)
+        h = products.bmm(x_KMI, a.mT).chunk(len(bs), dim=2)
+        for columns, h_KMR, b in zip(layer.columns, h, bs, strict=True):
+            plan.add_(y[..., columns], h_KMR, b.mT, plan.stack.layout.scaling)
     return y
 
 
@@ -244,6 +271,41 @@ def _own_weight(x: Tensor, layer: Adapted, plan: RowPlan | None, adapters: Seque
     if plan is None or not plan.merges or x.dtype != torch.float32:
         return None
     return plan.merged(layer, *adapters)
+
+
+def product_backward(
+    g: Tensor,
+    x: Tensor,
+    layer: FleetLinear,
+    plan: RowPlan | None,
+    *adapter: Tensor,
+    of_x: bool = True,
+    onto: Tensor | None = None,
+) -> tuple[Tensor | None, ...]:
+    """Return the gradients of x, unless it is not asked for, and of the adapter, for that of what `product` gave.
+
+    That of x is added to `onto`, in place, if there is one.
+    """
+    g = g.contiguous()
+    own = _own_weight(x, layer, plan, adapter)
+    if of_x and own is None:
+        w, rows = layer.weight(g.dtype), g.flatten(0, -2)
+        with products.fast(len(rows), 2 * rows.numel() * w.shape[1], g.device):
+            onto = (rows @ w if onto is None else onto.flatten(0, -2).addmm_(rows, w)).view(x.shape)
+    if plan is None:
+        return (onto,)
+    (a, b), scaling = adapter, plan.stack.layout.scaling
+    x_KMI, g_KMO = plan.split(x), plan.split(g, repeat=False)
+    u = products.bmm(g_KMO, b).mul_(scaling)
+    da = products.bmm(u.mT, x_KMI)
+    db = products.bmm(products.bmm(x_KMI, a.mT).mul_(scaling).mT, g_KMO).mT
+    if of_x and own is not None:
+        into = None if onto is None else onto.view(x_KMI.shape)
+        dx = products.bmm(g_KMO, own.mT) if into is None else products.baddbmm(into, g_KMO, own.mT, out=into)
+        onto = dx.view(x.shape)
+    elif of_x and onto is not None:
+        plan.add_(onto, u, a)
+    return onto, da, db
 
 
 class _Product(torch.autograd.Function):
@@ -257,24 +319,7 @@ class _Product(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        (g,), layer, plan = gradients, ctx.layer, ctx.plan
         x, *adapter = ctx.saved_tensors
-        g = g.contiguous()
-        own = _own_weight(x, layer, plan, adapter)
-        dx = None
-        if ctx.needs_input_grad[0] and own is None:
-            with products.fast(g.numel() // g.shape[-1], g.device):
-                dx = g @ layer.weight(g.dtype)
-        if plan is None:
-            return dx, None, None
-        (a, b), scaling = adapter, plan.stack.layout.scaling
-        x_KMI, g_KMO = plan.split(x), plan.split(g, repeat=False)
-        with products.fast(g_KMO.shape[1], g.device):
-            u = torch.bmm(g_KMO, b).mul_(scaling)
-            da = torch.bmm(u.mT, x_KMI)
-            db = torch.bmm(torch.bmm(x_KMI, a.mT).mul_(scaling).mT, g_KMO).mT
-            if ctx.needs_input_grad[0] and own is not None:
-                dx = torch.bmm(g_KMO, own.mT).view(x.shape)
-            elif dx is not None:
-                plan.add_(dx, u, a)
-        return dx, None, None, da, db
+        of_x = ctx.needs_input_grad[0]
+        dx, *found = product_backward(gradients[0], x, ctx.layer, ctx.plan, *adapter, of_x=of_x)
+        return dx, None, None, *found

@@ -1,33 +1,59 @@
 """Small functions of a transformer's layer with their gradients written out: fewer passes over memory than autograd's.
 
     rms_norm:  y = w x r,  r = (mean_j x_j^2 + eps)^(-1/2)      dx = r w g - x r^3 mean_j(x_j w_j g_j)
-    swiglu:    y = silu(a) b                                    da = silu'(a) b g,   db = silu(a) g
-    turned:    y = (x1 cos - x2 sin, x2 cos + x1 sin)           dx: turned back, by -sin
+    swiglu:    y = silu(a) b,  silu(a) = a sigmoid(a)           da = silu'(a) b g,   db = silu(a) g
+    turn:      y = (x1 cos - x2 sin, x2 cos + x1 sin)           dx: turned back, by -sin
 
-w and the angles are frozen and get no gradient. Nothing is saved for it but what came in, and r.
+w and the angles are frozen and get no gradient. None of these is seen by autograd.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 
-def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
-    """Root-mean-square norm of the last dimension (Zhang & Sennrich 2019), times a weight [H]."""
-    return _RmsNorm.apply(x, weight, eps)
+def rms_norm(x: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    """Root-mean-square norm of the last dimension (Zhang & Sennrich 2019) times a weight [H]; and r [.., 1]."""
+    length = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+    r = length.square_().div_(x.shape[-1]).add_(eps).rsqrt_()
+    return normed(x, weight, r), r
+
+
+def normed(x: Tensor, weight: Tensor, r: Tensor) -> Tensor:
+    """Return the norm again, of r that is known."""
+    return (x * r).mul_(weight)
+
+
+def rms_norm_backward(g: Tensor, x: Tensor, weight: Tensor, r: Tensor) -> Tensor:
+    """Gradient of x; g is made use of for it."""
+    g = g.mul_(weight)
+    along = (g * x).sum(dim=-1, keepdim=True).mul_(r**3 / x.shape[-1])
+    return g.mul_(r).addcmul_(x, along, value=-1)
 
 
 def swiglu(gate: Tensor, up: Tensor) -> Tensor:
     """silu(gate) * up (Shazeer 2020)."""
-    return _Swiglu.apply(gate, up)
+    return F.silu(gate).mul_(up)
 
 
-def turned(x: Tensor, cos: Tensor, signed_sin: Tensor) -> Tensor:
-    """Turn x [.., d] by its position's angles, in place (rotary embedding, Su et al. 2021); for use without gradient.
+def swiglu_and_gradient(gate: Tensor, up: Tensor) -> tuple[Tensor, Callable[[Tensor], tuple[Tensor, Tensor]]]:
+    """Return the same, and what turns its gradient into those of gate and up, once; it makes use of both for that."""
+    silu = F.silu(gate)
+    y = silu * up
+
+    def gradient(g: Tensor) -> tuple[Tensor, Tensor]:
+        dup = torch.mul(g, silu, out=y)
+        return torch.ops.aten.silu_backward.grad_input(g.mul_(up), gate, grad_input=silu), dup
+
+    return y, gradient
+
+
+def turn(x: Tensor, cos: Tensor, signed_sin: Tensor) -> Tensor:
+    """Turn x [.., d] by its position's angles, in place (rotary embedding, Su et al. 2021).
 
     The pairs are (j, j + d/2). `signed_sin` is `signed(sin)`; its negative turns back.
     """
@@ -39,30 +65,3 @@ def signed(sin: Tensor) -> Tensor:
     """Return the sines [.., d], each angle twice, with the first half's sign changed."""
     first, second = sin.chunk(2, dim=-1)
     return torch.cat([-first, second], dim=-1)
-
-
-class _RmsNorm(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> Tensor:
-        r = x.square().mean(dim=-1, keepdim=True).add_(eps).rsqrt_()
-        ctx.save_for_backward(x, weight, r)
-        return (x * r).mul_(weight)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
-        x, weight, r = ctx.saved_tensors
-        g = gradients[0] * weight
-        along = (g * x).sum(dim=-1, keepdim=True).mul_(r**3 / x.shape[-1])
-        return g.mul_(r).addcmul_(x, along, value=-1), None, None
-
-
-class _Swiglu(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, gate: Tensor, up: Tensor) -> Tensor:
-        ctx.save_for_backward(gate, up)
-        return F.silu(gate).mul_(up)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor]:
-        (g,), (gate, up) = gradients, ctx.saved_tensors
-        return torch.ops.aten.silu_backward(g * up, gate), F.silu(gate).mul_(g)

@@ -2,9 +2,8 @@
 
     (y_1, y_2, ..) = [W_1; W_2; ..] x,      each y_i with the adapter of its own layer, if they have any
 
-For few rows, while decoding, a call costs as much as its product. With gradient every layer makes its own: what comes
-back to them is not side by side, and putting it there costs more than the calls. So it does where only some of them
-have adapters, as weights of single adapters would be made for the others, too.
+For few rows, while decoding, a call costs as much as its product. Where only some of the layers have adapters, each
+makes its own, as weights of single adapters would be made for the others, too.
 """
 
 from __future__ import annotations
@@ -15,8 +14,7 @@ from itertools import accumulate
 import torch
 from torch import Tensor
 
-from rlzoo import fleet_linear
-from rlzoo.fleet_linear import FleetLinear
+from rlzoo.fleet_linear import FleetLinear, active, product
 
 
 class JoinedLinear:
@@ -47,10 +45,11 @@ class JoinedLinear:
         return torch.cat(parts).detach()
 
     def __call__(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Return the output of each layer; with gradient each makes its own, as their gradients come apart, too."""
-        if torch.is_grad_enabled() or self._joined is None or not self._alike:
+        """Return the output of each layer, without gradient."""
+        if self._joined is None or not self._alike:
             return tuple(layer(x) for layer in self.layers)
-        return fleet_linear.through(self, x).split(self.sizes, dim=-1)
+        plan, adapters = active(self)
+        return product(x, self, plan, *adapters).split_with_sizes(self.sizes, dim=-1)
 
     def weight(self, dtype: torch.dtype) -> Tensor:
         """Return the weights [out of all, in], for products with activations of this dtype."""
@@ -62,9 +61,7 @@ class JoinedLinear:
         return None if self._bias is None else self._bias.to(dtype)
 
     def hold_dequantized(self, hold: bool) -> None:
-        """Join the weights that quantized layers hold at present, each of which keeps its part; or let go of them."""
-        if not all(layer.quantized for layer in self.layers):
-            return
-        self._joined = torch.cat([layer.held for layer in self.layers if layer.held is not None]) if hold else None
-        for layer, part in zip(self.layers, self._joined.split(self.sizes) if hold else (), strict=hold):
-            layer.held = part
+        """Join the weights that quantized layers hold at present; or let go of them."""
+        if all(layer.quantized for layer in self.layers):
+            held = [layer.held.t() for layer in self.layers if layer.held is not None]
+            self._joined = torch.cat(held, dim=1).t() if hold else None

@@ -14,9 +14,12 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache
 
 import torch
+from torch import Tensor
 
 FROM_ROWS = 64
-"""Rows of a product from which oneDNN is the faster one."""
+"""Rows of a product from which oneDNN is the faster one, and"""
+FROM_OPERATIONS = 4e6
+"""multiplications and additions: its calls take 15 microseconds longer."""
 WIDE = 512
 """Hidden size from which a model's products are worth several threads: at 128, two are a fifth slower than one."""
 SAME_SHAPE = 32
@@ -33,9 +36,22 @@ def usual(rows: int) -> int:
     return -(-rows // SAME_SHAPE) * SAME_SHAPE if rows >= FROM_ROWS else rows
 
 
-def fast(rows: int, device: torch.device) -> AbstractContextManager[None]:
-    """Within: float32 products of so many rows are made by whichever library is faster at them."""
-    return _OneDNN() if rows >= FROM_ROWS and device.type == "cpu" and onednn_is_exact() else UNCHANGED
+def fast(rows: int, operations: float, device: torch.device) -> AbstractContextManager[None]:
+    """Within: float32 products of so many rows and operations are made by whichever library is faster at them."""
+    large = rows >= FROM_ROWS and operations >= FROM_OPERATIONS
+    return _OneDNN() if large and device.type == "cpu" and onednn_is_exact() else UNCHANGED
+
+
+def bmm(x: Tensor, y: Tensor, out: Tensor | None = None) -> Tensor:
+    """`torch.bmm` by the faster library."""
+    with fast(x.shape[0] * x.shape[1], 2 * x.numel() * y.shape[2], x.device):
+        return torch.bmm(x, y, out=out)
+
+
+def baddbmm(start: Tensor, x: Tensor, y: Tensor, alpha: float = 1.0, out: Tensor | None = None) -> Tensor:
+    """`torch.baddbmm` by the faster library."""
+    with fast(x.shape[0] * x.shape[1], 2 * x.numel() * y.shape[2], x.device):
+        return torch.baddbmm(start, x, y, alpha=alpha, out=out)
 
 
 @contextmanager

@@ -210,7 +210,7 @@ def _decode(backbone: Backbone, stack: AdapterStack | None, prompts: _Prompts) -
 
     stages.enter("decode")
     with ExitStack() as active:
-        active.enter_context(backbone.adapters(stack, slot_N))
+        plan = active.enter_context(backbone.adapters(stack, slot_N, often=True))
         for t in range(longest):
             logp = (logits.float() / temperature_N1[live]).log_softmax(dim=1)
             token = logp.argmax(dim=1) if all_greedy else choose(logp, stream_N1[live], t, spread_N1[live])
@@ -228,7 +228,7 @@ def _decode(backbone: Backbone, stack: AdapterStack | None, prompts: _Prompts) -
                 live, token, seen, alive = live[kept], token[kept], seen[kept], alive[kept]
                 cache.reorder_cache(kept)
                 active.close()
-                active.enter_context(backbone.adapters(stack, slot_N[live]))
+                plan = active.enter_context(backbone.adapters(stack, slot_N[live], often=True, before=plan))
             past = seen[:, : width + t + 1]
             logits = backbone.logits(backbone.states(token[:, None], past, cache)[:, -1])
     return Samples(response_NT * mask_NT, mask_NT, torch.where(mask_NT, logp_NT, 0), finished_N)

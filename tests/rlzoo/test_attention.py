@@ -7,7 +7,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from rlzoo.attention import causal, one_query
+from rlzoo.attention import additive, causal, one_query
+
+NOTHING = torch.zeros(1, dtype=torch.float64)
+"""Masks nothing."""
 
 
 def tensors(heads: int, fewer: int, length: int, dtype: torch.dtype = torch.float64) -> list[Tensor]:
@@ -46,7 +49,7 @@ def test_values_may_have_a_width_of_their_own() -> None:
     for one, other in zip(*gradients, strict=True):
         torch.testing.assert_close(one, other)
     with torch.no_grad():
-        torch.testing.assert_close(one_query(query[:, :, -1:], key, value, None, 0.3), exact[:, :, -1:])
+        torch.testing.assert_close(one_query(query[:, :, -1:], key, value, NOTHING, 0.3), exact[:, :, -1:])
 
 
 @pytest.mark.parametrize(("heads", "fewer"), [(2, 2), (6, 2)])
@@ -54,9 +57,9 @@ def test_one_query_attends_to_what_the_mask_admits(heads: int, fewer: int) -> No
     query, key, value = (x.detach() for x in tensors(heads, fewer, 5))
     mask = torch.tensor([[1, 1, 1, 1, 1], [0, 1, 1, 1, 0], [0, 0, 0, 0, 1]]).bool()[:, None, None]
     last = query[:, :, -1:]
-    for chosen in (mask, None):
-        exact = scaled_dot_product_attention(last, key, value, attn_mask=chosen, scale=0.3, enable_gqa=True)
-        torch.testing.assert_close(one_query(last, key, value, chosen, 0.3), exact)
+    exact = scaled_dot_product_attention(last, key, value, attn_mask=mask, scale=0.3, enable_gqa=True)
+    ours = one_query(last, key, value, additive(mask[:, 0, 0], fewer).double(), 0.3)
+    torch.testing.assert_close(ours, exact)
 
 
 def test_a_nan_stays_in_its_sequence() -> None:

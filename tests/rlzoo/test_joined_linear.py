@@ -58,16 +58,12 @@ def test_one_product_is_each_by_itself(
         for held in (True, False):
             for one in (*layers, joined):
                 one.hold_dequantized(held)
-            switch.plan = RowPlan(stack, torch.tensor(slots))
+            switch.plan = RowPlan(stack, torch.tensor(slots), often=merge_rows == 1)
             for _ in range(2):  # the second time from what the plan kept
                 for y, by_itself in zip(joined(x), expected, strict=True):
                     torch.testing.assert_close(y, by_itself)
             for layer, weight in zip(layers, weights, strict=True):
                 assert torch.equal(layer.weight(torch.float32), weight)
-    with torch.enable_grad():
-        leaf = x.clone().requires_grad_()
-        sum(y.square().sum() for y in joined(leaf)).backward()
-    assert leaf.grad is not None and leaf.grad.abs().sum() > 0
 
 
 def test_layers_keep_their_weights_in_the_joined_one() -> None:

@@ -263,8 +263,10 @@ def test_fleet_linear_keeps_the_gradient_and_the_weight_after_a_rollout() -> Non
     packed, before = linear.base.weight.data.clone(), gradient()
     with torch.no_grad():
         y = linear(x)
+        weight = linear.weight(torch.float32).clone()
         linear.hold_dequantized(True)
-        assert torch.equal(linear(x), y)
+        assert torch.equal(linear.weight(torch.float32), weight)
+        torch.testing.assert_close(linear(x), y)
         linear.hold_dequantized(False)
     assert torch.equal(gradient(), before)
     assert torch.equal(linear.base.weight.data, packed)
@@ -288,6 +290,24 @@ def test_which_adapters_have_weights_of_their_own(monkeypatch: pytest.MonkeyPatc
         assert not merges(stack, 64, 64, 64, bare=1)
     monkeypatch.setattr(fleet_linear, "MERGED_BYTES", 49151)
     assert not merges(frozen, 64, 64, 64) and merges(frozen, 64, 64)
+
+
+def test_a_plan_that_is_used_often_merges_and_the_next_one_takes_over() -> None:
+    """Whatever the numbers of rows; not beside bare rows, and not with gradient. While the adapters are the same, what
+    was merged is."""
+    layout = AdapterLayout((AdaptedLayer("x", 64, 64),), 4, 2.0, 8)
+    frozen, trained = (AdapterStack.of(layout, [torch.ones(layout.size)] * 3, grad) for grad in (False, True))
+    linear = FleetLinear(linear4bit(), "x", 0, AdapterSwitch())
+
+    def plan(stack: AdapterStack, *slots: int, before: RowPlan | None = None) -> RowPlan:
+        return RowPlan(stack, torch.tensor(slots), often=True, before=before)
+
+    first = plan(frozen, 0, 0, 1)
+    assert first.merges and not plan(trained, 0, 0, 1).merges and not plan(frozen, -1, 0, 1).merges
+    own = first.merged(linear, *first.adapters((0,)))
+    same, fewer = plan(frozen, 0, 1, before=first), plan(frozen, 1, before=first)
+    assert same.merged(linear, *same.adapters((0,))) is own
+    torch.testing.assert_close(fewer.merged(linear, *fewer.adapters((0,))), own[1:])
 
 
 def test_a_4bit_weight_that_was_stored_as_bfloat16_is_merged_in_float32() -> None:

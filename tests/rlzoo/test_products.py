@@ -17,29 +17,47 @@ def setting() -> str:
 def test_fast_products_are_float32_products() -> None:
     """Rounded to bfloat16, numbers of size 1 are off by 2 ** -9; the sum of 64 products would be off by about 0.02."""
     x, y = torch.randn(256, 64), torch.randn(64, 32)
-    with products.fast(len(x), CPU):
+    with products.fast(len(x), products.FROM_OPERATIONS, CPU):
         made = x @ y
     assert (made.double() - x.double() @ y.double()).abs().max() < 1e-4
 
 
 def test_it_is_chosen_from_a_size_on_where_it_is_exact(monkeypatch: pytest.MonkeyPatch) -> None:
     before = setting()
-    for exact, rows, device, chosen in (
-        (True, products.FROM_ROWS, CPU, True),
-        (True, products.FROM_ROWS - 1, CPU, False),
-        (True, products.FROM_ROWS, torch.device("cuda"), False),
-        (False, products.FROM_ROWS, CPU, False),
+    enough, many = products.FROM_ROWS, products.FROM_OPERATIONS
+    for exact, rows, operations, device, chosen in (
+        (True, enough, many, CPU, True),
+        (True, enough - 1, many, CPU, False),
+        (True, enough, many - 1, CPU, False),
+        (True, enough, many, torch.device("cuda"), False),
+        (False, enough, many, CPU, False),
     ):
         monkeypatch.setattr(products, "onednn_is_exact", lambda exact=exact: exact)
-        with products.fast(rows, device):
+        with products.fast(rows, operations, device):
             assert (setting() == "bf16") is (chosen or before == "bf16")
         assert setting() == before
+
+
+def test_batched_products_are_counted_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    """2 of 32 rows, each 2 x 32 x 32 x 1024 = 2.1 million operations: 64 rows, 4.2 million. With 31 rows too few."""
+    monkeypatch.setattr(products, "onednn_is_exact", lambda: True)
+    chosen, bmm, baddbmm = [], torch.bmm, torch.baddbmm
+    monkeypatch.setattr(torch, "bmm", lambda *a, **k: (chosen.append(setting()), bmm(*a, **k))[1])
+    monkeypatch.setattr(torch, "baddbmm", lambda *a, **k: (chosen.append(setting()), baddbmm(*a, **k))[1])
+    before, x, y = setting(), torch.randn(2, 32, 32), torch.randn(2, 32, 1024)
+    start = torch.randn(2, 32, 1024)
+    products.bmm(x, y), products.baddbmm(start, x, y)
+    products.bmm(x[:, :31], y), products.baddbmm(start[:, :31], x[:, :31], y)
+    assert chosen == ["bf16", "bf16", before, before]
+    torch.testing.assert_close(products.baddbmm(start, x, y, alpha=2.0), start + 2 * (x @ y))
+    torch.testing.assert_close(products.bmm(x, y, out=start), x @ y)
+    torch.testing.assert_close(start, x @ y)
 
 
 def test_the_setting_is_put_back_after_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(products, "onednn_is_exact", lambda: True)
     before = setting()
-    with pytest.raises(RuntimeError), products.fast(1000, CPU):
+    with pytest.raises(RuntimeError), products.fast(1000, 1e9, CPU):
         torch.ones(2, 3) @ torch.ones(2, 3)
     assert setting() == before
 

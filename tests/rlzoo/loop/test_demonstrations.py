@@ -88,7 +88,7 @@ def test_the_first_loss_is_the_likelihood_of_the_demonstrations(
 
 
 def test_it_learns_what_it_is_shown(make_config: MakeConfig, backbone: Backbone, tmp_path: Path) -> None:
-    tables = {"train": {"steps": 15, "prompts_per_step": 8}, "optimizer": {"lr": 2e-2}, "evaluation": {"every": 15}}
+    tables = {"train": {"steps": 15, "prompts_per_step": 8}, "optimizer": {"lr": 5e-3}, "evaluation": {"every": 15}}
     summary = train(make_config("sft", **tables), tmp_path, backbone=backbone)
     assert summary["before"]["accuracy"] < 0.9 and summary["after"]["accuracy"] == 1
     losses = [record["loss"] for record in untimed(tmp_path) if record["kind"] == "train"]
