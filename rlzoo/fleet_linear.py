@@ -102,7 +102,7 @@ class RowPlan:
             start = count.cumsum(0) - count
             self._pad = (start[:, None] + torch.minimum(column, count[:, None] - 1)).flatten().to(device)
             self._unpad = (column < count[:, None]).flatten().nonzero().squeeze(1).to(device)
-        self._slots, self._counts = present.tolist(), count.tolist()
+        self._slots = present.tolist()
         self.merges = self._may_merge(often and device.type == "cpu" and not stack.requires_grad)
         like = before if before is not None and before._slots == self._slots else None
         self._chosen: dict[tuple[int, ...], tuple[Tensor, ...]] = like._chosen if like else {}
@@ -143,19 +143,12 @@ class RowPlan:
         return self._merged[layer.name]
 
     def by_own(self, x: Tensor, own: Tensor, bias: Tensor | None) -> Tensor:
-        """Return the products of the adapters' rows, which may differ in number, with weights [blocks, in, out]."""
-        if self._unpad is None:
-            x_KMI = self.split(x)
-            y = products.bmm(x_KMI, own) if bias is None else products.baddbmm(bias, x_KMI, own)
-            return y.view(*x.shape[:-1], own.shape[2])
-        each = x.numel() // (self.rows * x.shape[-1])
-        sizes = [count * each for count in self._counts]
-        y = x.new_empty((*x.shape[:-1], own.shape[2]))
-        parts = (some.reshape(-1, some.shape[-1]).split_with_sizes(sizes) for some in (x, y))
-        for x_MI, y_MO, w in zip(*parts, own, strict=True):
-            with products.fast(len(x_MI), 2 * x_MI.numel() * len(w.mT), x.device):
-                torch.mm(x_MI, w, out=y_MO) if bias is None else torch.addmm(bias, x_MI, w, out=y_MO)
-        return y
+        """Return the products of each adapter's rows with a weight of its own [blocks, in, out]."""
+        x_KMI = self.split(x)
+        y = products.bmm(x_KMI, own) if bias is None else products.baddbmm(bias, x_KMI, own)
+        if self._unpad is not None:
+            y = y.view(len(self._pad), -1).index_select(0, self._unpad)
+        return y.view(*x.shape[:-1], own.shape[2])
 
     def check(self, x: Tensor, name: str) -> None:
         """Raise `ValueError` unless the input of a layer has the rows of this plan."""

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from rlzoo import noise, stages
@@ -205,7 +206,7 @@ def _decode(backbone: Backbone, stack: AdapterStack | None, prompts: _Prompts) -
     with backbone.adapters(stack, prompts.slot):
         logits = backbone.logits(backbone.states(tokens, seen, cache)[:, -1])
     cache.reorder_cache(prompt_N)
-    logits, seen = logits[prompt_N], torch.nn.functional.pad(seen[prompt_N], (0, longest), value=True)
+    logits, seen = logits[prompt_N], F.pad(seen[prompt_N], (0, longest), value=True)
     live, alive = torch.arange(rows, device=device), torch.ones(rows, dtype=torch.bool, device=device)
 
     stages.enter("decode")
@@ -222,9 +223,9 @@ def _decode(backbone: Backbone, stack: AdapterStack | None, prompts: _Prompts) -
             remaining = int(alive.sum())
             if remaining == 0:
                 break
-            if usual(remaining) < COMPACT_BELOW * len(live):
-                spare = (~alive).nonzero()[: usual(remaining) - remaining, 0]
-                kept = torch.cat([alive.nonzero()[:, 0], spare]).sort().values
+            own_weights = plan is not None and plan.merges
+            kept = _staying(alive, slot_N[live] if own_weights else None)
+            if kept is not None:
                 live, token, seen, alive = live[kept], token[kept], seen[kept], alive[kept]
                 cache.reorder_cache(kept)
                 active.close()
@@ -232,6 +233,28 @@ def _decode(backbone: Backbone, stack: AdapterStack | None, prompts: _Prompts) -
             past = seen[:, : width + t + 1]
             logits = backbone.logits(backbone.states(token[:, None], past, cache)[:, -1])
     return Samples(response_NT * mask_NT, mask_NT, torch.where(mask_NT, logp_NT, 0), finished_N)
+
+
+def _staying(alive: Tensor, slot_N: Tensor | None) -> Tensor | None:
+    """Return which rows stay in the batch, in order; None if all do, because not enough of them are done.
+
+    Given the rows' adapters, whose products are one batched product, equally many stay of each that goes on; otherwise
+    a number of rows for which products are compiled. What that takes beside the rows that go on are rows that are done.
+    """
+    rows, remaining = len(alive), int(alive.sum())
+    if remaining >= COMPACT_BELOW * rows:
+        return None
+    done = ~alive
+    if slot_N is None:
+        stays = alive | (done & (done.cumsum(0) <= usual(remaining) - remaining))
+    else:
+        _, block_N = slot_N.unique_consecutive(return_inverse=True)
+        alive_K, done_K = (torch.bincount(block_N[some], minlength=int(block_N[-1]) + 1) for some in (alive, done))
+        before_K = done_K.cumsum(0) - done_K
+        spare_K = torch.where(alive_K > 0, alive_K.max() - alive_K, 0)
+        stays = alive | (done & (done.cumsum(0) - before_K[block_N] <= spare_K[block_N]))
+    kept = stays.nonzero()[:, 0]
+    return kept if len(kept) < COMPACT_BELOW * rows else None
 
 
 def choose(logp_NV: Tensor, stream_N1: Tensor, t: int, spread_N1: Tensor) -> Tensor:
@@ -245,7 +268,7 @@ def choose(logp_NV: Tensor, stream_N1: Tensor, t: int, spread_N1: Tensor) -> Ten
     if size < BLOCKS_FROM:
         return (logp_NV + noise.gumbel(stream_N1, t, tokens) * spread_N1).argmax(dim=1)
     blocks = -(-size // BLOCK)
-    padded = torch.nn.functional.pad(logp_NV, (0, blocks * BLOCK - size), value=-torch.inf).view(rows, blocks, BLOCK)
+    padded = F.pad(logp_NV, (0, blocks * BLOCK - size), value=-torch.inf).view(rows, blocks, BLOCK)
     block_NK = torch.where(spread_N1 > 0, padded.logsumexp(dim=2), padded.amax(dim=2))
     names_K = size + torch.arange(blocks, device=logp_NV.device)  # counters that no token has
     block_N = (block_NK + noise.gumbel(stream_N1, t, names_K) * spread_N1).argmax(dim=1)
@@ -261,7 +284,7 @@ def _tensors(samples: Samples) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 
 def _widen(x: Tensor, width: int) -> Tensor:
     """Pad [N, T] on the right with zeros to [N, width]; leave [N] as it is."""
-    return x if x.dim() == 1 else torch.nn.functional.pad(x, (0, width - x.shape[1]))
+    return x if x.dim() == 1 else F.pad(x, (0, width - x.shape[1]))
 
 
 def _trim(samples: Samples) -> Samples:

@@ -17,7 +17,7 @@ from transformers import (
     MistralForCausalLM,
 )
 
-from rlzoo import noise, sampler
+from rlzoo import fleet_linear, noise, sampler
 from rlzoo.backbone import Backbone, BackboneConfig
 from rlzoo.cache import RoomyLayer
 from rlzoo.errors import UserError
@@ -208,11 +208,35 @@ def test_a_batch_that_would_not_shrink_is_not_copied(nf4: Backbone, monkeypatch:
         reorder(layer, index)
 
     monkeypatch.setattr(RoomyLayer, "reorder_cache", watched)
+    monkeypatch.setattr(fleet_linear, "MERGED_BYTES", 0)
     monkeypatch.setattr(sampler, "usual", lambda rows: max(rows, 100))
     monkeypatch.setattr(nf4, "end_ids", list(range(1, 40)))
     sample(nf4, [request(nf4, seed, max_new_tokens=60, group_size=20) for seed in (1, 2)])
     assert sizes[0] == (8, 160) and sizes[-1][1] == 100
     assert all(after < before for before, after in sizes if before > 8)
+
+
+@pytest.mark.parametrize(
+    ("alive", "slots", "staying"),
+    [
+        ("0100 1100 0000", "0000 1111 3333", [0, 1, 4, 5]),  # two of each that goes on
+        ("0110 1111 1100", "0000 1111 3333", None),  # it would be four of each
+        ("0001 0111", "0000 1111", [0, 1, 3, 5, 6, 7]),
+        ("0011 1", "0000 1", [2, 3, 4]),  # of the other one there are no two
+        ("0100 1100 0000", None, [0, 1, 4, 5]),  # 4 is a usual number
+        ("0111 1111 1110", None, None),  # 10 of 12 are too many
+    ],
+)
+def test_which_rows_stay(
+    alive: str, slots: str | None, staying: list[int] | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sampler, "usual", lambda rows: -(-rows // 4) * 4)
+    alive_N, slot_N = (
+        None if word is None else torch.tensor([int(c) for c in word.replace(" ", "")]) for word in (alive, slots)
+    )
+    assert alive_N is not None
+    kept = sampler._staying(alive_N.bool(), slot_N)
+    assert staying == (None if kept is None else kept.tolist())
 
 
 def test_a_prompt_is_prefilled_once(nf4: Backbone) -> None:
