@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from rlzoo import products
 
@@ -81,6 +82,7 @@ class _Causal(torch.autograd.Function):
         return out_KRD.view(*query.shape[:3], -1)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         *stacked, p_KRS = ctx.saved_tensors
         g_KRD = gradients[0].reshape(*stacked[0].shape[:2], -1)

@@ -187,6 +187,7 @@ class Backbone:
         """
         outer = self._switch.plan
         self._switch.plan = None if stack is None else RowPlan(stack, slot_B, in_line, often, before)
+        del before  # and what was merged for it
         try:
             yield self._switch.plan
         finally:
@@ -194,15 +195,14 @@ class Backbone:
 
     @contextlib.contextmanager
     def held_weights(self, limit_bytes: int = 1 << 28) -> Iterator[None]:
-        """Within: NF4 weights are held dequantized, if that takes no more than `limit_bytes` (256 MiB).
+        """Within: NF4 weights are held dequantized, if they take no more than `limit_bytes` (256 MiB); where layers are
+        written out, those that read the same input are held as one besides.
 
         Decoding needs them for every token: for a small model, rebuilding them takes longer than multiplying by them.
         """
         quantized = [linear for linear in self._linears if linear.quantized]
         size = sum(linear.base.weight.quant_state.shape.numel() for linear in quantized) * self.dtype.itemsize
         joined = self._written.joined if self._written and quantized else []
-        if joined:
-            size *= 2
         none = self._holds or size > limit_bytes  # nothing is left to do within another `with`
         held = [] if none else [*quantized, *joined]
         try:
@@ -238,7 +238,8 @@ class Backbone:
 
     def line_states(self, line: Line) -> Tensor:
         """Run the model on a line of tokens and return their states [N, hidden]; only where `takes_lines`."""
-        if self._written and line.longest <= attention.SHORT:
+        longest = min(attention.SHORT, self.context_length or attention.SHORT)
+        if self._written and self._written.takes(line, longest):
             return self._written.line_states(line)
         ready = torch.empty((1, 1, 1, 1), device=self.device)  # a mask of four dimensions is not made anew; ours unread
         with attending(line):

@@ -19,6 +19,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from transformers import Cache
 
 from rlzoo import attention
@@ -26,7 +27,7 @@ from rlzoo.fleet_linear import FleetLinear, RowPlan, active, product, product_ba
 from rlzoo.functions import normed, rms_norm, rms_norm_backward, signed, swiglu, swiglu_and_gradient, turn
 from rlzoo.joined_linear import JoinedLinear
 from rlzoo.line import Line
-from rlzoo.line_attention import Angles, LineAttention
+from rlzoo.line_attention import Angles, LineAttention, columns
 
 PARTS = {"embed_tokens", "layers", "norm", "rotary_emb"}
 LAYER_PARTS = {
@@ -58,6 +59,10 @@ class Decoder:
         """All linear layers."""
         return [joined for layer in self.layers for joined in layer.joined]
 
+    def takes(self, line: Line, longest: int) -> bool:
+        """Whether a line is done in no more than so many columns, for which there are angles."""
+        return columns(line) <= longest
+
     def line_states(self, line: Line) -> Tensor:
         """Return the states [N, hidden] of a line of tokens."""
         x = self.model.embed_tokens(line.token_N[None])[0]
@@ -67,6 +72,8 @@ class Decoder:
         for layer in self.layers:
             found = [active(linear) for joined in layer.joined for linear in joined.layers]
             plans = [plan for plan, _ in found]
+            for plan in filter(None, plans):
+                plan.check(x[None], "a layer in line")
             x = _InLine.apply(x, layer, heads, angles, plans, *(adapter for _, pair in found for adapter in pair))
         return _Norm.apply(x, self.model.norm)
 
@@ -148,8 +155,8 @@ class Layer:
         """
         x, r, attended, mid, second_r, gate, up, *kept_by_attention = kept
         weight, second_weight = self.norm[0], self.second_norm[0]
-        active, gradient = swiglu_and_gradient(gate, up)
-        dgate_up = gradient(pull(self.down, active, (g,)))
+        activation, gradient = swiglu_and_gradient(gate, up)
+        dgate_up = gradient(pull(self.down, activation, (g,)))
         second = normed(mid, second_weight, second_r)
         dsecond = pull(self.gate_up, second, dgate_up)
         dmid = rms_norm_backward(dsecond, mid, second_weight, second_r).add_(g)
@@ -200,6 +207,7 @@ class _InLine(torch.autograd.Function):
         return y
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         layer, heads, adapters = ctx.layer, ctx.heads, ctx.saved_tensors[: ctx.count]
         found, of_adapters = _found(layer, ctx.plans, adapters), {}
@@ -240,6 +248,7 @@ class _Norm(torch.autograd.Function):
         return y
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         x, r = ctx.saved_tensors
         return rms_norm_backward(gradients[0].clone(), x, ctx.norm.weight, r), None

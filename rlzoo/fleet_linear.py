@@ -8,8 +8,9 @@ A_k, B_k and their arithmetic are float32. A row never meets another run's adapt
 run stays in that run. The gradient is written out rather than left to autograd: half as many operations, none of which
 makes a copy, and a 4-bit weight is rebuilt instead of kept.
 
-Where each adapter has many rows and the model is small, x_b meets W + s B_k A_k at once, forward and backward: a
-batched product with a weight per adapter takes no longer than one with W, and the adapters' own products are saved.
+Where each adapter has many rows, or some for many tokens (decoding), and the model is small, x_b meets W + s B_k A_k at
+once, forward and backward: a batched product with a weight per adapter takes no longer than one with W, and the
+adapters' own products are saved.
 """
 
 from __future__ import annotations
@@ -23,12 +24,17 @@ import torch.nn.functional as F
 from bitsandbytes.functional import dequantize_4bit
 from bitsandbytes.nn import Linear4bit
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from rlzoo import products
 from rlzoo.lora import AdapterStack
 
 MERGE_ROWS = 64
-"""Rows per adapter from which its own weight is worth making, and reading instead of a shared one."""
+"""Rows per adapter from which its own weight is worth making, and reading instead of a shared one; and"""
+MERGE_ROWS_OFTEN = 8
+"""from which it is if many batches go through it."""
+MOST_PADDING = 1.5
+"""Rows of blocks that are padded to the longest, over those that there are, up to which padding is worth it."""
 MERGED_BYTES = 1 << 26
 """Most that all adapters' own weights may take, of each layer once: 64 MiB."""
 
@@ -104,7 +110,8 @@ class RowPlan:
             self._unpad = (column < count[:, None]).flatten().nonzero().squeeze(1).to(device)
         self._slots = present.tolist()
         self.merges = self._may_merge(often and device.type == "cpu" and not stack.requires_grad)
-        like = before if before is not None and before._slots == self._slots else None
+        same = before is not None and before.stack is stack and before._slots == self._slots
+        like = before if same else None
         self._chosen: dict[tuple[int, ...], tuple[Tensor, ...]] = like._chosen if like else {}
         self._merged: dict[str, Tensor] = like._merged if like and self.merges else {}
 
@@ -123,13 +130,16 @@ class RowPlan:
         return (a[0] if len(a) == 1 else torch.cat(a, dim=1)), *bs
 
     def _may_merge(self, often: bool) -> bool:
-        """Whether every adapter that occurs gets a weight of its own: if it is used often, or there is a single one
-        without gradient, or equally many rows of each and enough of them."""
+        """Whether every adapter that occurs gets a weight of its own: if there is a single one without gradient, or
+        equally many rows of each, or about as many where weights are used often, and enough of them."""
         elements = self.blocks * sum(layer.in_features * layer.out_features for layer in self.stack.layout.layers)
         if not self.blocks or self.bare or 4 * elements > MERGED_BYTES:
             return False
         single = self.blocks == 1 and not self.stack.requires_grad
-        return often or single or (self._unpad is None and self.rows >= MERGE_ROWS * self.blocks)
+        padded = self.rows if self._pad is None else len(self._pad)
+        if often:
+            return single or (padded <= MOST_PADDING * self.rows and self.rows >= MERGE_ROWS_OFTEN * self.blocks)
+        return single or (padded == self.rows and self.rows >= MERGE_ROWS * self.blocks)
 
     def merged(self, layer: Adapted, a: Tensor, *bs: Tensor) -> Tensor:
         """Return (W + s B A)^T [blocks, in, out] of a layer, float32; made once. That way round, as it lies in memory,
@@ -311,6 +321,7 @@ class _Product(torch.autograd.Function):
         return product(x, layer, plan, *adapter)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         x, *adapter = ctx.saved_tensors
         of_x = ctx.needs_input_grad[0]

@@ -49,6 +49,8 @@ class JoinedLinear:
         if self._joined is None or not self._alike:
             return tuple(layer(x) for layer in self.layers)
         plan, adapters = active(self)
+        if plan is not None:
+            plan.check(x, self.name)
         return product(x, self, plan, *adapters).split_with_sizes(self.sizes, dim=-1)
 
     def weight(self, dtype: torch.dtype) -> Tensor:
@@ -64,4 +66,5 @@ class JoinedLinear:
         """Join the weights that quantized layers hold at present; or let go of them."""
         if all(layer.quantized for layer in self.layers):
             held = [layer.held.t() for layer in self.layers if layer.held is not None]
-            self._joined = torch.cat(held, dim=1).t() if hold else None
+            joined = torch.cat(held, dim=1) if len(held) > 1 else held[0] if held else None
+            self._joined = None if joined is None else joined.t()

@@ -4,7 +4,8 @@
 
 Norms and linear layers see the line [1, N]; only attention looks at whole sequences. It gathers queries, keys and
 values of each response, behind those of its prompt, into [B, heads, S, d], and puts what comes out back in line. A
-prompt's own states are read from the first response of its group. Runs take equal stretches of the line, so that their
+prompt's own states are read from the first response of its group. (Layers written out have a way of their own, which
+does prompts once: `rlzoo.line_attention`.) Runs take equal stretches of the line, so that their
 adapters' products are one batched product: the only padding that there is.
 """
 

@@ -60,12 +60,13 @@ class Block:
         """Every response in a row, after its prompt; all of them begin in one column."""
         start_B, prompt_B = line.prompts.start[line.prompt_B], line.prompts.length[line.prompt_B]
         queries = int(line.responses.length.max())
-        width = _aligned(int(prompt_B.max()) + queries)
+        width = columns(line)
         first, column_S = width - queries, torch.arange(width)
         own, own_real = line.responses.columns(queries, start_B)
         in_prompt = column_S[:first] - (first - prompt_B[:, None])
         key_RS = torch.cat([start_B[:, None] + in_prompt.clamp(min=0), own], dim=1)
-        sees = (column_S <= column_S[first:, None]) & (column_S >= first - prompt_B[:, None, None])
+        alike = prompt_B[:1] if bool((prompt_B == prompt_B[0]).all()) else prompt_B
+        sees = (column_S <= column_S[first:, None]) & (column_S >= first - alike[:, None, None])
         return cls(own, own_real, key_RS, torch.cat([in_prompt >= 0, own_real], dim=1), first, sees)
 
 
@@ -128,7 +129,7 @@ class LineAttention:
         self.blocks = [Block.of_prompts(line)]
         if line.responses.length.any():
             self.blocks.append(Block.of_responses(line))
-        self.columns = max(block.key_RS.shape[1] for block in self.blocks)
+        self.columns = columns(line)
         """For which there must be angles."""
         self.masks = [_mask(block.sees, heads, key_heads) for block in self.blocks]
         tokens = len(line.token_N)
@@ -182,6 +183,11 @@ class LineAttention:
     def _stacked(self, query: Tensor, key: Tensor, value: Tensor) -> list[list[Tensor]]:
         """Their rows, block by block, as `attention` has them: [R * key heads, .., d]."""
         return [self.queries.by_block(query, self.key_heads), self.keys.by_block(key), self.keys.by_block(value)]
+
+
+def columns(line: Line) -> int:
+    """Keys that the responses' block has: the longest prompt and the longest response, whosever they are, aligned."""
+    return _aligned(int(line.prompts.length.max()) + int(line.responses.length.max()))
 
 
 def _mask(sees: Tensor, heads: int, key_heads: int) -> Tensor:

@@ -21,6 +21,7 @@ from torch import Tensor
 from rlzoo import noise, stages
 from rlzoo.backbone import Backbone
 from rlzoo.errors import UserError
+from rlzoo.fleet_linear import MOST_PADDING
 from rlzoo.forward import pad_left
 from rlzoo.lora import AdapterStack
 from rlzoo.products import usual
@@ -161,8 +162,9 @@ class _Prompts:
 def _batches(group_size: Tensor, slot: Tensor, max_rows: int) -> list[tuple[int, int]]:
     """Cut the line of prompts into (first, last) stretches of about as many rows each, at most `max_rows`.
 
-    An adapter's rows stay together, as then every adapter of a batch has as many as the others, mostly, and its own
-    weight. Where one has too many for that, groups stay together; a single one may have more than `max_rows`.
+    An adapter's rows stay together, as then every adapter of a batch has as many as the others, mostly, and products
+    with their own weights need no padding. Where one has too many for that, groups stay together; a single one may have
+    more than `max_rows`.
     """
     _, count = slot.unique_consecutive(return_counts=True)
     of_slots = [int(part.sum()) for part in group_size.split(count.tolist())]
@@ -224,7 +226,7 @@ def _decode(backbone: Backbone, stack: AdapterStack | None, prompts: _Prompts) -
             if remaining == 0:
                 break
             own_weights = plan is not None and plan.merges
-            kept = _staying(alive, slot_N[live] if own_weights else None)
+            kept = _staying(alive, remaining, slot_N[live] if own_weights else None)
             if kept is not None:
                 live, token, seen, alive = live[kept], token[kept], seen[kept], alive[kept]
                 cache.reorder_cache(kept)
@@ -235,24 +237,24 @@ def _decode(backbone: Backbone, stack: AdapterStack | None, prompts: _Prompts) -
     return Samples(response_NT * mask_NT, mask_NT, torch.where(mask_NT, logp_NT, 0), finished_N)
 
 
-def _staying(alive: Tensor, slot_N: Tensor | None) -> Tensor | None:
+def _staying(alive: Tensor, remaining: int, slot_N: Tensor | None) -> Tensor | None:
     """Return which rows stay in the batch, in order; None if all do, because not enough of them are done.
 
-    Given the rows' adapters, whose products are one batched product, equally many stay of each that goes on; otherwise
-    a number of rows for which products are compiled. What that takes beside the rows that go on are rows that are done.
+    Those that go on, and some that are done: given the rows' adapters, whose products are one batched product, as many
+    as make their numbers equal, unless that were far too many; otherwise as many as make a number that is usual.
     """
-    rows, remaining = len(alive), int(alive.sum())
+    rows = len(alive)
     if remaining >= COMPACT_BELOW * rows:
         return None
     done = ~alive
-    if slot_N is None:
-        stays = alive | (done & (done.cumsum(0) <= usual(remaining) - remaining))
-    else:
+    stays = alive | (done & (done.cumsum(0) <= usual(remaining) - remaining))
+    if slot_N is not None:
         _, block_N = slot_N.unique_consecutive(return_inverse=True)
         alive_K, done_K = (torch.bincount(block_N[some], minlength=int(block_N[-1]) + 1) for some in (alive, done))
-        before_K = done_K.cumsum(0) - done_K
         spare_K = torch.where(alive_K > 0, alive_K.max() - alive_K, 0)
-        stays = alive | (done & (done.cumsum(0) - before_K[block_N] <= spare_K[block_N]))
+        if remaining + int(spare_K.sum()) <= MOST_PADDING * remaining:
+            before_K = done_K.cumsum(0) - done_K
+            stays = alive | (done & (done.cumsum(0) - before_K[block_N] <= spare_K[block_N]))
     kept = stays.nonzero()[:, 0]
     return kept if len(kept) < COMPACT_BELOW * rows else None
 

@@ -59,13 +59,13 @@ def scored(backbone: Backbone, rows_each: int) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def sampled(backbone: Backbone) -> list[Samples]:
-    """Of two runs, some of whose rows leave the batch, and of the bare model."""
+    """Of two runs, some of whose rows leave the batch, with the bare model and without."""
     thetas = [random_adapter(backbone, 1), random_adapter(backbone, 2), None]
     words = ["sort 5241", "1+2", "9"]
     requests = [
         SampleRequest(theta, [backbone.encode(word) for word in words], 5, 20, 0, 7, [3, 4, 5]) for theta in thetas
     ]
-    return sample(backbone, requests)
+    return [*sample(backbone, requests), *sample(backbone, requests[:2])]
 
 
 def test_log_probs_values_and_gradients(backbone: Backbone, rows_each: int, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -167,15 +167,41 @@ def test_bfloat16_activations_are_left_to_transformers(qwen_folder: Path) -> Non
     assert made._written is None
 
 
-def test_a_nan_in_one_run_stays_in_that_run(fp32: Backbone) -> None:
+def test_a_nan_in_one_run_stays_in_that_run(fp32: Backbone, rows_each: int) -> None:
+    """With padding in the line and in the blocks: the other run has shorter responses, and one of a single token."""
     thetas = [random_adapter(fp32, 1), torch.full_like(random_adapter(fp32, 1), torch.nan)]
-    stack = fp32.stack(thetas, requires_grad=True)
-    prompts = [fp32.encode("sort 52")] * 8
-    response, mask = torch.full((8, 10), 7), torch.ones(8, 10, dtype=torch.bool)
-    out = policy_forward(fp32, stack, torch.arange(2).repeat_interleave(4), prompts, response, mask)
-    out.logp_BT.sum().backward()
-    assert out.logp_BT[:4].isfinite().all() and out.logp_BT[4:].isnan().all()
-    assert stack.grads()[0].isfinite().all()
+    prompts, slot = [fp32.encode("sort 52"), fp32.encode("1+2")], torch.arange(2).repeat_interleave(rows_each)
+    length = torch.where(slot == 0, 6, 12) + torch.arange(2 * rows_each) % 3
+    length[0] = 1
+    mask = torch.arange(14) < length[:, None]
+    for nan in (0, 1):
+        stack = fp32.stack(thetas if nan == 1 else thetas[::-1], requires_grad=True)
+        asked = [prompts[row % 2] for row in range(len(mask))]
+        out = policy_forward(fp32, stack, slot, asked, torch.full(mask.shape, 7), mask)
+        out.logp_BT[mask].sum().backward()
+        is_nan = (slot == nan)[:, None].expand(mask.shape)[mask]
+        assert torch.equal(out.logp_BT[mask].isnan(), is_nan)
+        assert stack.grads()[1 - nan].isfinite().all() and stack.grads()[1 - nan].any()
+
+
+def test_bare_rows_in_a_line_with_gradient(backbone: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two rows without an adapter beside three with one: what they say is the base model's."""
+    prompts = [backbone.encode("sort 52"), backbone.encode("1+2")]
+    asked, slot = [prompts[row % 2] for row in range(5)], torch.tensor([-1, -1, 0, 0, 1])
+    response, mask = torch.randint(5, 60, (5, 9)), torch.ones(5, 9, dtype=torch.bool)
+
+    def got() -> tuple[Tensor, Tensor]:
+        stack = backbone.stack([random_adapter(backbone, k) for k in (1, 2)], requires_grad=True)
+        out = policy_forward(backbone, stack, slot, asked, response, mask).logp_BT
+        out.square().sum().backward()
+        return out.detach(), stack.grads()
+
+    ours = got()
+    bare = policy_forward(backbone, None, None, asked[:2], response[:2], mask[:2]).logp_BT.detach()
+    torch.testing.assert_close(ours[0][:2], bare, rtol=1e-5, atol=1e-5)
+    monkeypatch.setattr(backbone, "_written", None)
+    for one, other in zip(ours, got(), strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=2e-6 * float(other.abs().max()))
 
 
 def test_weights_are_the_same_afterwards(backbone: Backbone) -> None:

@@ -293,21 +293,29 @@ def test_which_adapters_have_weights_of_their_own(monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_plan_that_is_used_often_merges_and_the_next_one_takes_over() -> None:
-    """Whatever the numbers of rows; not beside bare rows, and not with gradient. While the adapters are the same, what
-    was merged is."""
+    """From 8 rows of each on, in about equal numbers; not beside bare rows, and not with gradient. While the stack and
+    its adapters are the same, what was merged is."""
     layout = AdapterLayout((AdaptedLayer("x", 64, 64),), 4, 2.0, 8)
-    frozen, trained = (AdapterStack.of(layout, [torch.ones(layout.size)] * 3, grad) for grad in (False, True))
+    frozen, other, trained = (
+        AdapterStack.of(layout, [torch.ones(layout.size)] * 3, grad) for grad in (False, False, True)
+    )
     linear = FleetLinear(linear4bit(), "x", 0, AdapterSwitch())
 
-    def plan(stack: AdapterStack, *slots: int, before: RowPlan | None = None) -> RowPlan:
+    def plan(stack: AdapterStack, *count: int, bare: int = 0, before: RowPlan | None = None) -> RowPlan:
+        slots = [-1] * bare + [slot for slot, rows in enumerate(count) for _ in range(rows)]
         return RowPlan(stack, torch.tensor(slots), often=True, before=before)
 
-    first = plan(frozen, 0, 0, 1)
-    assert first.merges and not plan(trained, 0, 0, 1).merges and not plan(frozen, -1, 0, 1).merges
-    own = first.merged(linear, *first.adapters((0,)))
-    same, fewer = plan(frozen, 0, 1, before=first), plan(frozen, 1, before=first)
-    assert same.merged(linear, *same.adapters((0,))) is own
-    torch.testing.assert_close(fewer.merged(linear, *fewer.adapters((0,))), own[1:])
+    def merged(made: RowPlan) -> Tensor:
+        return made.merged(linear, *made.adapters((0,)))
+
+    first = plan(frozen, 8, 12)
+    assert first.merges and plan(frozen, 1).merges
+    assert not plan(frozen, 7, 8).merges  # 15 rows of two
+    assert not plan(frozen, 5, 25).merges  # padded to 50 for 30
+    assert not plan(trained, 8, 12).merges and not plan(frozen, 8, 12, bare=1).merges
+    assert merged(plan(frozen, 9, 9, before=first)) is merged(first)
+    assert merged(plan(other, 9, 9, before=first)) is not merged(first)
+    torch.testing.assert_close(merged(plan(frozen, 9, before=first)), merged(first)[:1])
 
 
 def test_a_4bit_weight_that_was_stored_as_bfloat16_is_merged_in_float32() -> None:

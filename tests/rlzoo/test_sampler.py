@@ -223,6 +223,7 @@ def test_a_batch_that_would_not_shrink_is_not_copied(nf4: Backbone, monkeypatch:
         ("0110 1111 1100", "0000 1111 3333", None),  # it would be four of each
         ("0001 0111", "0000 1111", [0, 1, 3, 5, 6, 7]),
         ("0011 1", "0000 1", [2, 3, 4]),  # of the other one there are no two
+        ("1111 0001 0001 0001", "0000 1111 2222 3333", [0, 1, 2, 3, 4, 7, 11, 15]),  # 16 for 7: a usual number instead
         ("0100 1100 0000", None, [0, 1, 4, 5]),  # 4 is a usual number
         ("0111 1111 1110", None, None),  # 10 of 12 are too many
     ],
@@ -235,7 +236,7 @@ def test_which_rows_stay(
         None if word is None else torch.tensor([int(c) for c in word.replace(" ", "")]) for word in (alive, slots)
     )
     assert alive_N is not None
-    kept = sampler._staying(alive_N.bool(), slot_N)
+    kept = sampler._staying(alive_N.bool(), int(alive_N.sum()), slot_N)
     assert staying == (None if kept is None else kept.tolist())
 
 
