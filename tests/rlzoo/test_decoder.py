@@ -188,7 +188,8 @@ def test_bare_rows_in_a_line_with_gradient(backbone: Backbone, monkeypatch: pyte
     """Two rows without an adapter beside three with one: what they say is the base model's."""
     prompts = [backbone.encode("sort 52"), backbone.encode("1+2")]
     asked, slot = [prompts[row % 2] for row in range(5)], torch.tensor([-1, -1, 0, 0, 1])
-    response, mask = torch.randint(5, 60, (5, 9)), torch.ones(5, 9, dtype=torch.bool)
+    response = torch.randint(5, 60, (5, 9), generator=torch.Generator().manual_seed(0))
+    mask = torch.ones(5, 9, dtype=torch.bool)
 
     def got() -> tuple[Tensor, Tensor]:
         stack = backbone.stack([random_adapter(backbone, k) for k in (1, 2)], requires_grad=True)
@@ -201,7 +202,7 @@ def test_bare_rows_in_a_line_with_gradient(backbone: Backbone, monkeypatch: pyte
     torch.testing.assert_close(ours[0][:2], bare, rtol=1e-5, atol=1e-5)
     monkeypatch.setattr(backbone, "_written", None)
     for one, other in zip(ours, got(), strict=True):
-        torch.testing.assert_close(one, other, rtol=0, atol=2e-6 * float(other.abs().max()))
+        torch.testing.assert_close(one, other, rtol=0, atol=5e-6 * float(other.abs().max()))
 
 
 def test_weights_are_the_same_afterwards(backbone: Backbone) -> None:
