@@ -217,7 +217,7 @@ class _InLine(torch.autograd.Function):
             dx, needed = None, of_x or joined is not layer.qkv
             for linear, g in zip(joined.layers, gs, strict=True):
                 dx, *of_adapters[linear] = product_backward(g, x, linear, *found[linear], of_x=needed, onto=dx)
-            return torch.empty_like(x) if dx is None else dx
+            return torch.empty_like(x) if dx is None else dx  # of the first layer nobody asks for it
 
         dx = layer.backward(
             gradients[0],
