@@ -203,8 +203,8 @@ class Backbone:
         quantized = [linear for linear in self._linears if linear.quantized]
         size = sum(linear.base.weight.quant_state.shape.numel() for linear in quantized) * self.dtype.itemsize
         joined = self._written.joined if self._written and quantized else []
-        none = self._holds or size > limit_bytes  # nothing is left to do within another `with`
-        held = [] if none else [*quantized, *joined]
+        nothing = self._holds or size > limit_bytes  # `_holds`: within another `with`
+        held = [] if nothing else [*quantized, *joined]
         try:
             for linear in held:
                 linear.hold_dequantized(True)

@@ -70,10 +70,8 @@ class Decoder:
         cos, sin = self.model.rotary_emb(x, torch.arange(heads.columns)[None])
         angles = cos[0], signed(sin[0])
         for layer in self.layers:
-            found = [active(linear) for joined in layer.joined for linear in joined.layers]
+            found = [active(linear, x[None]) for joined in layer.joined for linear in joined.layers]
             plans = [plan for plan, _ in found]
-            for plan in filter(None, plans):
-                plan.check(x[None], "a layer in line")
             x = _InLine.apply(x, layer, heads, angles, plans, *(adapter for _, pair in found for adapter in pair))
         return _Norm.apply(x, self.model.norm)
 

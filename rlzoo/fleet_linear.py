@@ -203,9 +203,7 @@ class FleetLinear(nn.Module):
         """The dequantized weight, while it is kept."""
 
     def forward(self, x: Tensor) -> Tensor:
-        plan, adapter = active(self)
-        if plan is not None:
-            plan.check(x, self.name)
+        plan, adapter = active(self, x)
         return (_Product.apply if torch.is_grad_enabled() else product)(x, self, plan, *adapter)
 
     @property
@@ -243,11 +241,13 @@ class FleetLinear(nn.Module):
             self.held = dequantize_4bit(weight, weight.quant_state).t().contiguous().t() if hold else None
 
 
-def active(layer: Adapted) -> tuple[RowPlan | None, tuple[Tensor, ...]]:
-    """The active plan and the layer's adapters under it, as `product` asks for them; none for the bare base model."""
+def active(layer: Adapted, x: Tensor) -> tuple[RowPlan | None, tuple[Tensor, ...]]:
+    """The active plan, which x is checked against, and the layer's adapters under it, as `product` asks for them; none
+    for the bare base model."""
     plan = layer.switch.plan
     if plan is None or not layer.adapted or plan.blocks == 0:
         return None, ()
+    plan.check(x, layer.name)
     return plan, plan.adapters(layer.adapted)
 
 

@@ -48,9 +48,7 @@ class JoinedLinear:
         """Return the output of each layer, without gradient."""
         if self._joined is None or not self._alike:
             return tuple(layer(x) for layer in self.layers)
-        plan, adapters = active(self)
-        if plan is not None:
-            plan.check(x, self.name)
+        plan, adapters = active(self, x)
         return product(x, self, plan, *adapters).split_with_sizes(self.sizes, dim=-1)
 
     def weight(self, dtype: torch.dtype) -> Tensor:
