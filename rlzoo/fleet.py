@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -116,13 +116,12 @@ class Fleet:
             if not mine:
                 continue
             chosen = [requests[i] for i in mine]
-            stack = self.backbone.stack([request.theta for request in chosen]) if adapted else None
             value = any(request.value for request in chosen)
             outputs = [Gathered(request.tokens.mask_NT) for request in chosen]
-
             for chunk in self._passes([request.tokens for request in chosen]):
-                used = None if stack is None else stack.pick(list(chunk))
-                for k, out in self._forward(used, chosen, chunk, value=value).items():
+                thetas = [theta for k in chunk if (theta := chosen[k].theta) is not None]
+                stack = self.backbone.stack(thetas) if adapted else None
+                for k, out in self._forward(stack, chosen, chunk, value=value).items():
                     outputs[k].put(chunk[k], out)
             for i, request, whole in zip(mine, chosen, outputs, strict=True):
                 answers[i] = Scored(whole.column("logp_BT"), whole.column("value_BT") if request.value else None)
@@ -132,36 +131,39 @@ class Fleet:
         """Make one optimizer step of each request's run; all runs share each forward and backward pass."""
         stages.enter("forward")
         requests = [_only_what_is_learned_from(request) for request in requests]
-        learners = [request.learner for request in requests]
-        thetas = [learner.theta for learner in learners]
-        own = [k for k, learner in enumerate(learners) if learner.critic is not learner.theta]
-        stack = self.backbone.stack([*thetas, *(learners[k].critic for k in own)], requires_grad=True)
-        critic_slot = {k: len(thetas) + j for j, k in enumerate(own)}
-        needs = frozenset[str]().union(*(request.objective.needs for request in requests))
+        losses = [0.0] * len(requests)
+        gradients: list[list[Tensor]] = [[] for _ in requests]
         outputs = [Gathered(request.tokens.mask_NT) for request in requests]
-
-        gradients, losses = torch.zeros_like(stack.theta_KN), [0.0] * len(requests)
         for chunk in self._passes([request.tokens for request in requests]):
-            stages.enter("forward")
-            slots = [list(chunk), [critic_slot[k] for k in chunk if k in critic_slot]]
-            policies, critics = (stack.pick(some) for some in slots)
-            out = self._forward(policies, requests, chunk, value="value" in needs, entropy="entropy" in needs)
-            if slots[1]:
-                theirs = {k: rows for k, rows in chunk.items() if k in critic_slot}
-                critic = self._forward(critics, requests, theirs, value=True)
-                out |= {k: PolicyOutput(out[k].logp_BT, critic[k].value_BT, out[k].entropy_BT) for k in critic}
-            parts = {k: requests[k].objective.loss(out[k], _narrow(requests[k], chunk[k], out[k])) for k in out}
-            stages.enter("backward")
-            torch.stack(list(parts.values())).sum().backward()
-            gradients[slots[0] + slots[1]] += torch.cat([policies.grads(), critics.grads()])
-            for k, part in parts.items():
-                losses[k] += float(part.detach())
-                outputs[k].put(chunk[k], out[k].detach())
+            for k, part in self._learn(requests, chunk).items():
+                losses[k] += part.loss
+                gradients[k] = list(map(torch.add, gradients[k], part.gradients)) or part.gradients
+                outputs[k].put(chunk[k], part.policy)
         stages.enter("optimizer")
-        return [
-            _step(request, losses[k], [gradients[k], *gradients[critic_slot.get(k, len(gradients)) :][:1]], outputs[k])
-            for k, request in enumerate(requests)
-        ]
+        return [_step(*of_one) for of_one in zip(requests, losses, gradients, outputs, strict=True)]
+
+    def _learn(self, requests: Sequence[UpdateRequest], chunk: Pass) -> dict[int, _Learned]:
+        """One forward and backward pass. The next begins when this has returned: no graph is there beside another."""
+        stages.enter("forward")
+        needs = frozenset[str]().union(*(requests[k].objective.needs for k in chunk))
+        learners = {k: requests[k].learner for k in chunk}
+        own = {k: rows for k, rows in chunk.items() if learners[k].critic is not learners[k].theta}
+        policies = self.backbone.stack([learner.theta for learner in learners.values()], requires_grad=True)
+        out = self._forward(policies, requests, chunk, value="value" in needs, entropy="entropy" in needs)
+        trained = [(policies, chunk)]
+        if own:
+            critics = self.backbone.stack([learners[k].critic for k in own], requires_grad=True)
+            critic = self._forward(critics, requests, own, value=True)
+            out |= {k: PolicyOutput(out[k].logp_BT, critic[k].value_BT, out[k].entropy_BT) for k in own}
+            trained.append((critics, own))
+        losses = {k: requests[k].objective.loss(out[k], _narrow(requests[k], chunk[k], out[k])) for k in chunk}
+        stages.enter("backward")
+        torch.stack(list(losses.values())).sum().backward()
+        learned = {k: _Learned(float(losses[k].detach()), [], out[k].detach()) for k in chunk}
+        for stack, runs in trained:
+            for k, gradient in zip(runs, stack.grads(), strict=True):
+                learned[k].gradients.append(gradient)
+        return learned
 
     def _passes(self, tokens: Sequence[Tokens]) -> Iterator[Pass]:
         return passes(tokens, self.settings.micro_batch_tokens, self.backbone.takes_lines)
@@ -232,6 +234,21 @@ class Gathered:
         return PolicyOutput(self.column("logp_BT"), self._columns.get("value_BT"), self._columns.get("entropy_BT"))
 
 
+@dataclass(frozen=True)
+class _Learned:
+    """What one request has of one pass.
+
+    Attributes:
+        loss: over its rows of the pass.
+        gradients: of what its learner trains.
+        policy: what the policy said of the rows, detached.
+    """
+
+    loss: float
+    gradients: list[Tensor]
+    policy: PolicyOutput
+
+
 def _only_what_is_learned_from(request: UpdateRequest) -> UpdateRequest:
     """The request without the rows whose gradient is zero whatever the policy says; their weights stay as they were."""
     rows = request.objective.learns_from(request.batch).nonzero().flatten()
@@ -241,8 +258,10 @@ def _only_what_is_learned_from(request: UpdateRequest) -> UpdateRequest:
 
 
 def _step(request: UpdateRequest, loss: float, gradients: list[Tensor], outputs: Gathered) -> Updated | NotFinite:
+    learner = request.learner
+    gradients = gradients or [torch.zeros_like(theta) for theta in learner.parameters]  # there was no pass
     try:
-        return Updated(outputs.policy(), request.batch, request.learner.step(gradients, loss))
+        return Updated(outputs.policy(), request.batch, learner.step(gradients, loss))
     except NotFinite as error:
         return error
 

@@ -133,10 +133,6 @@ class AdapterStack:
         """Stack K vectors [n]; the stack is a copy, so later changes of the vectors do not reach it."""
         return cls(layout, torch.stack([theta.detach().float() for theta in thetas]), requires_grad)
 
-    def pick(self, slots: Sequence[int]) -> AdapterStack:
-        """Return some of the adapters, a copy with gradients of their own."""
-        return AdapterStack(self.layout, self.theta_KN[list(slots)], self.requires_grad)
-
     def __len__(self) -> int:
         return self.value_bias.shape[0]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -102,6 +103,33 @@ def test_micro_batches_change_nothing(tokens: int, make_config: MakeConfig, back
     train(whole, tmp_path / "whole", backbone=backbone)
     train(cut, tmp_path / "cut", backbone=backbone)
     assert_same_run(tmp_path / "whole", tmp_path / "cut", backbone)
+
+
+@pytest.mark.parametrize(("critic", "passes"), [("head", 1), ("adapter", 2)])
+def test_of_a_pass_nothing_is_left_when_the_next_one_begins(
+    critic: str,
+    passes: int,
+    make_config: MakeConfig,
+    backbone: Backbone,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A graph holds its adapters: those of earlier passes are gone. A critic of its own has the policy's beside it."""
+    stacks: list[Any] = []
+    left: list[list[int]] = []
+    forward = fleet.policy_forward
+
+    def watched(backbone: Backbone, stack: Any, *args: Any, **kwargs: Any) -> Any:
+        if stack is not None and stack.requires_grad:
+            left.append([i for i, other in enumerate(stacks) if other() is not None])
+            stacks.append(weakref.ref(stack))
+        return forward(backbone, stack, *args, **kwargs)
+
+    monkeypatch.setattr(fleet, "policy_forward", watched)
+    settings = {"train": {"critic": critic}, "engine": {"micro_batch_tokens": 30}}
+    train(make_config("ppo", **settings), tmp_path, backbone=backbone)
+    assert len(left) > 6 * passes  # 3 steps of 2 updates, in more than one pass each
+    assert left == [[] if i % passes == 0 else [i - 1] for i in range(len(left))]
 
 
 def test_a_seed_gives_every_objective_the_same_first_rollout(
