@@ -3,14 +3,16 @@
     tokens of a pass = runs * longest of their parts,      a run's part: its prompts, each once, and its responses
 
 A run's rows stay together, group by group, as long as the budget allows; larger runs are cut into parts. Parts of about
-the same size share a pass, as every run takes as much of it as the largest (see `rlzoo.line`). Which pass a row is in
-changes no result: a loss is a plain sum over rows.
+the same size share a pass, as every run takes as much of it as the largest (see `rlzoo.line`). There are as few passes
+as the budget allows, and then they are made as even as may be: memory is what the largest takes. Which pass a row is
+in changes no result: a loss is a plain sum over rows.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -23,6 +25,7 @@ WIDEST = 2
 OVERHEAD = 256
 """What a pass costs beside its tokens, in tokens: calls of small operations, about 12 ms forward and backward."""
 
+Piece = TypeVar("Piece")
 Pass = dict[int, Tensor]
 """Request -> the rows that it has in a pass."""
 
@@ -46,17 +49,26 @@ def passes(requests: Sequence[Tokens], budget: int, shares: bool = True) -> Iter
     """
     widest = budget * WIDEST if shares else budget
     parts = [part for k, tokens in enumerate(requests) for part in _parts(k, tokens, budget, widest, shares)]
-    together: list[list[Part]] = []
-    for part in sorted(parts, key=lambda part: -part.tokens):
-        for some in together:
-            rows = sum(len(one.rows) for one in [*some, part])
-            longest = max(one.longest for one in [*some, part])
-            apart = all(one.request != part.request for one in some)
-            if apart and (len(some) + 1) * some[0].tokens <= budget and rows * longest <= widest:
-                some.append(part)
-                break
-        else:
-            together.append([part])
+    parts.sort(key=lambda part: -part.tokens)
+
+    def share(limit: float) -> list[list[Part]]:
+        """Put each part to the first others that it fits with."""
+        together: list[list[Part]] = []
+        for part in parts:
+            for some in together:
+                rows = sum(len(one.rows) for one in [*some, part])
+                longest = max(one.longest for one in [*some, part])
+                apart = all(one.request != part.request for one in some)
+                if apart and (len(some) + 1) * some[0].tokens <= limit and rows * longest <= widest:
+                    some.append(part)
+                    break
+            else:
+                together.append([part])
+        return together
+
+    together = _evenly(
+        share, budget, lambda some: len(some) * some[0].tokens, max((p.tokens for p in parts), default=0)
+    )
     for some in together:
         yield {part.request: torch.tensor(part.rows) for part in sorted(some, key=lambda part: part.request)}
 
@@ -87,8 +99,14 @@ def _parts(request: int, tokens: Tokens, budget: int, widest: int, shares: bool)
             last = prompt
         return parts
 
-    fewest = cut(budget)
-    mean = sum(part.tokens for part in fewest) / max(len(fewest), 1)
-    longest = max((part.longest for part in fewest), default=0)
-    tries = (cut(limit) for limit in (mean, mean + longest))
+    longest = max((len(prompt) + length for prompt, length in zip(tokens.prompts, length_N, strict=True)), default=0)
+    return _evenly(cut, budget, lambda part: part.tokens, longest)
+
+
+def _evenly(cut: Callable[[float], list[Piece]], limit: float, size: Callable[[Piece], int], step: int) -> list[Piece]:
+    """Return what `cut` makes within a limit, or within a lower one that takes no more pieces: their mean size, or a
+    step above it."""
+    fewest = cut(limit)
+    mean = sum(map(size, fewest)) / max(len(fewest), 1)
+    tries = (cut(min(lower, limit)) for lower in (mean, mean + step))
     return next((even for even in tries if len(even) <= len(fewest)), fewest)

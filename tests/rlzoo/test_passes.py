@@ -50,6 +50,13 @@ def test_runs_of_about_the_same_size_share_a_pass() -> None:
     assert as_lists(list(passes(requests, 100))) == [{1: [0], 2: [0]}, {0: [0], 3: [0]}]
 
 
+def test_passes_are_as_few_as_the_budget_allows_and_then_even() -> None:
+    """Of ten runs of 2 + 26 tokens a budget of 200 takes seven: two passes of five, not seven and three. Of nine, five
+    and four; of fourteen, seven and seven; of fifteen five, five and five."""
+    for runs, counts in [(10, [5, 5]), (9, [5, 4]), (14, [7, 7]), (15, [5, 5, 5])]:
+        assert [len(chunk) for chunk in passes([rows([26]) for _ in range(runs)], 200)] == counts
+
+
 def test_a_run_too_large_is_cut_evenly_and_its_groups_stay_together() -> None:
     """Four groups of two rows, 2 + 5 + 5 tokens each: 48 in a budget of 40 are two and two groups, not three and one.
     Rows of a group need not come together."""

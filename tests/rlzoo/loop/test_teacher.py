@@ -84,10 +84,10 @@ def test_the_opinion_of_another_model(
 
 def test_the_student_comes_to_agree(make_config: MakeConfig, backbone: Backbone, tmp_path: Path) -> None:
     """The teacher was shown right answers; the student sees none, only what the teacher thinks of its own."""
-    shown = {"train": {"steps": 15, "prompts_per_step": 8}, "optimizer": {"lr": 2e-2}, "evaluation": {"every": 15}}
+    shown = {"train": {"steps": 15, "prompts_per_step": 8}, "optimizer": {"lr": 5e-3}, "evaluation": {"every": 15}}
     train(make_config("sft", **shown), tmp_path / "teacher", backbone=backbone)
     taught = {"train": {"steps": 20, "prompts_per_step": 8, "teacher": str(tmp_path / "teacher" / "adapter")}}
-    config = make_config("distill", **taught, optimizer={"lr": 2e-2}, evaluation={"every": 20})
+    config = make_config("distill", **taught, optimizer={"lr": 5e-3}, evaluation={"every": 20})
     summary = train(config, tmp_path / "student", backbone=backbone)
     kl = [record["kl_teacher"] for record in untimed(tmp_path / "student") if record["kind"] == "train"]
     assert kl[-1] < 0.3 * kl[0]
