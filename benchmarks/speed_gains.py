@@ -55,7 +55,7 @@ PLAIN: dict[str, Callable[[], AbstractContextManager[object]]] = {
     "own weights for each adapter": lambda: patch.object(fleet_linear, "MERGED_BYTES", 0),
     "layers written out": lambda: patch.object(backbone.Backbone, "_try_written", lambda self: None),
     "attention as batched products, layers written out": lambda: patch.object(attention, "SHORT", 0),
-    "cache without copies": lambda: patch.object(backbone, "with_room", lambda cache: cache),
+    "cache without copies": lambda: patch.object(backbone, "with_room", lambda cache, *_: cache),
     "finished rows leave the batch": lambda: patch.object(sampler, "COMPACT_BELOW", 0.0),
     "4-bit weights held while in use": lambda: patch.object(
         backbone.Backbone, "held_weights", lambda self: nullcontext()

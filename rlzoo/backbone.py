@@ -215,11 +215,12 @@ class Backbone:
             for linear in held:
                 linear.hold_dequantized(False)
 
-    def new_cache(self, decoding: bool) -> Cache:
-        """Return an empty key-value cache, sliding windows and the like included; when decoding, without gradient."""
+    def new_cache(self, rows: int, positions: int) -> Cache:
+        """Return an empty key-value cache for decoding so many rows and positions at most, without gradient; sliding
+        windows and the like included."""
         cache = DynamicCache(config=self.model.config)
         # Models with attention of their own (ALiBi's biases, say) may count on keys being as many as the tokens seen.
-        return with_room(cache) if decoding and self.model._supports_attention_backend else cache
+        return with_room(cache, rows, positions) if self.model._supports_attention_backend else cache
 
     def states(self, input_ids: Tensor, attention_mask: Tensor, cache: Cache | None = None) -> Tensor:
         """Run the model on left-padded [B, S] tokens and return the states [B, S, hidden] that its output head reads.
@@ -302,7 +303,7 @@ class Backbone:
         line, rows = self._probe()
         seen = torch.ones_like(rows, dtype=torch.bool)
         place = seen.cumsum(dim=1) - 1
-        cache, same_cache = self.new_cache(decoding=True), self.new_cache(decoding=True)
+        cache, same_cache = self.new_cache(*rows.shape), self.new_cache(*rows.shape)
         for each in (cache, same_cache):
             self.states(rows[:, :-1], seen[:, :-1], each)
         pairs = [

@@ -204,7 +204,7 @@ def _decode(backbone: Backbone, stack: AdapterStack | None, prompts: _Prompts) -
 
     tokens, seen = pad_left(prompts.tokens, backbone.pad_id, device)
     width = tokens.shape[1]
-    cache = backbone.new_cache(decoding=True)
+    cache = backbone.new_cache(rows, width + longest)
     with backbone.adapters(stack, prompts.slot):
         logits = backbone.logits(backbone.states(tokens, seen, cache)[:, -1])
     cache.reorder_cache(prompt_N)

@@ -2,34 +2,71 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from rlzoo.cache import ROOM, RoomyLayer
+from rlzoo import cache
+from rlzoo.cache import ROOM, RoomyLayer, Spare
 
 
-def states(rows: int, tokens: int, seed: int) -> tuple[Tensor, Tensor]:
+def states(rows: int, tokens: int, seed: int, heads: int = 2) -> tuple[Tensor, Tensor]:
+    """Keys and values, of which the values have other widths."""
     generator = torch.Generator().manual_seed(seed)
-    return torch.randn((rows, 2, tokens, 4), generator=generator), torch.randn(
-        (rows, 2, tokens, 4), generator=generator
-    )
+    shapes = (rows, heads, tokens, 4), (rows, heads, tokens, 3)
+    return torch.randn(shapes[0], generator=generator), torch.randn(shapes[1], generator=generator)
 
 
-def test_what_is_there_is_the_same_and_the_room_is_announced_and_empty() -> None:
-    """A prompt of 3 tokens takes 3 positions; the next one makes room for ROOM more, and again when that is used up."""
-    ours, theirs, rooms = RoomyLayer(), DynamicCache(), []
+@pytest.mark.parametrize("reserved", [1, 5, 128])
+def test_what_is_there_is_the_same_and_the_room_is_announced_and_empty(
+    reserved: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A prompt of 3 tokens takes 3 positions; the next one makes room for ROOM more, and again when that is used up,
+    up to the last of them. However much memory is asked for at once."""
+    monkeypatch.setattr(cache, "RESERVED", reserved)
+    spare = Spare(rows=4, positions=3 + 2 * ROOM)
+    ours, theirs, rooms = [RoomyLayer(spare), RoomyLayer(spare)], DynamicCache(), []
+    rows = 3
     for step, more in enumerate((3, *[1] * (2 * ROOM))):
-        announced, offset = ours.get_mask_sizes(more)
-        rows = 3 if step <= 5 else 2
-        got, kept = ours.update(*states(rows, more, step)), theirs.update(*states(rows, more, step), 0)
-        seen = 3 + step
-        assert (got[0].shape[2], offset, ours.get_seq_length()) == (announced, 0, seen)
-        for one, other in zip(got, kept, strict=True):
-            assert torch.equal(one[:, :, :seen], other) and not one[:, :, seen:].any()
+        for index, layer in enumerate(ours):
+            announced, offset = layer.get_mask_sizes(more)
+            new = states(rows, more, 100 * index + step)
+            got, kept = layer.update(*new), theirs.update(*new, index)
+            seen = 3 + step
+            assert (got[0].shape[2], offset, layer.get_seq_length()) == (announced, 0, seen)
+            for one, other in zip(got, kept, strict=True):
+                assert torch.equal(one[:, :, :seen], other) and not one[:, :, seen:].any()
         rooms.append(announced)
-        if step == 5:  # two of the rows go on, in another order
-            ours.reorder_cache(torch.tensor([2, 0]))
-            theirs.reorder_cache(torch.tensor([2, 0]))
+        for after, index in ((2, [2, 0, 1, 1]), (5, [3, 0])):  # some rows twice, some not at all, in another order
+            if step == after:
+                rows = len(index)
+                for layer in ours:
+                    layer.reorder_cache(torch.tensor(index))
+                theirs.reorder_cache(torch.tensor(index))
     first = 4 + ROOM
-    assert rooms == [3, *[first] * (ROOM + 1), *[first + 1 + ROOM] * (ROOM - 1)]
+    assert rooms == [3, *[first] * (ROOM + 1), *[3 + 2 * ROOM] * (ROOM - 1)]
+
+
+def test_memory_is_asked_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keys and values of three layers, and one spare of either kind, whose widths differ: eight pieces, each for four
+    rows, two heads and 43 positions; beyond 43 positions they would be asked for again."""
+    made = []
+    monkeypatch.setattr(cache, "RESERVED", 128)
+    new_empty = Tensor.new_empty
+    monkeypatch.setattr(Tensor, "new_empty", lambda x, size: made.append(size) or new_empty(x, size))
+    spare = Spare(rows=4, positions=43)
+    layers = [RoomyLayer(spare) for _ in range(3)]
+    for step, more in enumerate((3, *[1] * 40)):
+        for layer in layers:
+            layer.update(*states(2 if step == 0 else 4, more, step))
+            if step == 0:
+                layer.reorder_cache(torch.tensor([0, 0, 1, 1]))
+    assert sorted(made) == [4 * 2 * 43 * 3] * 4 + [4 * 2 * 43 * 4] * 4
+
+
+def test_more_rows_and_positions_than_were_announced_are_no_harm() -> None:
+    layer, theirs = RoomyLayer(Spare(rows=1, positions=2)), DynamicCache()
+    for step in range(5):
+        got, kept = layer.update(*states(3, 1, step)), theirs.update(*states(3, 1, step), 0)
+        assert all(map(torch.equal, got, kept))
