@@ -102,6 +102,7 @@ class Decoder:
 Kept = tuple[Tensor, ...]
 """What a gradient needs."""
 Attended = tuple[Tensor, Kept]
+Pull = Callable[[JoinedLinear, Tensor, tuple[Tensor, ...]], Tensor]
 
 
 class Layer:
@@ -144,7 +145,7 @@ class Layer:
         self,
         g: Tensor,
         kept: Kept,
-        pull: Callable[[JoinedLinear, Tensor, tuple[Tensor, ...]], Tensor],
+        pull: Pull,
         attend_backward: Callable[[Tensor, Kept], tuple[Tensor, Tensor, Tensor]],
     ) -> Tensor:
         """Return the gradient of x, given that of what came out.
@@ -152,15 +153,17 @@ class Layer:
         `pull(linear layers, x, gradients)` returns the gradient of their x, given those of what they made of it.
         """
         x, r, attended, mid, second_r, gate, up, *kept_by_attention = kept
-        weight, second_weight = self.norm[0], self.second_norm[0]
+        dmid = self._swiglu_backward(g, mid, second_r, gate, up, pull).add_(g)
+        dqkv = attend_backward(pull(self.o, attended, (dmid,)), tuple(kept_by_attention))
+        dfirst = pull(self.qkv, normed(x, self.norm[0], r), dqkv)
+        return rms_norm_backward(dfirst, x, self.norm[0], r).add_(dmid)
+
+    def _swiglu_backward(self, g: Tensor, mid: Tensor, r: Tensor, gate: Tensor, up: Tensor, pull: Pull) -> Tensor:
+        """The gradient of what stands before the second norm; its wide numbers go with this call."""
         activation, gradient = swiglu_and_gradient(gate, up)
         dgate_up = gradient(pull(self.down, activation, (g,)))
-        second = normed(mid, second_weight, second_r)
-        dsecond = pull(self.gate_up, second, dgate_up)
-        dmid = rms_norm_backward(dsecond, mid, second_weight, second_r).add_(g)
-        dqkv = attend_backward(pull(self.o, attended, (dmid,)), tuple(kept_by_attention))
-        dfirst = pull(self.qkv, normed(x, weight, r), dqkv)
-        return rms_norm_backward(dfirst, x, weight, r).add_(dmid)
+        dsecond = pull(self.gate_up, normed(mid, self.second_norm[0], r), dgate_up)
+        return rms_norm_backward(dsecond, mid, self.second_norm[0], r)
 
 
 def _has(module: Any, parts: set[str]) -> bool:
