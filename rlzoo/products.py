@@ -25,8 +25,8 @@ WIDE = 512
 SAME_SHAPE = 32
 """oneDNN compiles each new shape, 0.1 ms: where numbers of rows may be anything, they are made multiples of this."""
 # What is kept of compiled shapes, read by oneDNN and by torch's layer above it when they are first used: with their own
-# 1024 each, a process holds 0.5 MB for every shape that ever was. Those of one pass are about 30.
-os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "40")
+# 1024 each, a process holds 0.5 MB for every shape that ever was. One run alone has 32; those of a pass are about 20.
+os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "32")
 os.environ.setdefault("LRU_CACHE_CAPACITY", "4")
 SETTINGS, UNCHANGED = torch.backends.mkldnn.matmul, nullcontext()
 
