@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from objectives import PolicyOutput, TokenBatch
-from rlzoo import products, stages
+from rlzoo import heap, products, stages
 from rlzoo.backbone import Backbone
 from rlzoo.config import EngineSettings
 from rlzoo.engine import Call, Engine, Kind, Scored, ScoreRequest, Tokens, Updated, UpdateRequest
@@ -96,6 +96,7 @@ class Fleet:
         self, calls: list[SampleRequest | list[SampleRequest]]
     ) -> tuple[list[Samples | list[Samples]], list[int]]:
         """Sample for calls of one or of several requests; equal requests are sampled once."""
+        heap.give_back()
         distinct: list[SampleRequest] = []
         places: list[list[int]] = []
         for call in calls:
