@@ -6,9 +6,9 @@
     state = norm(x)
 
 A small model spends half of its time between its products. Here a layer is one function with its gradient written out,
-which keeps what it must and makes the rest anew: norms and activations cost less than reading them again. The weights
-stay where transformers has them. Whether a model is of this kind is found out, not assumed: it must have these modules,
-and `Backbone` compares the numbers. Float32, on a CPU, for short sequences.
+which keeps what it must and makes anew what is soon made: norms, activations and what attention gave. The weights stay
+where transformers has them. Whether a model is of this kind is found out, not assumed: it must have these modules, and
+`Backbone` compares the numbers. Float32, on a CPU, for short sequences.
 """
 
 from __future__ import annotations
@@ -139,22 +139,25 @@ class Layer:
         second, second_r = rms_norm(mid, *self.second_norm)
         gate, up = project(self.gate_up, second)
         y = mid + project(self.down, swiglu(gate, up))[0]
-        return y, (x, r, attended, mid, second_r, gate, up, *kept)
+        return y, (x, r, mid, second_r, gate, up, *kept)
 
     def backward(
         self,
         g: Tensor,
         kept: Kept,
         pull: Pull,
+        attend_again: Callable[[Kept], Tensor],
         attend_backward: Callable[[Tensor, Kept], tuple[Tensor, Tensor, Tensor]],
     ) -> Tensor:
         """Return the gradient of x, given that of what came out.
 
-        `pull(linear layers, x, gradients)` returns the gradient of their x, given those of what they made of it.
+        `pull(linear layers, x, gradients)` returns the gradient of their x, given those of what they made of it;
+        `attend_again(kept)` what attention made, and `attend_backward(gradient, kept)` the gradients of what it was of.
         """
-        x, r, attended, mid, second_r, gate, up, *kept_by_attention = kept
+        x, r, mid, second_r, gate, up, *kept_by_attention = kept
         dmid = self._swiglu_backward(g, mid, second_r, gate, up, pull).add_(g)
-        dqkv = attend_backward(pull(self.o, attended, (dmid,)), tuple(kept_by_attention))
+        dattended = pull(self.o, attend_again(tuple(kept_by_attention)), (dmid,))
+        dqkv = attend_backward(dattended, tuple(kept_by_attention))
         dfirst = pull(self.qkv, normed(x, self.norm[0], r), dqkv)
         return rms_norm_backward(dfirst, x, self.norm[0], r).add_(dmid)
 
@@ -224,6 +227,7 @@ class _InLine(torch.autograd.Function):
             gradients[0],
             ctx.saved_tensors[ctx.count :],
             pull,
+            heads.again,
             lambda g, kept: heads.backward(g, kept, ctx.angles, layer.scaling),
         )
         return dx if of_x else None, None, None, None, None, *(x for linear in found for x in of_adapters[linear])

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from rlzoo import attention
+from rlzoo import attention, products
 from rlzoo.functions import turn
 from rlzoo.line import Line, ranges
 
@@ -156,7 +156,16 @@ class LineAttention:
         out = torch.empty_like(rows[0])
         given = zip(*self._stacked(*rows), self.masks, self.queries.by_block(out, self.key_heads), strict=True)
         p = [attention.attend(q, k, v, mask, scaling, out=o)[1] for q, k, v, mask, o in given]
-        return out.index_select(0, self.read).view(len(query), -1), (*rows, *p)
+        return self._in_line(out), (*rows, *p)
+
+    def again(self, kept: Kept) -> Tensor:
+        """Return the attention once more, of what `forward` kept: one product, where keeping it takes as much as x."""
+        (query, _, value), p = kept[:3], kept[3:]
+        out = torch.empty_like(query)
+        given = zip(p, self.keys.by_block(value), self.queries.by_block(out, self.key_heads), strict=True)
+        for p_KRS, v, o in given:
+            products.bmm(p_KRS, v, out=o)
+        return self._in_line(out)
 
     def backward(self, g_NO: Tensor, kept: Kept, angles: Angles, scaling: float) -> tuple[Tensor, Tensor, Tensor]:
         """Return the gradients of queries, keys and values, given that of what `forward` gave."""
@@ -172,6 +181,10 @@ class LineAttention:
         self._turn(*d[:2], cos, -signed_sin)
         dquery, dkey, dvalue = d
         return self.queries.bring_back(dquery), self.keys.bring_back(dkey), self.keys.bring_back(dvalue)
+
+    def _in_line(self, rows: Tensor) -> Tensor:
+        """What each token of the line reads [N, heads * d] of rows that came out."""
+        return rows.index_select(0, self.read).view(self.queries.tokens, -1)
 
     def _turn(self, query: Tensor, key: Tensor, cos: Tensor, signed_sin: Tensor) -> None:
         """Turn the rows of queries and keys by the angles of their columns."""

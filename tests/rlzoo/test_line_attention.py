@@ -57,6 +57,7 @@ def test_values_and_gradients(lengths: list[int], heads: int, key_heads: int) ->
     ours = LineAttention(line, heads, key_heads)
     got, kept = ours.forward(*x, angles(ours.columns), SCALING)
     torch.testing.assert_close(got * real, expected.detach(), rtol=1e-5, atol=1e-5)
+    assert torch.equal(ours.again(kept), got)
     for one, other in zip(ours.backward(g, kept, angles(ours.columns), SCALING), expected_gradients, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
 
