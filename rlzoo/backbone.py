@@ -303,7 +303,7 @@ class Backbone:
         line, rows = self._probe()
         seen = torch.ones_like(rows, dtype=torch.bool)
         place = seen.cumsum(dim=1) - 1
-        cache, same_cache = self.new_cache(*rows.shape), self.new_cache(*rows.shape)
+        cache, same_cache = (self.new_cache(len(rows), rows.shape[1] + ROOM) for _ in range(2))
         for each in (cache, same_cache):
             self.states(rows[:, :-1], seen[:, :-1], each)
         pairs = [

@@ -7,7 +7,8 @@ tensors are read faster than parts. The keys and values are the same. Layers of 
 left as they are. Written in place, so not for training.
 
 What is copied goes to a spare piece of memory, and the piece it leaves is the next one's spare: a cache of n tensors
-takes n + 1 pieces. Asked for again and again, ever larger ones would leave holes that none of them fits into.
+takes n + 1 pieces, and one more for each other width that they have. Asked for again and again, ever larger ones would
+leave holes that none of them fits into.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from transformers.cache_utils import DynamicLayer
 ROOM = 8
 """Positions added at once. More would be fewer copies, but more that attention reads in vain."""
 RESERVED = 128
-"""Positions that memory is asked for at once, if there may be as many."""
+"""Positions that memory is asked for at once, if there may be as many; on a CPU, none is there before it is used."""
 
 
 class Store:
@@ -35,21 +36,21 @@ class Store:
 
 
 class Spare:
-    """The piece of memory that is not in use, for tensors of each number and size of heads.
+    """The piece of memory that is not in use, for tensors of each kind and number of heads.
 
     Args:
-        rows, positions: the most that a tensor will have.
+        rows, positions: the most that a tensor will have from now on.
     """
 
     def __init__(self, rows: int, positions: int) -> None:
         self.rows, self.positions = rows, positions
-        self._memory: dict[tuple[int, int], Tensor] = {}
+        self._memory: dict[tuple[object, ...], Tensor] = {}
 
     def take(self, rows: int, room: int, like: Tensor) -> Store:
         """Return a store [rows, heads, room, d], of the heads [.., heads, .., d] of another tensor, not filled."""
         _, heads, _, width = like.shape
         shape = (rows, heads, room, width)
-        memory = self._memory.pop((heads, width), None)
+        memory = self._memory.pop(_kind(like), None)
         if memory is None or memory.numel() < math.prod(shape):
             positions = min(-(-room // RESERVED) * RESERVED, self.positions)
             memory = like.new_empty(max(self.rows * heads * positions * width, math.prod(shape)))
@@ -57,8 +58,12 @@ class Spare:
 
     def leave(self, store: Store) -> None:
         """The store is no longer used."""
-        _, heads, _, width = store.x.shape
-        self._memory[heads, width] = store.memory
+        self._memory[_kind(store.x)] = store.memory
+
+
+def _kind(x: Tensor) -> tuple[object, ...]:
+    _, heads, _, width = x.shape
+    return heads, width, x.dtype, x.device
 
 
 class RoomyLayer(DynamicLayer):
@@ -105,7 +110,8 @@ class RoomyLayer(DynamicLayer):
         return self._room_for(query_length), 0
 
     def reorder_cache(self, beam_idx: Tensor) -> None:
-        """Go on with the rows of an index."""
+        """Go on with the rows of an index; there will not be more of them."""
+        self.spare.rows = len(beam_idx)
         for place, old in enumerate(self.stores):
             store = self.stores[place] = self.spare.take(len(beam_idx), self.room, old.x)
             torch.index_select(old.x, 0, beam_idx, out=store.x)

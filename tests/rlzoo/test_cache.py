@@ -65,6 +65,23 @@ def test_memory_is_asked_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
     assert sorted(made) == [4 * 2 * 43 * 3] * 4 + [4 * 2 * 43 * 4] * 4
 
 
+def test_memory_is_not_asked_for_rows_that_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At first 8 rows by 4 positions, for keys and values and a spare of either; one row is left, which needs other
+    memory after 32 positions, a row's."""
+    made = []
+    monkeypatch.setattr(cache, "RESERVED", 4)
+    new_empty = Tensor.new_empty
+    monkeypatch.setattr(
+        Tensor, "new_empty", lambda x, size: made.append(size // (2 * x.shape[3])) or new_empty(x, size)
+    )
+    layer = RoomyLayer(Spare(rows=8, positions=50))
+    layer.update(*states(8, 3, 0))
+    layer.reorder_cache(torch.tensor([5]))
+    for step in range(40):
+        layer.update(*states(1, 1, step))
+    assert made[:4] == [8 * 4] * 2 + [4] * 2 and max(made[4:]) <= 50
+
+
 def test_more_rows_and_positions_than_were_announced_are_no_harm() -> None:
     layer, theirs = RoomyLayer(Spare(rows=1, positions=2)), DynamicCache()
     for step in range(5):
