@@ -4,8 +4,8 @@
 
 A run's rows stay together, group by group, as long as the budget allows; larger runs are cut into parts. Parts of about
 the same size share a pass, as every run takes as much of it as the largest (see `rlzoo.line`). There are as few passes
-as the budget allows, and then they are made as even as may be: memory is what the largest takes. Which pass a row is
-in changes no result: a loss is a plain sum over rows.
+as the budget allows, and then they are made more even, if that costs little: memory is what the largest takes. Which
+pass a row is in changes no result: a loss is a plain sum over rows.
 """
 
 from __future__ import annotations
@@ -24,6 +24,9 @@ WIDEST = 2
 
 OVERHEAD = 256
 """What a pass costs beside its tokens, in tokens: calls of small operations, about 12 ms forward and backward."""
+
+EVEN = 1.05
+"""How many times the tokens passes may take to be more even: sharing one with a larger part is padding."""
 
 Piece = TypeVar("Piece")
 Pass = dict[int, Tensor]
@@ -104,9 +107,11 @@ def _parts(request: int, tokens: Tokens, budget: int, widest: int, shares: bool)
 
 
 def _evenly(cut: Callable[[float], list[Piece]], limit: float, size: Callable[[Piece], int], step: int) -> list[Piece]:
-    """Return what `cut` makes within a limit, or within a lower one that takes no more pieces: their mean size, or a
-    step above it."""
+    """Return what `cut` makes within a limit, or within a lower one, if it takes no more pieces and hardly more in all:
+    within their mean size, or a step above it."""
     fewest = cut(limit)
-    mean = sum(map(size, fewest)) / max(len(fewest), 1)
+    total = sum(map(size, fewest))
+    mean = total / max(len(fewest), 1)
     tries = (cut(min(lower, limit)) for lower in (mean, mean + step))
-    return next((even for even in tries if len(even) <= len(fewest)), fewest)
+    good = (even for even in tries if len(even) <= len(fewest) and sum(map(size, even)) <= EVEN * total)
+    return next(good, fewest)

@@ -57,6 +57,12 @@ def test_passes_are_as_few_as_the_budget_allows_and_then_even() -> None:
         assert [len(chunk) for chunk in passes([rows([26]) for _ in range(runs)], 200)] == counts
 
 
+def test_passes_are_not_made_even_at_any_price() -> None:
+    """Three runs of 50 tokens and one of 10 in 150: 3 * 50 and 10 are 160 tokens, 2 * 50 and 2 * 50 would be 200."""
+    requests = [rows([48]), rows([48]), rows([48]), rows([8])]
+    assert as_lists(list(passes(requests, 150))) == [{0: [0], 1: [0], 2: [0]}, {3: [0]}]
+
+
 def test_a_run_too_large_is_cut_evenly_and_its_groups_stay_together() -> None:
     """Four groups of two rows, 2 + 5 + 5 tokens each: 48 in a budget of 40 are two and two groups, not three and one.
     Rows of a group need not come together."""
