@@ -138,7 +138,8 @@ class Fleet:
         for chunk in self._passes([request.tokens for request in requests]):
             for k, part in self._learn(requests, chunk).items():
                 losses[k] += part.loss
-                gradients[k] = list(map(torch.add, gradients[k], part.gradients)) or part.gradients
+                more = part.gradients
+                gradients[k] = [a + b for a, b in zip(gradients[k], more, strict=True)] if gradients[k] else more
                 outputs[k].put(chunk[k], part.policy)
         stages.enter("optimizer")
         return [_step(*of_one) for of_one in zip(requests, losses, gradients, outputs, strict=True)]
@@ -146,7 +147,7 @@ class Fleet:
     def _learn(self, requests: Sequence[UpdateRequest], chunk: Pass) -> dict[int, _Learned]:
         """One forward and backward pass. The next begins when this has returned: no graph is there beside another."""
         stages.enter("forward")
-        needs = frozenset[str]().union(*(requests[k].objective.needs for k in chunk))
+        needs = frozenset[str]().union(*(request.objective.needs for request in requests))
         learners = {k: requests[k].learner for k in chunk}
         own = {k: rows for k, rows in chunk.items() if learners[k].critic is not learners[k].theta}
         policies = self.backbone.stack([learner.theta for learner in learners.values()], requires_grad=True)

@@ -8,10 +8,11 @@ heap; using them again costs a page fault per 4 KiB. For glibc; others keep thei
 from __future__ import annotations
 
 import ctypes
+import sys
 from functools import cache
 
 WORTH = 1 << 26
-"""Bytes in the heap's holes from which giving back is worth the page faults."""
+"""Bytes in the heap's holes, given back before or not, from which it is gone through: small runs are spared that."""
 
 
 class _Usage(ctypes.Structure):
@@ -24,6 +25,8 @@ class _Usage(ctypes.Structure):
 @cache
 def _glibc() -> ctypes.CDLL | None:
     """The C library, if it is a glibc that can be asked (2.33 and later)."""
+    if sys.platform != "linux":
+        return None
     library = ctypes.CDLL(None)
     if not (hasattr(library, "malloc_trim") and hasattr(library, "mallinfo2")):
         return None
@@ -32,7 +35,7 @@ def _glibc() -> ctypes.CDLL | None:
 
 
 def give_back() -> None:
-    """Give back what is free, if it is much."""
+    """Give back what is free, if the heap has large holes."""
     library = _glibc()
     if library is not None and library.mallinfo2().fordblks > WORTH:
         library.malloc_trim(ctypes.c_size_t(0))

@@ -122,7 +122,6 @@ class AdapterStack:
     def __init__(self, layout: AdapterLayout, theta_KN: Tensor, requires_grad: bool) -> None:
         self.layout = layout
         self.requires_grad = requires_grad
-        self.theta_KN = theta_KN
         self._leaves = [piece.detach().requires_grad_(requires_grad) for piece in layout.split(theta_KN)]
         self.a: list[Tensor] = self._leaves[0:-2:2]
         self.b: list[Tensor] = self._leaves[1:-2:2]
