@@ -69,9 +69,8 @@ def passes(requests: Sequence[Tokens], budget: int, shares: bool = True) -> Iter
                 together.append([part])
         return together
 
-    together = _evenly(
-        share, budget, lambda some: len(some) * some[0].tokens, max((p.tokens for p in parts), default=0)
-    )
+    largest = parts[0].tokens if parts else 0
+    together = _evenly(share, budget, lambda some: len(some) * some[0].tokens, largest)
     for some in together:
         yield {part.request: torch.tensor(part.rows) for part in sorted(some, key=lambda part: part.request)}
 
