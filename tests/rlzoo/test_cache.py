@@ -11,11 +11,12 @@ from rlzoo import cache
 from rlzoo.cache import ROOM, RoomyLayer, Spare
 
 
-def states(rows: int, tokens: int, seed: int, heads: int = 2) -> tuple[Tensor, Tensor]:
-    """Keys and values, of which the values have other widths."""
+def states(rows: int, tokens: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Keys and values, of which the values have another width."""
     generator = torch.Generator().manual_seed(seed)
-    shapes = (rows, heads, tokens, 4), (rows, heads, tokens, 3)
-    return torch.randn(shapes[0], generator=generator), torch.randn(shapes[1], generator=generator)
+    return torch.randn((rows, 2, tokens, 4), generator=generator), torch.randn(
+        (rows, 2, tokens, 3), generator=generator
+    )
 
 
 @pytest.mark.parametrize("reserved", [1, 5, 128])
@@ -50,7 +51,7 @@ def test_what_is_there_is_the_same_and_the_room_is_announced_and_empty(
 
 def test_memory_is_asked_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Keys and values of three layers, and one spare of either kind, whose widths differ: eight pieces, each for four
-    rows, two heads and 43 positions; beyond 43 positions they would be asked for again."""
+    rows, two heads and 43 positions."""
     made = []
     monkeypatch.setattr(cache, "RESERVED", 128)
     new_empty = Tensor.new_empty
