@@ -52,9 +52,9 @@ class Measuring:
         begins, ends = first and record["step"] == self.marks[0], last and record["step"] == self.marks[-1]
         if self.clock is not None and (begins or ends):
             self.read.append(self.clock.read())
+        if self.memory is not None and (begins or ends):
+            self.memory.look()  # all processes are there when the first run begins, and not always when the last ends
         if ends:
-            if self.memory is not None:
-                self.memory.look()  # while all processes are there
             raise Ended  # what comes after the last step is not measured
 
     @property

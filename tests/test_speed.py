@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import mmap
 import multiprocessing
+import time
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import torch
 import typer
 
-from benchmarks import speed, speed_curves, speed_gains, speed_ours
-from benchmarks.speed_memory import STATUS, PeakMemory, resident, shared_bytes
+from benchmarks import speed, speed_curves, speed_gains, speed_memory, speed_ours
+from benchmarks.speed_memory import STATUS, PeakMemory, fields, resident, shared_bytes
 from benchmarks.speed_models import Shape, tokenizer, write
 from benchmarks.speed_report import Series, different_work, ratio, ratios_table, stage_table
 from benchmarks.speed_roofline import STAGES, Rates, RatesWork, Sizes, operations, stage_tokens
@@ -225,6 +227,26 @@ def test_peak_memory_counts_other_processes_and_what_they_share_once() -> None:
     assert 160 * mebi - mebi < grown < 160 * mebi + 24 * mebi  # and what else Python writes to
 
 
+@pytest.mark.skipif(not STATUS.exists(), reason="memory is read from /proc")
+def test_pages_are_gone_through_only_when_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It takes tens of milliseconds of a core, and several processes would be timed with it, one would not."""
+    read: list[str] = []
+    monkeypatch.setattr(speed_memory, "BETWEEN_READINGS", 0.001)
+    monkeypatch.setattr(speed_memory, "fields", lambda path: read.append(path.name) or fields(path))
+    memory = PeakMemory(torch.device("cpu"))
+    ended = multiprocessing.Event()
+    process = multiprocessing.get_context("fork").Process(target=ended.wait, daemon=True)
+    process.start()
+    until = time.monotonic() + 60
+    while process.pid not in memory.marks and time.monotonic() < until:
+        time.sleep(0.001)
+    assert process.pid in memory.marks and set(read) == {"status"}
+    memory.look()
+    ended.set()
+    process.join()
+    assert set(read) == {"status", "smaps_rollup"} and memory.peak() > memory.loaded
+
+
 def test_shared_memory_of_processes() -> None:
     """100 anonymous in each, 60 of them shared by both: each proportionally holds 40 + 30. Files: 50 and 20."""
     one = {"Rss": 150, "Anonymous": 100, "Pss_Anon": 70}
@@ -232,18 +254,21 @@ def test_shared_memory_of_processes() -> None:
 
 
 def test_a_measurement_begins_with_the_first_run_and_ends_with_the_last() -> None:
-    """Warm-up ends at 3 (a) and 5 (b), the last step at 9 and 8: 6 seconds, however late it is heard."""
-    measuring = speed_ours.Measuring(Work(runs=2, warmup=1, steps=2))
+    """Warm-up ends at 3 (a) and 5 (b), the last step at 9 and 8: 6 seconds, however late it is heard. Memory is looked
+    at when the first begins, as its process may be gone when the last ends, and then."""
+    memory = Mock(spec=PeakMemory)
+    measuring = speed_ours.Measuring(Work(runs=2, warmup=1, steps=2), memory)
 
     def hear(step: int, made_s: float, kind: str = "train") -> None:
         measuring("", {"kind": kind, "step": step, "updates": 2 * step, speed_ours.MADE: made_s})
 
     for step, made_s in ((1, 5.0), (2, 6.0), (3, 8.0), (1, 3.0)):
         hear(step, made_s)
+        assert memory.look.call_count == 1
     hear(3, 8.5, kind="eval")
     with pytest.raises(speed_ours.Ended):
         hear(3, 9.0)
-    assert measuring.seconds == 6 and measuring.count("updates") == 2 * (6 - 2)
+    assert measuring.seconds == 6 and measuring.count("updates") == 2 * (6 - 2) and memory.look.call_count == 2
 
 
 def test_processes_are_measured_together(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
