@@ -50,7 +50,7 @@ PLAIN: dict[str, Callable[[], AbstractContextManager[object]]] = {
     "a process on each core": lambda: patch.object(processes, "cores", lambda: 1),
     "float32 products by oneDNN": lambda: patch.object(products, "onednn_is_exact", lambda: False),
     "tokens in one line, prompts once": lambda: patch.object(backbone.Backbone, "_try_line", rows_after_all),
-    "passes of whole runs": lambda: patch.object(fleet, "passes", plain_passes),
+    "passes of whole runs": lambda: patch.multiple(fleet, passes=plain_passes, passes_together=plain_passes),
     "silent groups left out": lambda: patch.object(Objective, "learns_from", lambda self, batch: batch.mask_BT.any(1)),
     "own weights for each adapter": lambda: patch.object(fleet_linear, "MERGED_BYTES", 0),
     "layers written out": lambda: patch.object(backbone.Backbone, "_try_written", lambda self: None),

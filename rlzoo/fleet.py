@@ -28,7 +28,7 @@ from rlzoo.config import EngineSettings
 from rlzoo.engine import Call, Engine, Kind, Scored, ScoreRequest, Tokens, Updated, UpdateRequest
 from rlzoo.forward import policy_forward
 from rlzoo.learner import NotFinite
-from rlzoo.passes import Pass, passes
+from rlzoo.passes import Pass, passes, passes_together
 from rlzoo.sampler import SampleRequest, Samples, sample
 
 Job = Callable[[Engine], Coroutine[Any, Any, Any]]
@@ -109,7 +109,7 @@ class Fleet:
 
     @torch.no_grad()
     def _score(self, requests: list[ScoreRequest]) -> list[Scored]:
-        """Score the rows of each request; reference rows, which need no adapter, go in passes of their own."""
+        """Score the rows of each request; reference rows, which need no adapter, go in passes that all share."""
         stages.enter("score")
         answers: dict[int, Scored] = {}
         for adapted in (False, True):
@@ -119,7 +119,7 @@ class Fleet:
             chosen = [requests[i] for i in mine]
             value = any(request.value for request in chosen)
             outputs = [Gathered(request.tokens.mask_NT) for request in chosen]
-            for chunk in self._passes([request.tokens for request in chosen]):
+            for chunk in self._passes([request.tokens for request in chosen], together=not adapted):
                 thetas = [theta for k in chunk if (theta := chosen[k].theta) is not None]
                 stack = self.backbone.stack(thetas) if adapted else None
                 for k, out in self._forward(stack, chosen, chunk, value=value).items():
@@ -167,8 +167,9 @@ class Fleet:
                 learned[k].gradients.append(gradient)
         return learned
 
-    def _passes(self, tokens: Sequence[Tokens]) -> Iterator[Pass]:
-        return passes(tokens, self.settings.micro_batch_tokens, self.backbone.takes_lines)
+    def _passes(self, tokens: Sequence[Tokens], together: bool = False) -> Iterator[Pass]:
+        cut = passes_together if together else passes
+        return cut(tokens, self.settings.micro_batch_tokens, self.backbone.takes_lines)
 
     def _forward(
         self,

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
 from typing import TypeVar
 
 import torch
@@ -73,6 +74,15 @@ def passes(requests: Sequence[Tokens], budget: int, shares: bool = True) -> Iter
     together = _evenly(share, budget, lambda some: len(some) * some[0].tokens, largest)
     for some in together:
         yield {part.request: torch.tensor(part.rows) for part in sorted(some, key=lambda part: part.request)}
+
+
+def passes_together(requests: Sequence[Tokens], budget: int, shares: bool = True) -> Iterator[Pass]:
+    """The same for rows that all go through the same weights: whoever asks for them, they fill passes together."""
+    ends = list(accumulate((len(tokens) for tokens in requests), initial=0))
+    for chunk in passes([Tokens.cat(requests)], budget, shares):
+        (rows,) = chunk.values()
+        mine = {k: rows[(rows >= first) & (rows < end)] - first for k, (first, end) in enumerate(pairwise(ends))}
+        yield {k: some for k, some in mine.items() if len(some)}
 
 
 def _parts(request: int, tokens: Tokens, budget: int, widest: int, shares: bool) -> list[Part]:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from rlzoo.engine import Tokens
-from rlzoo.passes import WIDEST, Pass, passes
+from rlzoo.passes import WIDEST, Pass, passes, passes_together
 
 
 def rows(lengths: list[int], prompt: int = 2, group: int = 1) -> Tokens:
@@ -82,3 +82,20 @@ def test_one_long_row_among_short_ones_does_not_widen_attention_without_end() ->
 def test_no_row_is_no_pass() -> None:
     assert list(passes([rows([]), rows([])], 10)) == []
     assert [list(chunk) for chunk in passes([rows([]), rows([4])], 10)] == [[1]]
+
+
+def test_rows_of_the_same_weights_fill_passes_together() -> None:
+    """Three requests of three rows, 2 + 8 tokens each, in 50: apart each would be a pass of 30, as two would be 60 by
+    the larger; together five rows and four."""
+    requests = [rows([8, 8, 8]) for _ in range(3)]
+    assert as_lists(list(passes_together(requests, 50))) == [{0: [0, 1, 2], 1: [0, 1]}, {1: [2], 2: [0, 1, 2]}]
+    assert [list(chunk) for chunk in passes_together([rows([]), rows([4])], 10)] == [[1]]
+    assert list(passes_together([rows([]), rows([])], 10)) == []
+
+
+def test_groups_stay_together_and_requests_apart() -> None:
+    """Whose rows they are is not mixed up where prompts are shared between requests and rows come in any order."""
+    one = rows([3, 5, 3, 5], group=2)
+    requests = [one, one.rows(torch.tensor([3, 1, 0]))]
+    (chunk,) = passes_together(requests, 100)
+    assert {k: sorted(index.tolist()) for k, index in chunk.items()} == {0: [0, 1, 2, 3], 1: [0, 1, 2]}
