@@ -129,7 +129,7 @@ class Progress:
         self.begun = True
         if self.loading:
             self.loading.stop()
-            self.live = Live(console=self.console, get_renderable=self.render, refresh_per_second=2)
+            self.live = Live(console=self.console, get_renderable=self.render, refresh_per_second=1)
             self.live.start()
         else:
             self.print_plain(self.heading())
