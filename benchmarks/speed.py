@@ -42,14 +42,9 @@ QUICK = {"prompts_per_step": 4, "group_size": 4, "minibatches": 2, "steps": 1}
 
 
 def works(base: Work, runs: Sequence[int], peer: bool) -> list[Work]:
-    """What takes turns under one load: one run, the peer's one run, and the runs together.
-
-    Many runs are many samples: half the steps will do.
-    """
+    """What takes turns under one load: one run, the peer's one run, and the runs together."""
     solo = base.model_copy(update={"stages": True})
-    together = [
-        solo.model_copy(update={"runs": k, "steps": max(1, base.steps // 2)}) for k in sorted(set(runs)) if k > 1
-    ]
+    together = [solo.model_copy(update={"runs": k}) for k in sorted(set(runs)) if k > 1]
     return [solo, *([base.model_copy(update={"side": "trl"})] if peer else []), *together]
 
 
@@ -111,8 +106,8 @@ def heading(base: Work, model: str, repeats: int, checks: list[str]) -> str:
         f"One step of one run: {base.prompts_per_step} prompts x {base.group_size} samples of at most "
         f"{base.max_new_tokens} tokens, {base.minibatches} updates, objective `{OBJECTIVE}` (it has a KL term, so the "
         f"reference policy is scored too). Model {model}, {base.precision}. Timed are rollout, credit, updates and "
-        f"records of {base.steps} steps (half as many where runs train together) after {base.warmup} of warm-up; not "
-        "loading, evaluation, checkpoints and drawing.",
+        f"records of {base.steps} steps after {base.warmup} of warm-up; not loading, evaluation, checkpoints and "
+        "drawing.",
         f"Ratios are medians (smallest..largest) of {repeats} turns, each measurement in a fresh process. TRL trains "
         "one run at a time: K runs one after the other take K times as long as the one measured. Runs that train "
         "together are timed from the first that ends its warm-up to the last that ends its last step. Peak memory is "

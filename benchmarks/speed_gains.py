@@ -78,7 +78,7 @@ def plain(name: str) -> AbstractContextManager[object]:
 
 def measure(base: Work, runs: int, repeats: int, console: Console) -> Table:
     """Measure with and without each fast path, in turn."""
-    together = base.model_copy(update={"runs": runs, "steps": max(1, base.steps // 2), "stages": False})
+    together = base.model_copy(update={"runs": runs, "stages": False})
     rows: list[list[str]] = []
     with tempfile.TemporaryDirectory() as folder:
         large = Work(
