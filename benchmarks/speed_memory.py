@@ -50,8 +50,8 @@ class PeakMemory:
         self.marks = {os.getpid(): self.loaded}
         """Process -> its high-water mark in bytes, as last seen; those that have ended too."""
         self.shared: dict[int, int] = {1: 0}
-        """Number of processes -> bytes that so many shared when last looked at, less one count of them. That is the
-        least: pages are shared until somebody writes there."""
+        """Number of processes -> bytes that so many shared, less one count of them: the least that was seen, as pages
+        are shared until somebody writes there."""
         self._lock = threading.Lock()
         self._ended = threading.Event()
         threading.Thread(target=self._watch, daemon=True).start()
@@ -61,18 +61,19 @@ class PeakMemory:
             self._read_marks()
 
     def look(self) -> None:
-        """Read the marks, and what is shared. Not while anything is timed: the kernel goes through all pages for it,
-        20 ms per process of 600 MB, in which the process has no core or gets no memory."""
+        """Read the marks, and what is shared. Seldom while something is timed: the kernel goes through all pages for
+        it, 20 ms per process of 600 MB, in which the process has no core or gets no memory."""
         with suppress(OSError, KeyError):  # a process may end under the eyes
             pids = self._read_marks()
             if len(pids) > 1:
-                self.shared[len(pids)] = shared_bytes([fields(PROC / str(pid) / "smaps_rollup") for pid in pids])
+                shared = shared_bytes([fields(PROC / str(pid) / "smaps_rollup") for pid in pids])
+                self.shared[len(pids)] = min(shared, self.shared.get(len(pids), shared))
 
     def _read_marks(self) -> list[int]:
         """Read the high-water marks of all processes; returns these."""
         pids = [os.getpid(), *(process.pid for process in multiprocessing.active_children() if process.pid)]
-        with self._lock, suppress(OSError, KeyError):
-            for pid in pids:  # the kernel's counts lag by some pages, and its mark by others
+        for pid in pids:  # the kernel's counts lag by some pages, and its mark by others
+            with self._lock, suppress(OSError, KeyError):
                 self.marks[pid] = max(fields(PROC / str(pid) / "status")["VmHWM"], self.marks.get(pid, 0))
         return pids
 

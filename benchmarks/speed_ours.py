@@ -52,8 +52,8 @@ class Measuring:
         begins, ends = first and record["step"] == self.marks[0], last and record["step"] == self.marks[-1]
         if self.clock is not None and (begins or ends):
             self.read.append(self.clock.read())
-        if self.memory is not None and (begins or ends):
-            self.memory.look()  # all processes are there when the first run begins, and not always when the last ends
+        if self.memory is not None and (first or ends):  # when the last ends, not all processes may be there
+            self.memory.look()
         if ends:
             raise Ended  # what comes after the last step is not measured
 

@@ -94,8 +94,8 @@ def test_rows_of_the_same_weights_fill_passes_together() -> None:
 
 
 def test_groups_stay_together_and_requests_apart() -> None:
-    """Whose rows they are is not mixed up where prompts are shared between requests and rows come in any order."""
-    one = rows([3, 5, 3, 5], group=2)
+    """Whose rows they are is not mixed up where prompts are shared between requests and rows come in any order: the
+    first prompt's are rows 0 and 1 of one request and 1 and 2 of the other, 2 + 4 * 4 tokens."""
+    one = rows([4] * 4, group=2)
     requests = [one, one.rows(torch.tensor([3, 1, 0]))]
-    (chunk,) = passes_together(requests, 100)
-    assert {k: sorted(index.tolist()) for k, index in chunk.items()} == {0: [0, 1, 2, 3], 1: [0, 1, 2]}
+    assert as_lists(list(passes_together(requests, 18))) == [{0: [0, 1], 1: [1, 2]}, {0: [2, 3], 1: [0]}]
