@@ -86,7 +86,7 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def backbone(model_folder: Path) -> Backbone:
-    return Backbone.load(BackboneConfig(model=str(model_folder)))
+    return Backbone.load(BackboneConfig(model=str(model_folder), device="cpu"))
 
 
 @pytest.fixture(scope="session")
@@ -97,7 +97,7 @@ def make_config(model_folder: Path) -> Callable[..., RunConfig]:
         train = {"steps": 3, "prompts_per_step": 4, "group_size": 4, "minibatches": 2, "max_new_tokens": 6}
         defaults: dict[str, Any] = {
             "task": {"name": "even"},
-            "backbone": {"model": str(model_folder)},
+            "backbone": {"model": str(model_folder), "device": "cpu"},
             "train": {"save_every": 1} | train,
             "optimizer": {"lr": 3e-3},
             "evaluation": {"every": 2, "prompts": 8},

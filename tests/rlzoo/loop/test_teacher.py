@@ -77,7 +77,7 @@ def test_the_opinion_of_another_model(
 ) -> None:
     config = make_config("distill", train={"teacher": {"model": other_model, "precision": "fp32"}, "steps": 1})
     train(config, tmp_path, backbone=backbone)
-    teacher = Backbone.load(BackboneConfig(model=other_model, precision="fp32"))
+    teacher = Backbone.load(BackboneConfig(model=other_model, precision="fp32", device="cpu"))
     by_hand = kl_by_hand(config, backbone, teacher, None)
     assert first_step(tmp_path)["kl_teacher"] == pytest.approx(by_hand, abs=1e-5) and by_hand > 0.05
 
