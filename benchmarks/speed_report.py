@@ -110,8 +110,8 @@ def stage_table(title: str, series: Series) -> Table:
     rows.append(["whole step", f"{1000 * total / work.steps:.0f}", "100%", *whole])
     head = ["stage", "ms/step", "time", "GFLOP/s", "of the large product's rate", "of the model's own products' rate"]
     note = (
-        "Of one process, on one core; the measurements above use all cores. "
-        f"Large product {rates.square / 1e9:.0f} GFLOP/s ({rates.dtype}); the model's own: "
+        ("Of one process, on one core; the measurements above use all cores. " if work.device == "cpu" else "")
+        + f"Large product {rates.square / 1e9:.0f} GFLOP/s ({rates.dtype}); the model's own: "
         + ", ".join(f"{stage} {rates.own[stage] / 1e9:.0f}" for stage in STAGES)
         + f". Padding is {measured.padding or 0:.0%} of the tokens that are scored and trained on."
     )
