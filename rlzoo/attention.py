@@ -5,7 +5,7 @@
 
 Per sequence and head SDPA takes some microseconds on a CPU, however little there is to do. Queries [B, heads, S, d]; of
 keys and values there may be fewer heads, each shared by a group of queries' heads; values may have another width, which
-is then that of what comes out. Float32, on a CPU.
+is then that of what comes out. Float32, on a CPU; but `one_query` of any kind, anywhere.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ def causal(query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
     return _Causal.apply(query, key, value, scaling)
 
 
-def additive(seen_BS: Tensor, key_heads: int) -> Tensor:
+def additive(seen_BS: Tensor, key_heads: int, dtype: torch.dtype) -> Tensor:
     """Return the mask [B * key heads, 1, S] that is added for a bool one [B, S] of what is seen."""
-    mask_BS = torch.zeros(seen_BS.shape).masked_fill_(~seen_BS, -torch.inf)
+    mask_BS = torch.zeros(seen_BS.shape, dtype=dtype, device=seen_BS.device).masked_fill_(~seen_BS, -torch.inf)
     return mask_BS[:, None].expand(-1, key_heads, -1).reshape(len(seen_BS) * key_heads, 1, -1)
 
 

@@ -8,7 +8,7 @@
 A small model spends half of its time between its products. Here a layer is one function with its gradient written out,
 which keeps what it must and makes anew what is soon made: norms, activations and what attention gave. The weights stay
 where transformers has them. Whether a model is of this kind is found out, not assumed: it must have these modules, and
-`Backbone` compares the numbers. Float32, on a CPU, for short sequences.
+`Backbone` compares the numbers. Lines are float32, short, and on a CPU; a next token may be anything, anywhere.
 """
 
 from __future__ import annotations
@@ -50,7 +50,8 @@ class Decoder:
         """Return the model's layers written out; None if it has other modules than these, or other norms or angles."""
         if not _has(model, PARTS) or not all(map(_is_like_llama, model.layers)):
             return None
-        angles, _ = model.rotary_emb(model.norm.weight, torch.zeros((1, 1), dtype=torch.int64))
+        first = torch.zeros((1, 1), dtype=torch.int64, device=model.norm.weight.device)
+        angles, _ = model.rotary_emb(model.norm.weight, first)
         known = hasattr(model.norm, "variance_epsilon") and angles.shape[-1] == model.layers[0].self_attn.head_dim
         return cls(model) if known else None
 
@@ -85,7 +86,7 @@ class Decoder:
         cos, sin = (angles[:, None] for angles in self.model.rotary_emb(x, position_B1))
         angles = cos, signed(sin)
         room, _ = cache.layers[0].get_mask_sizes(1)
-        mask = attention.additive(F.pad(seen_BP, (0, room - seen_BP.shape[1])), self.layers[0].key_heads)
+        mask = attention.additive(F.pad(seen_BP, (0, room - seen_BP.shape[1])), self.layers[0].key_heads, x.dtype)
         for index, layer in enumerate(self.layers):
 
             def attend(query: Tensor, key: Tensor, value: Tensor, layer: Layer = layer, index: int = index) -> Attended:
@@ -94,9 +95,9 @@ class Decoder:
                 out = attention.one_query(turn(query, *angles), key, value, mask, layer.scaling)
                 return out.view(len(out), 1, -1), ()
 
-            x, _ = layer.forward(x, JoinedLinear.__call__, attend)
+            x, _ = layer.forward(x, _norm_alone, JoinedLinear.__call__, attend)
         norm = self.model.norm
-        return rms_norm(x, norm.weight, norm.variance_epsilon)[0]
+        return _norm_alone(x, norm.weight, norm.variance_epsilon)[0]
 
 
 Kept = tuple[Tensor, ...]
@@ -125,18 +126,19 @@ class Layer:
     def forward(
         self,
         x: Tensor,
+        norm: Callable[[Tensor, Tensor, float], tuple[Tensor, Any]],
         project: Callable[[JoinedLinear, Tensor], tuple[Tensor, ...]],
         attend: Callable[[Tensor, Tensor, Tensor], Attended],
     ) -> tuple[Tensor, Kept]:
         """Return what the layer makes of x [.., hidden], and what `backward` asks for.
 
-        `project(linear layers, x)` returns what each makes of x; `attend(query, key, value)` what attention makes of
-        them, and what it keeps itself.
+        `norm(x, weight, eps)` returns the norm of x and what its gradient asks for; `project(linear layers, x)` what
+        each makes of x; `attend(query, key, value)` what attention makes of them, and what it keeps itself.
         """
-        first, r = rms_norm(x, *self.norm)
+        first, r = norm(x, *self.norm)
         attended, kept = attend(*project(self.qkv, first))
         mid = x + project(self.o, attended)[0]
-        second, second_r = rms_norm(mid, *self.second_norm)
+        second, second_r = norm(mid, *self.second_norm)
         gate, up = project(self.gate_up, second)
         y = mid + project(self.down, swiglu(gate, up))[0]
         return y, (x, r, mid, second_r, gate, up, *kept)
@@ -167,6 +169,13 @@ class Layer:
         dgate_up = gradient(pull(self.down, activation, (g,)))
         dsecond = pull(self.gate_up, normed(mid, self.second_norm[0], r), dgate_up)
         return rms_norm_backward(dsecond, mid, self.second_norm[0], r)
+
+
+def _norm_alone(x: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Any]:
+    """Root-mean-square norm of the next tokens, of which no gradient is asked for: on a GPU, a single kernel."""
+    if x.device.type == "cpu" and x.dtype == torch.float32:
+        return rms_norm(x, weight, eps)
+    return F.rms_norm(x, weight.shape, weight, eps), None
 
 
 def _has(module: Any, parts: set[str]) -> bool:
@@ -203,6 +212,7 @@ class _InLine(torch.autograd.Function):
         found = _found(layer, plans, adapters)
         y, kept = layer.forward(
             x,
+            rms_norm,
             lambda joined, x: tuple(product(x, linear, *found[linear]) for linear in joined.layers),
             lambda *qkv: heads.forward(*qkv, angles, layer.scaling),
         )

@@ -109,11 +109,13 @@ class RowPlan:
             self._pad = (start[:, None] + torch.minimum(column, count[:, None] - 1)).flatten().to(device)
             self._unpad = (column < count[:, None]).flatten().nonzero().squeeze(1).to(device)
         self._slots = present.tolist()
+        self.often = often and not stack.requires_grad
         self.merges = self._may_merge(often and device.type == "cpu" and not stack.requires_grad)
         same = before is not None and before.stack is stack and before._slots == self._slots
         like = before if same else None
         self._chosen: dict[tuple[int, ...], tuple[Tensor, ...]] = like._chosen if like else {}
         self._merged: dict[str, Tensor] = like._merged if like and self.merges else {}
+        self._joined: dict[str, Tensor] = like._joined if like else {}
 
     def adapters(self, indices: tuple[int, ...]) -> tuple[Tensor, ...]:
         """Return A of n layers [blocks, n r, in], and B [blocks, out, r] of each, for the adapters that occur."""
@@ -152,6 +154,16 @@ class RowPlan:
             self._merged[layer.name] = own
         return self._merged[layer.name]
 
+    def joined(self, layer: Adapted, *bs: Tensor) -> Tensor:
+        """Return s B^T [blocks, n r, out] of a layer that is n layers, which stand on the diagonal; made once."""
+        if layer.name not in self._joined:
+            r = bs[0].shape[2]
+            whole = bs[0].new_zeros(self.blocks, len(bs) * r, layer.columns[-1].stop or bs[0].shape[1])
+            for k, (columns, b) in enumerate(zip(layer.columns, bs, strict=True)):
+                whole[:, k * r : (k + 1) * r, columns] = self.stack.layout.scaling * b.mT
+            self._joined[layer.name] = whole
+        return self._joined[layer.name]
+
     def by_own(self, x: Tensor, own: Tensor, bias: Tensor | None) -> Tensor:
         """Return the products of each adapter's rows with a weight of its own [blocks, in, out]."""
         x_KMI = self.split(x)
@@ -189,7 +201,9 @@ class RowPlan:
             blocks = rows.view(self.blocks, -1, y.shape[-1])
             products.baddbmm(blocks, h, matrix, alpha=factor, out=blocks)
             return
-        update = products.bmm(h, matrix).mul_(factor).reshape(-1, rows.shape[1])
+        update = products.bmm(h, matrix).reshape(-1, rows.shape[1])
+        if factor != 1:
+            update *= factor
         rows += update if self._unpad is None else update.index_select(0, self._unpad)
 
 
@@ -261,7 +275,10 @@ def product(x: Tensor, layer: Adapted, plan: RowPlan | None, *adapters: Tensor) 
     w = layer.weight(x.dtype)
     with products.fast(x.numel() // x.shape[-1], 2 * x.numel() * len(w), x.device):
         y = F.linear(x, w, bias)
-    if plan is not None:
+    if plan is not None and plan.often and y.dtype != torch.float32:  # else `add_` takes a single call for each
+        a, *bs = adapters
+        plan.add_(y, products.bmm(plan.split(x), a.mT), plan.joined(layer, *bs))
+    elif plan is not None:
         (a, *bs), x_KMI = adapters, plan.split(x)
         h = products.bmm(x_KMI, a.mT).chunk(len(bs), dim=2)
         for columns, h_KMR, b in zip(layer.columns, h, bs, strict=True):

@@ -58,7 +58,7 @@ def test_one_query_attends_to_what_the_mask_admits(heads: int, fewer: int) -> No
     mask = torch.tensor([[1, 1, 1, 1, 1], [0, 1, 1, 1, 0], [0, 0, 0, 0, 1]]).bool()[:, None, None]
     last = query[:, :, -1:]
     exact = scaled_dot_product_attention(last, key, value, attn_mask=mask, scale=0.3, enable_gqa=True)
-    ours = one_query(last, key, value, additive(mask[:, 0, 0], fewer).double(), 0.3)
+    ours = one_query(last, key, value, additive(mask[:, 0, 0], fewer, torch.float64), 0.3)
     torch.testing.assert_close(ours, exact)
 
 

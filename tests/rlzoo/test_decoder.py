@@ -162,9 +162,33 @@ def test_adapters_on_some_of_the_layers(
         torch.testing.assert_close(one.logp_NT, other.logp_NT, rtol=0, atol=2e-5)
 
 
-def test_bfloat16_activations_are_left_to_transformers(qwen_folder: Path) -> None:
-    made = Backbone.load(BackboneConfig(model=str(qwen_folder), device="cpu", compute="bf16"))
-    assert made._written is None
+@pytest.mark.parametrize("rows_of", [1, 4])
+def test_of_bfloat16_the_next_token_is_written_out(
+    rows_of: int, qwen_folder: Path, fp32: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is as far from float32 as transformers' own is; lines are left to that."""
+    made = Backbone.load(BackboneConfig(model=str(qwen_folder), device="cpu", precision="bf16", compute="bf16"))
+    tokens = torch.randint(5, 60, (3 * rows_of, 7), generator=torch.Generator().manual_seed(3))
+    slot = torch.arange(3).repeat_interleave(rows_of)
+
+    def next_states(backbone: Backbone) -> Tensor:
+        stack = backbone.stack([random_adapter(backbone, k) for k in range(3)])
+        cache = backbone.new_cache(len(tokens), 20)
+        with torch.no_grad(), backbone.adapters(stack, slot, often=True):
+            backbone.states(tokens[:, :5], torch.ones_like(tokens[:, :5]), cache)
+            backbone.states(tokens[:, 5:6], torch.ones_like(tokens[:, :6]), cache)
+            return backbone.states(tokens[:, 6:], torch.ones_like(tokens), cache).float()
+
+    exact, calls = next_states(fp32), []
+    assert made._written is not None
+    monkeypatch.setattr(made._written, "line_states", None)
+    written = made._written.next_states
+    monkeypatch.setattr(made._written, "next_states", lambda *args: calls.append(1) or written(*args))
+    ours, lines = next_states(made), scored(made, 2)
+    monkeypatch.setattr(made, "_written", None)
+    assert len(calls) == 2 and all(torch.equal(x, y) for x, y in zip(lines, scored(made, 2), strict=True))
+    error, usual = ((x - exact).square().mean().sqrt() for x in (ours, next_states(made)))
+    assert 0 < error < 1.2 * usual < 0.05 * exact.square().mean().sqrt()
 
 
 def test_a_nan_in_one_run_stays_in_that_run(fp32: Backbone, rows_each: int) -> None:

@@ -66,6 +66,26 @@ def test_one_product_is_each_by_itself(
                 assert torch.equal(layer.weight(torch.float32), weight)
 
 
+@pytest.mark.parametrize("slots", ROWS.values(), ids=ROWS.keys())
+def test_in_bfloat16_adapters_are_one_product_too(slots: list[int]) -> None:
+    """While decoding; as far from float32 as rounding what goes in, 2^-9, and what comes out."""
+    switch, seeded = AdapterSwitch(), torch.Generator().manual_seed(0)
+    stack = AdapterStack.of(LAYOUT, [0.3 * torch.randn(LAYOUT.size, generator=seeded) for _ in range(3)])
+    layers = linears(switch, False, (0, 1, 2), biases=True)
+    joined, x = JoinedLinear(layers), torch.randn(len(slots), 1, IN, generator=seeded).bfloat16()
+    with torch.no_grad():
+        switch.plan = RowPlan(stack, torch.tensor(slots))
+        exact = joined(x.float())
+        plan = switch.plan = RowPlan(stack, torch.tensor(slots), often=True)
+        for _ in range(2):
+            for y, same in zip(joined(x), exact, strict=True):
+                assert y.dtype == torch.bfloat16
+                torch.testing.assert_close(y.float(), same, rtol=2**-7, atol=2**-8 * float(same.abs().max()))
+        switch.plan = RowPlan(stack, torch.tensor(slots), often=True, before=plan)
+        assert all(torch.equal(y, again) for y, again in zip(joined(x), joined(x), strict=True))
+        assert switch.plan._joined is plan._joined and len(plan._joined) == 1
+
+
 def test_layers_keep_their_weights_in_the_joined_one() -> None:
     """Nothing is held twice: 64 + 32 + 96 rows of 64 numbers, of which each layer has its part."""
     layers = linears(AdapterSwitch(), quantized=False, indices=(0, 1, 2), biases=False)
