@@ -220,7 +220,7 @@ def _decode(backbone: Backbone, stack: AdapterStack | None, prompts: _Prompts) -
             response_NT[live, t], mask_NT[live, t] = token, alive
             logp_NT[live, t] = logp.gather(1, token[:, None]).squeeze(1)
             ended = torch.isin(token, ends)
-            finished_N[live[alive & ended]] = True
+            finished_N[live] |= alive & ended
             alive = alive & ~ended & (t + 1 < limit_N[live])
             remaining = int(alive.sum())
             if remaining == 0:
