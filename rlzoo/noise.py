@@ -46,31 +46,32 @@ def _as_int(word: int | str) -> int:
     return _signed(word)
 
 
-def bits(*words: Word) -> Tensor:
+def bits(*words: Word, after: Tensor | None = None) -> Tensor:
     """Hash the words to 64 random bits.
 
-    Words are integers of any size, strings, or int64 tensors, which broadcast and must share a device.
+    Words are integers of any size, strings, or int64 tensors, which broadcast and must share a device. `after`: the
+    bits of the words before these, if they are known: bits(a, b) = bits(b, after=bits(a)).
     Returns an int64 tensor of the broadcast shape (a scalar when no word is a tensor).
     """
     device = next((word.device for word in words if isinstance(word, Tensor)), torch.device("cpu"))
-    h = torch.zeros((), dtype=torch.int64, device=device)
+    h = torch.zeros((), dtype=torch.int64, device=device) if after is None else after
     for word in words:
         step = (word + 1) * GOLDEN if isinstance(word, Tensor) else _signed((_as_int(word) + 1) * GOLDEN)
         h = _mix(h + step)
     return h
 
 
-def uniform(*words: Word) -> Tensor:
+def uniform(*words: Word, after: Tensor | None = None) -> Tensor:
     """Return float64 uniforms in the open interval (0, 1): (k + 1/2) / 2^52 with k of 52 bits, so never 0 or 1."""
-    return (_shift_right(bits(*words), 12).double() + 0.5) * 2.0**-52
+    return (_shift_right(bits(*words, after=after), 12).double() + 0.5) * 2.0**-52
 
 
-def gumbel(*words: Word) -> Tensor:
+def gumbel(*words: Word, after: Tensor | None = None) -> Tensor:
     """Return standard Gumbel noise, -log(-log u), as float32.
 
     The logarithms are taken in float64: in float32 the tail beyond 17 would be cut off, and with it rare tokens.
     """
-    return uniform(*words).log_().neg_().log_().neg_().float()
+    return uniform(*words, after=after).log_().neg_().log_().neg_().float()
 
 
 def integers(n: int, *words: Word) -> Tensor:

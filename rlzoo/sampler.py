@@ -191,6 +191,7 @@ def _decode(backbone: Backbone, stack: AdapterStack | None, prompts: _Prompts) -
     start_P = prompts.group_size.cumsum(0) - prompts.group_size
     rows, longest = len(prompt_N), int(prompts.limit.max())
     stream_N1 = noise.bits(prompts.stream[prompt_N], torch.arange(rows, device=device) - start_P[prompt_N])[:, None]
+    place_NT = noise.bits(stream_N1, torch.arange(longest, device=device))
     slot_N, limit_N = prompts.slot[prompt_N], prompts.limit[prompt_N]
     temperature_N1 = prompts.temperature[prompt_N][:, None]
     spread_N1 = (~prompts.greedy[prompt_N])[:, None].float()  # 0: no noise, the likeliest token
@@ -216,7 +217,7 @@ def _decode(backbone: Backbone, stack: AdapterStack | None, prompts: _Prompts) -
         plan = active.enter_context(backbone.adapters(stack, slot_N, often=True))
         for t in range(longest):
             logp = (logits.float() / temperature_N1[live]).log_softmax(dim=1)
-            token = logp.argmax(dim=1) if all_greedy else choose(logp, stream_N1[live], t, spread_N1[live])
+            token = logp.argmax(dim=1) if all_greedy else choose(logp, place_NT[live, t, None], spread_N1[live])
             response_NT[live, t], mask_NT[live, t] = token, alive
             logp_NT[live, t] = logp.gather(1, token[:, None]).squeeze(1)
             ended = torch.isin(token, ends)
@@ -259,8 +260,8 @@ def _staying(alive: Tensor, remaining: int, slot_N: Tensor | None) -> Tensor | N
     return kept if len(kept) < COMPACT_BELOW * rows else None
 
 
-def choose(logp_NV: Tensor, stream_N1: Tensor, t: int, spread_N1: Tensor) -> Tensor:
-    """Draw one token per row from its log-probs, by noise that is named by stream, t and token; [N].
+def choose(logp_NV: Tensor, place_N1: Tensor, spread_N1: Tensor) -> Tensor:
+    """Draw one token per row from its log-probs, by noise that is named by its place (stream and t) and token; [N].
 
     A large vocabulary is drawn from in two steps, a block of tokens and then a token of it, which has the same
     distribution and needs two short rows of noise instead of one long one. `spread` 0 takes the likeliest token.
@@ -268,15 +269,15 @@ def choose(logp_NV: Tensor, stream_N1: Tensor, t: int, spread_N1: Tensor) -> Ten
     rows, size = logp_NV.shape
     tokens = torch.arange(size, device=logp_NV.device)
     if size < BLOCKS_FROM:
-        return (logp_NV + noise.gumbel(stream_N1, t, tokens) * spread_N1).argmax(dim=1)
+        return (logp_NV + noise.gumbel(tokens, after=place_N1) * spread_N1).argmax(dim=1)
     blocks = -(-size // BLOCK)
     padded = F.pad(logp_NV, (0, blocks * BLOCK - size), value=-torch.inf).view(rows, blocks, BLOCK)
     block_NK = torch.where(spread_N1 > 0, padded.logsumexp(dim=2), padded.amax(dim=2))
     names_K = size + torch.arange(blocks, device=logp_NV.device)  # counters that no token has
-    block_N = (block_NK + noise.gumbel(stream_N1, t, names_K) * spread_N1).argmax(dim=1)
+    block_N = (block_NK + noise.gumbel(names_K, after=place_N1) * spread_N1).argmax(dim=1)
     inside_NB = padded[torch.arange(rows, device=logp_NV.device), block_N]
     token_NB = block_N[:, None] * BLOCK + torch.arange(BLOCK, device=logp_NV.device)
-    place_N = (inside_NB + noise.gumbel(stream_N1, t, token_NB) * spread_N1).argmax(dim=1)
+    place_N = (inside_NB + noise.gumbel(token_NB, after=place_N1) * spread_N1).argmax(dim=1)
     return block_N * BLOCK + place_N
 
 

@@ -49,6 +49,13 @@ def test_words_broadcast_and_each_element_stands_alone() -> None:
     assert all(grid[i, j] == noise.bits("seed", int(rows[i]), j) for i in range(3) for j in range(4))
 
 
+def test_words_go_on_after_others() -> None:
+    row, column = torch.arange(3)[:, None], torch.arange(4)
+    known = noise.bits("x", row)
+    assert torch.equal(noise.bits(7, column, after=known), noise.bits("x", row, 7, column))
+    assert torch.equal(noise.gumbel(column, after=known), noise.gumbel("x", row, column))
+
+
 def test_word_order_number_and_strings_matter() -> None:
     seen = [noise.derive(*w) for w in [(), (0,), (0, 0), (1, 2), (2, 1), ("a",), ("b",), ("ab",), ("a", "b")]]
     assert len(set(seen)) == len(seen)
@@ -69,7 +76,7 @@ def test_uniform_is_uniform_whichever_word_counts(words: tuple) -> None:
 
 def test_open_interval_at_the_extreme_hashes(monkeypatch: pytest.MonkeyPatch) -> None:
     for extreme in (0, -1):
-        monkeypatch.setattr(noise, "bits", lambda *_, extreme=extreme: torch.tensor([extreme]))
+        monkeypatch.setattr(noise, "bits", lambda *_, after=None, extreme=extreme: torch.tensor([extreme]))
         assert 0 < noise.uniform(0).item() < 1
         assert math.isfinite(noise.gumbel(0).item())
 

@@ -330,18 +330,18 @@ def test_drawing_in_blocks_has_the_same_distribution(monkeypatch: pytest.MonkeyP
     """Chi-square of 20,000 tokens from 11 log-probs, drawn whole and in blocks of 4 (the last of them has 3)."""
     logp_V = torch.tensor([3.0, 0, 1, -1, 2, 0.5, 0, 0, 1, 2.5, -0.5]).log_softmax(0)
     n = 20_000
-    streams = noise.bits(7, torch.arange(n))[:, None]
+    places = noise.bits(7, torch.arange(n), 3)[:, None]
     found = []
     for blocks_from in (4096, 0):
         monkeypatch.setattr(sampler, "BLOCKS_FROM", blocks_from)
         monkeypatch.setattr(sampler, "BLOCK", 4)
-        token_N = sampler.choose(logp_V.expand(n, -1), streams, 3, torch.ones(n, 1))
+        token_N = sampler.choose(logp_V.expand(n, -1), places, torch.ones(n, 1))
         count_V = token_N.bincount(minlength=11)
         expected_V = n * logp_V.exp()
         assert float(((count_V - expected_V).square() / expected_V).sum()) < 29.6  # 10 degrees of freedom, p = 0.001
         found.append(token_N)
     assert not torch.equal(*found)
-    greedy = sampler.choose(torch.tensor([[0.0, 2, 0, 0, 1.9, 1.9, 1.9, 1.9]]), streams[:1], 3, torch.zeros(1, 1))
+    greedy = sampler.choose(torch.tensor([[0.0, 2, 0, 0, 1.9, 1.9, 1.9, 1.9]]), places[:1], torch.zeros(1, 1))
     assert greedy.item() == 1  # the second block has more probability, but no token of it has as much
 
 
