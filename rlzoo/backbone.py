@@ -197,12 +197,12 @@ class Backbone:
     @contextlib.contextmanager
     def held_weights(self, limit_bytes: int | None = None) -> Iterator[None]:
         """Within: NF4 weights are held dequantized, if they take no more than `limit_bytes` (if not given, 256 MiB, or
-        2 GiB of a GPU); where layers are written out, those that read the same input are held as one besides.
+        1 GiB of a GPU); where layers are written out, those that read the same input are held as one besides.
 
         Decoding needs them for every token: for a small model, rebuilding them takes longer than multiplying by them.
         """
         if limit_bytes is None:
-            limit_bytes = 1 << (28 if self.device.type == "cpu" else 31)
+            limit_bytes = 1 << (28 if self.device.type == "cpu" else 30)
         quantized = [linear for linear in self._linears if linear.quantized]
         size = sum(linear.base.weight.quant_state.shape.numel() for linear in quantized) * self.dtype.itemsize
         joined = self._written.joined if self._written and quantized else []
