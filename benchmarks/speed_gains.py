@@ -1,4 +1,7 @@
-"""What each fast path of the engine gains: the same work with the plain way in its place, and with all, in turn."""
+"""What each fast path of the engine gains: the same work with the plain way in its place, and with all, in turn.
+
+Each is followed by all of them, measured anew: a machine that slows down within minutes would otherwise count as gain.
+"""
 
 from __future__ import annotations
 
@@ -99,15 +102,14 @@ def measure(base: Work, runs: int, repeats: int, console: Console) -> Table:
             for name in PLAIN
             if name
         }
-        measured: dict[Work, list[Measured]] = {}
+        measured: dict[str, list[tuple[Measured, Measured]]] = {name: [] for name in works}
         for turn in range(repeats):
             for name, work in works.items():
-                for each in (work, work.model_copy(update={"without": name})):
-                    if len(measured.setdefault(each, [])) <= turn:
-                        measured[each].append(probe(each.model_copy(update={"seed": turn * runs}), Measured))
+                fresh = work.model_copy(update={"seed": turn * runs})
+                without = fresh.model_copy(update={"without": name})
+                measured[name].append((probe(without, Measured), probe(fresh, Measured)))
                 console.print(f"{turn + 1}/{repeats} without: {name}")
-        for name, work in works.items():
-            pairs = list(zip(measured[work.model_copy(update={"without": name})], measured[work], strict=True))
+        for name, pairs in measured.items():
             times = [without.seconds / fast.seconds for without, fast in pairs]
             memory = [
                 (without.memory - without.loaded_bytes) / (fast.memory - fast.loaded_bytes) for without, fast in pairs
