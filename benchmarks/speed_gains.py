@@ -114,7 +114,7 @@ def measure(base: Work, runs: int, repeats: int, console: Console) -> Table:
             memory = [
                 (without.memory - without.loaded_bytes) / (fast.memory - fast.loaded_bytes) for without, fast in pairs
             ]
-            load = "1 run, vocabulary 150,000" if name in LARGE else f"{runs} runs, {work.objective}"
+            load = "1 run, vocabulary 150,000" if name in LARGE else f"{runs} runs, {works[name].objective}"
             spread = f"{median(times):.2f}x ({min(times):.2f}..{max(times):.2f})"
             rows.append([name, load, spread, f"{median(memory):.2f}x"])
     note = (

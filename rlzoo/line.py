@@ -208,9 +208,8 @@ def _attention(
     line = _line.get()
     if line is None and query.shape[2] == 1 and is_short(query, key) and not torch.is_grad_enabled():
         seen_BS = key.new_ones(key.shape[:3:2], dtype=torch.bool) if attention_mask is None else attention_mask[:, 0, 0]
-        return one_query(query, key, value, additive(seen_BS, key.shape[1], query.dtype), kwargs["scaling"]).transpose(
-            1, 2
-        ), None
+        mask = additive(seen_BS, key.shape[1], query.dtype)
+        return one_query(query, key, value, mask, kwargs["scaling"]).transpose(1, 2), None
     if line is None:
         return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
     return line.attend(module, query, key, value, **kwargs), None

@@ -12,6 +12,7 @@ from unittest.mock import Mock
 import pytest
 import torch
 import typer
+from rich.console import Console
 
 from benchmarks import speed, speed_curves, speed_gains, speed_memory, speed_ours
 from benchmarks.speed_memory import STATUS, PeakMemory, fields, resident, shared_bytes
@@ -353,3 +354,9 @@ def test_gains_are_measured_in_as_many_turns(tmp_path: Path, monkeypatch: pytest
     speed.main(runs="3", repeats=2, loads=False, gains=True, threads=1, out=tmp_path)
     turns = {name: [work.seed for work in asked if work.without == name] for name in speed_gains.PLAIN if name}
     assert turns == {name: [0, 3] for name in speed_gains.PLAIN if name}
+    for without, fast in zip(asked[::2], asked[1::2], strict=True):  # side by side, as machines change their pace
+        assert without.without and fast == without.model_copy(update={"without": ""})
+    made = speed_gains.measure(asked[-1], 3, 1, Console(quiet=True))
+    loads = {row[0]: row[1] for row in made.rows}
+    assert loads["silent groups left out"] == "3 runs, gspo" and loads["passes of whole runs"] == "3 runs, grpo@trl"
+    assert loads["head in chunks"] == "1 run, vocabulary 150,000"
