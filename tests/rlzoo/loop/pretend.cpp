@@ -17,6 +17,7 @@ namespace {
 
 constexpr auto KIND = c10::DeviceType::PrivateUse1;
 const c10::Device DEVICE(KIND, 0);
+const c10::DispatchKeySet KEYS(c10::DispatchKey::PrivateUse1);
 
 struct Allocator final : at::Allocator {
   at::DataPtr allocate(size_t size) override {
@@ -51,20 +52,15 @@ struct Hooks final : at::PrivateUse1HooksInterface {
 Hooks hooks;
 const bool registered = (at::RegisterPrivateUse1HooksInterface(&hooks), true);
 
-std::optional<int64_t> number(const std::optional<c10::SymInt>& x) {
-  return x ? std::optional<int64_t>(x->expect_int()) : std::nullopt;
-}
-
 Tensor empty(c10::SymIntArrayRef sizes, std::optional<at::ScalarType> dtype, std::optional<at::Layout>,
              std::optional<at::Device>, std::optional<bool>, std::optional<at::MemoryFormat> format) {
-  const c10::DispatchKeySet keys(c10::DispatchKey::PrivateUse1);
-  return at::detail::empty_generic(C10_AS_INTARRAYREF_SLOW(sizes), &allocator, keys, c10::dtype_or_default(dtype), format);
+  const auto shape = C10_AS_INTARRAYREF_SLOW(sizes);
+  return at::detail::empty_generic(shape, &allocator, KEYS, c10::dtype_or_default(dtype), format);
 }
 
 Tensor empty_strided(c10::IntArrayRef sizes, c10::IntArrayRef strides, std::optional<at::ScalarType> dtype,
                      std::optional<at::Layout>, std::optional<at::Device>, std::optional<bool>) {
-  const c10::DispatchKeySet keys(c10::DispatchKey::PrivateUse1);
-  return at::detail::empty_strided_generic(sizes, strides, &allocator, keys, c10::dtype_or_default(dtype));
+  return at::detail::empty_strided_generic(sizes, strides, &allocator, KEYS, c10::dtype_or_default(dtype));
 }
 
 // The same memory as a tensor of the CPU.
@@ -106,22 +102,14 @@ Tensor& set_storage(Tensor& x, at::Storage storage) {
   return x;
 }
 
-Tensor& set_storage_at(Tensor& x, at::Storage storage, c10::SymInt offset, c10::SymIntArrayRef sizes,
-                       c10::SymIntArrayRef strides) {
-  x.unsafeGetTensorImpl()->set_storage_keep_dtype(std::move(storage));
-  x.unsafeGetTensorImpl()->set_storage_offset(offset.expect_int());
-  x.unsafeGetTensorImpl()->set_sizes_and_strides(C10_AS_INTARRAYREF_SLOW(sizes), C10_AS_INTARRAYREF_SLOW(strides));
-  return x;
-}
-
 Tensor view(const Tensor& x, c10::SymIntArrayRef sizes) {
   return at::native::view(x, C10_AS_INTARRAYREF_SLOW(sizes));
 }
 
 Tensor as_strided(const Tensor& x, c10::SymIntArrayRef sizes, c10::SymIntArrayRef strides,
                   std::optional<c10::SymInt> offset) {
-  return at::native::as_strided_tensorimpl(x, C10_AS_INTARRAYREF_SLOW(sizes), C10_AS_INTARRAYREF_SLOW(strides),
-                                           number(offset));
+  const auto start = offset ? std::optional<int64_t>(offset->expect_int()) : std::nullopt;
+  return at::native::as_strided_tensorimpl(x, C10_AS_INTARRAYREF_SLOW(sizes), C10_AS_INTARRAYREF_SLOW(strides), start);
 }
 
 Tensor reshape_alias(const Tensor& x, c10::SymIntArrayRef sizes, c10::SymIntArrayRef strides) {
@@ -144,7 +132,9 @@ void fallback(const c10::OperatorHandle& operation, torch::jit::Stack* stack) {
       for (const Tensor& x : argument.toTensorVector()) see(x);
     }
     if (argument.isOptionalTensorList()) {
-      for (const std::optional<Tensor>& index : argument.toOptionalTensorList()) here |= index && index->device() == DEVICE;
+      for (const std::optional<Tensor>& index : argument.toOptionalTensorList()) {
+        here |= index && index->device() == DEVICE;
+      }
     }
   }
   TORCH_CHECK(!(here && elsewhere), operation.operator_name(), " got tensors of the device and of the CPU");
@@ -160,7 +150,6 @@ TORCH_LIBRARY_IMPL(aten, PrivateUse1, m) {
   m.impl("_copy_from_and_resize", copy_from_and_resize);
   m.impl("resize_", resize);
   m.impl("set_.source_Storage", set_storage);
-  m.impl("set_.source_Storage_storage_offset", set_storage_at);
   m.impl("view", view);
   m.impl("as_strided", as_strided);
   m.impl("_reshape_alias", reshape_alias);
