@@ -197,7 +197,7 @@ class Backbone:
     @contextlib.contextmanager
     def held_weights(self, limit_bytes: int | None = None) -> Iterator[None]:
         """Within: NF4 weights are held dequantized, if they take no more than `limit_bytes` (if not given, 256 MiB, or
-        1 GiB of a GPU); where layers are written out, those that read the same input are held as one besides.
+        1 GiB of a GPU); where layers are written out, those that read the same input are held as one besides, so twice.
 
         Decoding needs them for every token: for a small model, rebuilding them takes longer than multiplying by them.
         """
@@ -300,7 +300,7 @@ class Backbone:
         if self.model.config._attn_implementation != ATTENTION:
             return None
         written = Decoder.of(self._decoder)
-        if written is None:
+        if written is None or (self.dtype != torch.float32 and not written.known):
             return None
         line, rows = self._probe()
         seen = torch.ones_like(rows, dtype=torch.bool)

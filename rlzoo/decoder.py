@@ -8,7 +8,8 @@
 A small model spends half of its time between its products. Here a layer is one function with its gradient written out,
 which keeps what it must and makes anew what is soon made: norms, activations and what attention gave. The weights stay
 where transformers has them. Whether a model is of this kind is found out, not assumed: it must have these modules, and
-`Backbone` compares the numbers. Lines are float32, short, and on a CPU; a next token may be anything, anywhere.
+`Backbone` compares the numbers, which tells in float32; in bfloat16 it must be one of the known classes besides. Lines
+are float32, short, and on a CPU; a next token may be anything, anywhere.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
-from transformers import Cache
+from transformers import Cache, LlamaModel, MistralModel, Qwen2Model
+from transformers.activations import ACT2FN
 
 from rlzoo import attention
 from rlzoo.fleet_linear import FleetLinear, RowPlan, active, product, product_backward
@@ -59,6 +61,12 @@ class Decoder:
     def joined(self) -> list[JoinedLinear]:
         """All linear layers."""
         return [joined for layer in self.layers for joined in layer.joined]
+
+    @property
+    def known(self) -> bool:
+        """Whether the model is of a class that is known to be of this kind, with its usual activation."""
+        usual = all(type(layer.mlp.act_fn) is type(ACT2FN["silu"]) for layer in self.model.layers)
+        return type(self.model) in (LlamaModel, MistralModel, Qwen2Model) and usual
 
     def takes(self, line: Line, longest: int) -> bool:
         """Whether a line is done in no more than so many columns, for which there are angles."""

@@ -10,7 +10,7 @@ makes a copy, and a 4-bit weight is rebuilt instead of kept.
 
 Where each adapter has many rows, or some for many tokens (decoding), and the model is small, x_b meets W + s B_k A_k at
 once, forward and backward: a batched product with a weight per adapter takes no longer than one with W, and the
-adapters' own products are saved.
+adapters' own products are saved. In bfloat16, while decoding, what the adapters of several layers add is one product.
 """
 
 from __future__ import annotations
@@ -37,6 +37,8 @@ MOST_PADDING = 1.5
 """Rows of blocks that are padded to the longest, over those that there are, up to which padding is worth it."""
 MERGED_BYTES = 1 << 26
 """Most that all adapters' own weights may take, of each layer once: 64 MiB."""
+JOINED_BYTES = 1 << 31
+"""Most that what `RowPlan.joined` makes of all layers may take: 2 GiB."""
 
 
 class AdapterSwitch(threading.local):
@@ -109,7 +111,7 @@ class RowPlan:
             self._pad = (start[:, None] + torch.minimum(column, count[:, None] - 1)).flatten().to(device)
             self._unpad = (column < count[:, None]).flatten().nonzero().squeeze(1).to(device)
         self._slots = present.tolist()
-        self.often = often and not stack.requires_grad
+        self.joins = self._may_join(often)
         self.merges = self._may_merge(often and device.type == "cpu" and not stack.requires_grad)
         same = before is not None and before.stack is stack and before._slots == self._slots
         like = before if same else None
@@ -143,6 +145,11 @@ class RowPlan:
             return single or (padded <= MOST_PADDING * self.rows and self.rows >= MERGE_ROWS_OFTEN * self.blocks)
         return single or (padded == self.rows and self.rows >= MERGE_ROWS * self.blocks)
 
+    def _may_join(self, often: bool) -> bool:
+        """Whether layers of one input get one matrix for what their adapters add: up to three as long and as wide."""
+        elements = 3 * self.blocks * sum(self.stack.layout.r * layer.out_features for layer in self.stack.layout.layers)
+        return often and not self.stack.requires_grad and 4 * elements <= JOINED_BYTES
+
     def merged(self, layer: Adapted, a: Tensor, *bs: Tensor) -> Tensor:
         """Return (W + s B A)^T [blocks, in, out] of a layer, float32; made once. That way round, as it lies in memory,
         oneDNN reads it as it is: products of 64 rows are a quarter faster."""
@@ -158,7 +165,7 @@ class RowPlan:
         """Return s B^T [blocks, n r, out] of a layer that is n layers, which stand on the diagonal; made once."""
         if layer.name not in self._joined:
             r = bs[0].shape[2]
-            whole = bs[0].new_zeros(self.blocks, len(bs) * r, layer.columns[-1].stop or bs[0].shape[1])
+            whole = bs[0].new_zeros(self.blocks, len(bs) * r, sum(b.shape[1] for b in bs))
             for k, (columns, b) in enumerate(zip(layer.columns, bs, strict=True)):
                 whole[:, k * r : (k + 1) * r, columns] = self.stack.layout.scaling * b.mT
             self._joined[layer.name] = whole
@@ -275,7 +282,7 @@ def product(x: Tensor, layer: Adapted, plan: RowPlan | None, *adapters: Tensor) 
     w = layer.weight(x.dtype)
     with products.fast(x.numel() // x.shape[-1], 2 * x.numel() * len(w), x.device):
         y = F.linear(x, w, bias)
-    if plan is not None and plan.often and y.dtype != torch.float32:  # else `add_` takes a single call for each
+    if plan is not None and plan.joins and y.dtype != torch.float32:  # `add_` takes more calls than in float32
         a, *bs = adapters
         plan.add_(y, products.bmm(plan.split(x), a.mT), plan.joined(layer, *bs))
     elif plan is not None:

@@ -277,8 +277,8 @@ def choose(logp_NV: Tensor, place_N1: Tensor, spread_N1: Tensor) -> Tensor:
     block_N = (block_NK + noise.gumbel(names_K, after=place_N1) * spread_N1).argmax(dim=1)
     inside_NB = padded[torch.arange(rows, device=logp_NV.device), block_N]
     token_NB = block_N[:, None] * BLOCK + torch.arange(BLOCK, device=logp_NV.device)
-    place_N = (inside_NB + noise.gumbel(token_NB, after=place_N1) * spread_N1).argmax(dim=1)
-    return block_N * BLOCK + place_N
+    column_N = (inside_NB + noise.gumbel(token_NB, after=place_N1) * spread_N1).argmax(dim=1)
+    return block_N * BLOCK + column_N
 
 
 def _tensors(samples: Samples) -> tuple[Tensor, Tensor, Tensor, Tensor]:

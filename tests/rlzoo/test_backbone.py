@@ -5,6 +5,7 @@ import math
 import shutil
 import warnings
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -240,6 +241,22 @@ def test_held_weights_are_released(nf4: Backbone) -> None:
         assert all(linear.held is None for linear in nf4._linears)
         with nf4.held_weights(limit_bytes=1000):
             assert all(linear.held is None for linear in nf4._linears)
+
+
+@pytest.mark.parametrize(
+    ("device", "elements", "held"),
+    [("cpu", 1 << 26, True), ("cpu", (1 << 26) + 1, False), ("cuda", 1 << 28, True), ("cuda", (1 << 28) + 1, False)],
+)
+def test_so_much_is_held(
+    device: str, elements: int, held: bool, nf4: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Float32, 4 bytes each: 256 MiB on a CPU, 1 GiB elsewhere."""
+    linear = Mock(quantized=True)
+    linear.base.weight.quant_state.shape = torch.Size([elements])
+    for name, value in {"device": torch.device(device), "_linears": [linear], "_written": None}.items():
+        monkeypatch.setattr(nf4, name, value)
+    with nf4.held_weights():
+        assert linear.hold_dequantized.called is held
 
 
 def test_adapters_switch_off_after_an_error(fp32: Backbone) -> None:

@@ -23,6 +23,8 @@ from transformers import (
     Qwen2MoeForCausalLM,
     Qwen3Config,
     Qwen3ForCausalLM,
+    SmolLM3Config,
+    SmolLM3ForCausalLM,
 )
 
 from rlzoo import attention
@@ -128,6 +130,25 @@ def test_which_models_are_of_this_kind(
     monkeypatch.setattr(made, "_written", None)
     for one, other in zip(ours, scored(made, 2), strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=2e-6 * float(other.abs().max()))
+
+
+@pytest.mark.parametrize(
+    ("model", "config", "changes", "written"),
+    [
+        (LlamaForCausalLM, LlamaConfig, {}, True),
+        (MistralForCausalLM, MistralConfig, {"sliding_window": None}, True),
+        (LlamaForCausalLM, LlamaConfig, {"hidden_act": "gelu"}, False),
+        (GraniteForCausalLM, GraniteConfig, {"residual_multiplier": 0.95}, False),
+        (SmolLM3ForCausalLM, SmolLM3Config, {"no_rope_layer_interval": 2, "pad_token_id": 0}, False),
+    ],
+)
+def test_in_bfloat16_only_known_models_are(
+    model: type[PreTrainedModel], config: type, changes: dict[str, object], written: bool, tmp_path: Path
+) -> None:
+    """With weights so small that in a few tokens rounding hides what is different."""
+    folder = write_model(model, config, tmp_path, **changes, initializer_range=0.02)
+    made = Backbone.load(BackboneConfig(model=str(folder), device="cpu", precision="bf16", compute="bf16"))
+    assert (made._written is not None) is written
 
 
 def test_all_layers_are_looked_at(tmp_path: Path) -> None:

@@ -67,7 +67,7 @@ def test_one_product_is_each_by_itself(
 
 
 @pytest.mark.parametrize("slots", ROWS.values(), ids=ROWS.keys())
-def test_in_bfloat16_adapters_are_one_product_too(slots: list[int]) -> None:
+def test_in_bfloat16_adapters_are_one_product_too(slots: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
     """While decoding; as far from float32 as rounding what goes in, 2^-9, and what comes out."""
     switch, seeded = AdapterSwitch(), torch.Generator().manual_seed(0)
     stack = AdapterStack.of(LAYOUT, [0.3 * torch.randn(LAYOUT.size, generator=seeded) for _ in range(3)])
@@ -81,9 +81,16 @@ def test_in_bfloat16_adapters_are_one_product_too(slots: list[int]) -> None:
             for y, same in zip(joined(x), exact, strict=True):
                 assert y.dtype == torch.bfloat16
                 torch.testing.assert_close(y.float(), same, rtol=2**-7, atol=2**-8 * float(same.abs().max()))
+        before = joined(x)
         switch.plan = RowPlan(stack, torch.tensor(slots), often=True, before=plan)
-        assert all(torch.equal(y, again) for y, again in zip(joined(x), joined(x), strict=True))
+        assert all(torch.equal(y, again) for y, again in zip(before, joined(x), strict=True))
         assert switch.plan._joined is plan._joined and len(plan._joined) == 1
+        assert not RowPlan(stack, torch.zeros(len(slots), dtype=torch.int64), often=True, before=plan)._joined
+        monkeypatch.setattr(fleet_linear, "JOINED_BYTES", 3 * 4 * plan.blocks * 4 * sum(OUT) - 1)
+        switch.plan = RowPlan(stack, torch.tensor(slots), often=True)
+        for y, again in zip(before, joined(x), strict=True):  # each adapter by itself, rounded in between
+            torch.testing.assert_close(y, again, rtol=2**-7, atol=2**-8 * float(y.abs().max()))
+        assert plan.joins and not switch.plan.joins and not switch.plan._joined
 
 
 def test_layers_keep_their_weights_in_the_joined_one() -> None:

@@ -24,7 +24,6 @@ struct Allocator final : at::Allocator {
     void* memory = c10::alloc_cpu(size);
     return {memory, memory, &c10::free_cpu, DEVICE};
   }
-  at::DeleterFnPtr raw_deleter() const override { return &c10::free_cpu; }
   void copy_data(void* to, const void* from, std::size_t size) const override { default_copy_data(to, from, size); }
 };
 Allocator allocator;
@@ -43,11 +42,7 @@ struct Guard final : c10::impl::DeviceGuardImplInterface {
 C10_REGISTER_GUARD_IMPL(PrivateUse1, Guard);
 
 struct Hooks final : at::PrivateUse1HooksInterface {
-  bool isBuilt() const override { return true; }
-  bool isAvailable() const override { return true; }
   bool hasPrimaryContext(c10::DeviceIndex) const override { return true; }
-  c10::DeviceIndex deviceCount() const override { return 1; }
-  c10::DeviceIndex getCurrentDevice() const override { return 0; }
 };
 Hooks hooks;
 const bool registered = (at::RegisterPrivateUse1HooksInterface(&hooks), true);

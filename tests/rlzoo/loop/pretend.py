@@ -29,6 +29,6 @@ def register(build: Path) -> torch.device:
     load("rlzoo_pretend", [str(SOURCE)], build_directory=str(build), extra_cflags=["-O1"])
     torch.utils.rename_privateuse1_backend(NAME)
     module = types.ModuleType(f"torch.{NAME}")
-    module.is_available, module.device_count, module.current_device = lambda: True, lambda: 1, lambda: 0  # type: ignore[attr-defined]
+    vars(module).update(is_available=lambda: True, device_count=lambda: 1, current_device=lambda: 0)
     torch._register_device_module(NAME, module)
     return torch.device(NAME)
