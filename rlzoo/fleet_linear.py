@@ -146,7 +146,7 @@ class RowPlan:
         return single or (padded == self.rows and self.rows >= MERGE_ROWS * self.blocks)
 
     def _may_join(self, often: bool) -> bool:
-        """Whether layers of one input get one matrix for what their adapters add: up to three as long and as wide."""
+        """Whether `joined` is made: for n layers it is n times as large as their B, and n is 3 at most (q, k and v)."""
         elements = 3 * self.blocks * sum(self.stack.layout.r * layer.out_features for layer in self.stack.layout.layers)
         return often and not self.stack.requires_grad and 4 * elements <= JOINED_BYTES
 
