@@ -3,11 +3,11 @@
     python -m benchmarks.calibration --out runs/calibration --write benchmarks/results/calibration.md
 
 Trains one algorithm with many seeds. Thousands of times, two arms of n runs each are drawn from these at random,
-without replacement, and compared by the function that decides every comparison, `rlzoo.verdicts.decide`. The i-th run
-of one arm is paired with the i-th of the other: runs of one algorithm with different seeds are exchangeable, so each
-pair is as likely to differ one way as the other, and every better or worse is a false alarm. (Runs with the same seed
-would be the same run.) What sharing a seed adds in a real comparison is a common part of both runs, which a difference
-leaves out.
+without replacement, and compared by the function that decides every comparison, `rlzoo.stats.verdicts.decide`. The i-th
+run of one arm is paired with the i-th of the other: runs of one algorithm with different seeds are exchangeable, so
+each pair is as likely to differ one way as the other, and every better or worse is a false alarm. (Runs with the same
+seed would be the same run.) What sharing a seed adds in a real comparison is a common part of both runs, which a
+difference leaves out.
 
 The interval of a rate is over the draws. It takes the runs as they are: with few of them, other seeds would give
 another rate.
@@ -33,15 +33,15 @@ from rich.console import Console
 from rich.markdown import Markdown
 from scipy import stats
 
-from rlzoo.cli import guarded
-from rlzoo.cli_run import settings, watched
-from rlzoo.compare import Comparison, compare
-from rlzoo.config import CompareConfig
-from rlzoo.environment import environment
+from rlzoo.cli.app import guarded
+from rlzoo.cli.run import settings, watched
+from rlzoo.config.comparison import MARGIN, CompareConfig
 from rlzoo.errors import UserError
-from rlzoo.inference import bootstrap_mean, detectable, difference_p, interquartile_mean
-from rlzoo.progress import clock_time
-from rlzoo.verdicts import MARGIN, Verdict, decide
+from rlzoo.experiments.compare import Comparison, compare
+from rlzoo.report.progress import clock_time
+from rlzoo.stats.tests import bootstrap_mean, detectable, difference_p, interquartile_mean
+from rlzoo.stats.verdicts import Verdict, decide
+from rlzoo.store.provenance import environment
 
 RECIPE = Path("benchmarks/recipes/calibration.toml")
 LEVEL = 0.05

@@ -14,12 +14,12 @@ from typing import Annotated
 
 import typer
 
-from rlzoo.cli import guarded
+from rlzoo.cli.app import guarded
 from rlzoo.errors import UserError
 from rlzoo.report.read import Study, command, read_study
 from rlzoo.report.results import ablation, equal_cost, judge_runs, pairs, results
 from rlzoo.report.tables import Table, as_markdown
-from rlzoo.verdicts import Judgement
+from rlzoo.stats.verdicts import Judgement
 
 SHOWN = ("algorithm", "seeds", "before", "after", "gain", "worst", "collapse", "length_after", "tokens_sampled")
 PAIRS = 12

@@ -16,14 +16,14 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from rlzoo.backbone import Backbone
-from rlzoo.cli import guarded
-from rlzoo.cli_run import settings, watched
-from rlzoo.compare import Comparison, compare
-from rlzoo.config import CompareConfig
+from rlzoo.cli.app import guarded
+from rlzoo.cli.run import settings, watched
+from rlzoo.config.comparison import CompareConfig
 from rlzoo.errors import UserError
-from rlzoo.evaluate import evaluate_policy
+from rlzoo.experiments.compare import Comparison, compare
+from rlzoo.model.backbone import Backbone
 from rlzoo.tasks import Problem, Scores, Split, Task, load_task
+from rlzoo.training.evaluate import evaluate_policy
 
 GOAL = 0.95
 LOW, HIGH = 0.2, 0.8

@@ -23,12 +23,12 @@ from pydantic import ValidationError
 from rich.console import Console
 
 import objectives
-from rlzoo.cli import guarded
-from rlzoo.config import RunConfig
-from rlzoo.environment import environment
+from rlzoo.cli.app import guarded
+from rlzoo.config.run import RunConfig
 from rlzoo.errors import UserError
-from rlzoo.record import REPORT
-from rlzoo.run import TIMES
+from rlzoo.store.provenance import environment
+from rlzoo.store.run_folder import REPORT
+from rlzoo.training.run import TIMES
 
 COSTS = ("updates", "prompts_sampled", "prompts_discarded", "tokens_sampled", "tokens_discarded", "tokens_trained")
 

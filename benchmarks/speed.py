@@ -29,10 +29,11 @@ from benchmarks.speed_probe import probe
 from benchmarks.speed_report import Series, Table, different_work, rates_table, ratios_table, stage_table
 from benchmarks.speed_roofline import Rates, RatesWork, stage_tokens
 from benchmarks.speed_work import COIN, OBJECTIVE, Measured, Work
-from rlzoo.backbone import BackboneConfig
-from rlzoo.cli import guarded
-from rlzoo.environment import environment
+from rlzoo.cli.app import guarded
+from rlzoo.config.model import BackboneConfig
 from rlzoo.errors import UserError
+from rlzoo.model.backbone import resolve_device
+from rlzoo.store.provenance import environment
 
 LOADS: dict[Literal["model", "never"], str] = {
     "model": "Responses that end at different lengths",
@@ -194,7 +195,7 @@ def main(
         raise UserError("--no-loads measures curves or gains alone: give --curves or --gains, and no --peer")
     if every_run and not peer:
         raise UserError("--every-run measures every run of a peer: give --peer trl too")
-    BackboneConfig(device=device).resolve_device()
+    resolve_device(BackboneConfig(device=device))
     base = Work(
         device=device,
         task=task or (COIN if model in SHAPES else "add:medium"),

@@ -18,7 +18,7 @@ from benchmarks.speed_models import Shape, write
 from benchmarks.speed_probe import probe
 from benchmarks.speed_report import Table
 from benchmarks.speed_work import COIN, Measured, Work
-from rlzoo.palette import Look
+from rlzoo.report.palette import Look
 
 COMMON = {"task": COIN, "ends": "never", "prompts_per_step": 4, "group_size": 8, "steps": 1, "warmup": 1}
 SMALLER = {"group_size": 4, "max_new_tokens": 16}

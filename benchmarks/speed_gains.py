@@ -21,8 +21,10 @@ from benchmarks.speed_probe import probe
 from benchmarks.speed_report import Table
 from benchmarks.speed_work import COIN, Measured, Work
 from objectives import Objective
-from rlzoo import attention, backbone, fleet, fleet_linear, head, processes, products, sampler
-from rlzoo.engine import Tokens
+from rlzoo.engine import forked, local, sampler
+from rlzoo.engine.protocol import Tokens
+from rlzoo.model import backbone, log_probs, multi_lora
+from rlzoo.model.cpu import attention, matmul
 
 NEVER_REACHED = 1 << 60
 
@@ -50,12 +52,12 @@ def rows_after_all(made: backbone.Backbone) -> bool:
 
 PLAIN: dict[str, Callable[[], AbstractContextManager[object]]] = {
     "": nullcontext,
-    "a process on each core": lambda: patch.object(processes, "cores", lambda: 1),
-    "float32 products by oneDNN": lambda: patch.object(products, "onednn_is_exact", lambda: False),
+    "a process on each core": lambda: patch.object(forked, "cores", lambda: 1),
+    "float32 products by oneDNN": lambda: patch.object(matmul, "onednn_is_exact", lambda: False),
     "tokens in one line, prompts once": lambda: patch.object(backbone.Backbone, "_try_line", rows_after_all),
-    "passes of whole runs": lambda: patch.multiple(fleet, passes=plain_passes, passes_together=plain_passes),
+    "passes of whole runs": lambda: patch.multiple(local, passes=plain_passes, passes_together=plain_passes),
     "silent groups left out": lambda: patch.object(Objective, "learns_from", lambda self, batch: batch.mask_BT.any(1)),
-    "own weights for each adapter": lambda: patch.object(fleet_linear, "MERGED_BYTES", 0),
+    "own weights for each adapter": lambda: patch.object(multi_lora, "MERGED_BYTES", 0),
     "layers written out": lambda: patch.object(backbone.Backbone, "_try_written", lambda self: None),
     "attention as batched products, layers written out": lambda: patch.object(attention, "SHORT", 0),
     "cache without copies": lambda: patch.object(backbone, "with_room", lambda cache, *_: cache),
@@ -64,7 +66,7 @@ PLAIN: dict[str, Callable[[], AbstractContextManager[object]]] = {
         backbone.Backbone, "held_weights", lambda self: nullcontext()
     ),
     "vocabulary drawn from in blocks": lambda: patch.object(sampler, "BLOCKS_FROM", NEVER_REACHED),
-    "head in chunks": lambda: patch.object(head, "CHUNK_ELEMENTS", NEVER_REACHED),
+    "head in chunks": lambda: patch.object(log_probs, "CHUNK_ELEMENTS", NEVER_REACHED),
 }
 """Fast path -> what puts the plain way in its place."""
 

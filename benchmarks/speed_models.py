@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import GenerationConfig, PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
-from rlzoo.char_tokenizer import CHARACTERS, END, PAD, UNKNOWN
+from rlzoo.model.char_tokenizer import CHARACTERS, END, PAD, UNKNOWN
 
 
 class Shape(BaseModel):

@@ -16,13 +16,15 @@ import torch
 from benchmarks.speed_gains import plain
 from benchmarks.speed_memory import PeakMemory, wait_for
 from benchmarks.speed_work import NEVER, OPTIMIZER, Measured, Work
-from rlzoo import stages
-from rlzoo.backbone import Backbone
-from rlzoo.config import EngineSettings, EvaluationSettings, RunConfig, TrainSettings
-from rlzoo.run import Run
-from rlzoo.stages import StageClock
-from rlzoo.tasks import Task, TaskConfig
-from rlzoo.train import train_fleet
+from rlzoo.config.engine import EngineSettings
+from rlzoo.config.run import EvaluationSettings, RunConfig, TrainSettings
+from rlzoo.config.task import TaskConfig
+from rlzoo.engine import profiler
+from rlzoo.engine.profiler import StageClock
+from rlzoo.model.backbone import Backbone
+from rlzoo.tasks import Task
+from rlzoo.training.loop import train_fleet
+from rlzoo.training.run import Run
 
 COUNTS = ("tokens_sampled", "tokens_trained", "updates")
 MADE = "made_s"  # key of a record
@@ -129,7 +131,7 @@ def measured(work: Work) -> Measured:
 def train(measuring: Measuring, backbone: Backbone, task: Task) -> None:
     """Train the runs in a folder of no further use."""
     work = measuring.work
-    watching = stages.watch(measuring.clock) if measuring.clock else nullcontext()
+    watching = profiler.watch(measuring.clock) if measuring.clock else nullcontext()
     one = 1 if measuring.clock else None  # a clock reads one stage at a time, in one process
     engine = EngineSettings(micro_batch_tokens=work.micro_batch_tokens, processes=one)
     with tempfile.TemporaryDirectory() as folder, watching, timed_records(backbone.device):

@@ -25,7 +25,9 @@ from trl import GRPOConfig, GRPOTrainer
 
 from benchmarks.speed_memory import PeakMemory, wait_for
 from benchmarks.speed_work import BETA, LORA, NEVER, OPTIMIZER, Measured, Work
-from rlzoo.loading import SHIPPED
+from rlzoo.model.adapters import to_peft
+from rlzoo.model.backbone import resolve_compute, resolve_device
+from rlzoo.model.hub import SHIPPED
 from rlzoo.tasks import Problem, Task
 
 
@@ -79,7 +81,7 @@ def measure(work: Work) -> Measured:
     """Train one run with TRL."""
     if work.runs != 1:
         raise ValueError(f"a trainer of TRL trains one run, not {work.runs}")
-    task, device = work.load_task(), work.backbone.resolve_device()
+    task, device = work.load_task(), resolve_device(work.backbone)
     problems = work.problems(task)
     folder = str(SHIPPED) if work.model == "shipped" else work.model
     tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
@@ -91,7 +93,7 @@ def measure(work: Work) -> Measured:
             args=arguments(work, out, device),
             train_dataset=Dataset.from_dict({"prompt": [p.prompt for p in problems], "index": range(len(problems))}),
             processing_class=tokenizer,
-            peft_config=LORA.to_peft(folder),
+            peft_config=to_peft(LORA, folder),
             callbacks=[clock],
         )
         if work.ends == "never":
@@ -124,8 +126,8 @@ def measure(work: Work) -> Measured:
 
 
 def load(work: Work, folder: str, device: torch.device) -> Any:
-    """The base model, as `rlzoo.backbone` loads it."""
-    dtype = work.backbone.resolve_compute(device)
+    """The base model, as `rlzoo.model.backbone` loads it."""
+    dtype = resolve_compute(work.backbone, device)
     quantization = BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
@@ -162,7 +164,7 @@ def arguments(work: Work, out: str, device: torch.device) -> GRPOConfig:
         lr_scheduler_type="constant",
         shuffle_dataset=False,
         generation_kwargs={"eos_token_id": NEVER} if work.ends == "never" else None,
-        bf16=work.backbone.resolve_compute(device) == torch.bfloat16,
+        bf16=resolve_compute(work.backbone, device) == torch.bfloat16,
         gradient_checkpointing=False,
         use_cpu=device.type == "cpu",
         report_to="none",

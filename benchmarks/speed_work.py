@@ -13,11 +13,12 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from rlzoo.backbone import BackboneConfig
-from rlzoo.config import EngineSettings, OptimizerSettings
-from rlzoo.lora import LoraSettings
-from rlzoo.rollout import draw
-from rlzoo.tasks import Problem, Split, Task, TaskConfig, load_task
+from rlzoo.config.engine import EngineSettings
+from rlzoo.config.model import BackboneConfig, LoraSettings
+from rlzoo.config.run import OptimizerSettings
+from rlzoo.config.task import TaskConfig
+from rlzoo.tasks import Problem, Split, Task, load_task
+from rlzoo.training.rollout import draw
 
 OBJECTIVE = "grpo@trl"
 """GRPO as TRL makes it, with a KL term: both need the reference policy's log-probs."""
@@ -75,7 +76,7 @@ class Work(BaseModel):
         return prompts if isinstance(prompts, Task) and self.ends == "model" else Coin(prompts)
 
     def problems(self, task: Task) -> list[Problem]:
-        """The prompts of the first run, step after step: those that `rlzoo.rollout` draws."""
+        """The prompts of the first run, step after step: those that `rlzoo.training.rollout` draws."""
         steps = range(self.warmup + self.steps)
         return [p for step in steps for p in draw(task, self.seed, step, 0, self.prompts_per_step)]
 

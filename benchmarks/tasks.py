@@ -12,15 +12,15 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from rlzoo.backbone import Backbone
-from rlzoo.cli import guarded
-from rlzoo.cli_report import comparison_table
-from rlzoo.cli_run import settings, watched
-from rlzoo.compare import Comparison, compare
-from rlzoo.config import CompareConfig
-from rlzoo.environment import environment
-from rlzoo.progress import clock_time, short_count
-from rlzoo.stats import Interval
+from rlzoo.cli.app import guarded
+from rlzoo.cli.report import comparison_table
+from rlzoo.cli.run import settings, watched
+from rlzoo.config.comparison import CompareConfig
+from rlzoo.experiments.compare import Comparison, compare
+from rlzoo.model.backbone import Backbone
+from rlzoo.report.progress import clock_time, short_count
+from rlzoo.stats.intervals import Interval
+from rlzoo.store.provenance import environment
 from rlzoo.tasks import load_task
 
 RECIPE = Path("benchmarks/recipes/tasks.toml")

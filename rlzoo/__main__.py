@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rlzoo.cli import main
+from rlzoo.cli.app import main
 
 if __name__ == "__main__":
     main()

@@ -27,15 +27,15 @@ PURE = {"advantages": {"torch", "pydantic", "pydantic_core"}, "objectives": {"to
 # The libraries that change most often, and the only files that know them.
 MODEL_LIBRARIES = {"transformers", "peft", "bitsandbytes", "tokenizers", "accelerate"}
 MODEL_FILES = {
-    "rlzoo/backbone.py",  # loads the base model
-    "rlzoo/loading.py",  # finds it and its tokenizer
-    "rlzoo/decoder.py",  # the layers of one kind of model, written out
-    "rlzoo/cache.py",  # keys and values while decoding
-    "rlzoo/lora.py",  # PEFT owns the adapter's targets and format
-    "rlzoo/fleet_linear.py",  # the quantized matrix product
-    "rlzoo/line.py",  # attention of several sequences in one line
-    "rlzoo/warmstart.py",  # builds and trains a base model
-    "rlzoo/char_tokenizer.py",  # builds its tokenizer
+    "rlzoo/model/backbone.py",  # loads the base model
+    "rlzoo/model/hub.py",  # finds it and its tokenizer
+    "rlzoo/model/cpu/llama.py",  # the layers of one kind of model, written out
+    "rlzoo/model/kv_cache.py",  # keys and values while decoding
+    "rlzoo/model/adapters.py",  # PEFT owns the adapter's targets and format
+    "rlzoo/model/multi_lora.py",  # the quantized matrix product
+    "rlzoo/model/packing.py",  # attention of several sequences in one packed row
+    "rlzoo/warmstart/train.py",  # builds and trains a base model
+    "rlzoo/model/char_tokenizer.py",  # builds its tokenizer
 }
 DATA_LIBRARIES = {"datasets": "rlzoo/tasks/", "reasoning_gym": "rlzoo/tasks/"}
 

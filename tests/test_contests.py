@@ -9,7 +9,7 @@ import typer
 
 from benchmarks.contests import main, section
 from rlzoo.report.read import read_study
-from tests.rlzoo.report.folders import edit_json, write_study
+from tests.report.folders import edit_json, write_study
 
 
 def test_a_page_says_what_came_out_and_how_it_was_made(tmp_path: Path) -> None:

@@ -16,9 +16,10 @@ import torch
 from advantages import GAE, Group
 from objectives import get, update_metrics
 from objectives.parts import ClippedWeight
-from rlzoo.config import RunConfig
+from rlzoo.config.model import LoraSettings
+from rlzoo.config.run import RunConfig
 from rlzoo.errors import UserError
-from rlzoo.lora import AdaptedLayer, AdapterLayout, LoraSettings, init_adapter
+from rlzoo.model.adapters import AdaptedLayer, AdapterLayout, init_adapter
 from tests import zoo
 
 ROOT = Path(__file__).parents[1]
@@ -29,12 +30,12 @@ FOOTGUNS: dict[str, tuple[str, ...]] = {
         "tests/test_conformance.py::check_micro_batches_add_up",
         "tests/test_conformance.py::check_padding_grows",
         "tests/test_conformance.py::check_rows_permute",
-        "tests/rlzoo/loop/test_fleet.py::test_micro_batches_change_nothing",
-        "tests/rlzoo/loop/test_credit.py::test_weights_are_those_of_the_whole_update",
+        "tests/engine/test_local.py::test_micro_batches_change_nothing",
+        "tests/training/test_credit.py::test_weights_are_those_of_the_whole_update",
     ),
     "2 nothing that was compared was ever off-policy": (
         "tests/test_reductions.py::test_on_policy_the_ratio_and_the_clip_are_inert",
-        "tests/rlzoo/loop/test_config.py::test_rows_that_the_schedule_makes_identical_are_refused",
+        "tests/config/test_run.py::test_rows_that_the_schedule_makes_identical_are_refused",
         "tests/test_footguns.py::test_on_policy_everything_is_the_weighted_score",
         "tests/test_footguns.py::test_gspo_with_a_clip_for_tokens_never_clips_and_the_metrics_say_so",
     ),
@@ -57,15 +58,15 @@ FOOTGUNS: dict[str, tuple[str, ...]] = {
     ),
     "6 dynamic sampling on shaped rewards, without end, or for free": (
         "tests/test_footguns.py::test_punished_lengths_do_not_make_a_group_worth_keeping",
-        "tests/rlzoo/loop/test_fleet.py::test_dynamic_sampling_fills_the_step_and_pays_for_it",
-        "tests/rlzoo/loop/test_fleet.py::test_a_step_whose_groups_are_all_silent_makes_no_update",
+        "tests/engine/test_local.py::test_dynamic_sampling_fills_the_step_and_pays_for_it",
+        "tests/engine/test_local.py::test_a_step_whose_groups_are_all_silent_makes_no_update",
     ),
     "7 more than one loss mask": (
         "tests/test_conformance.py::check_masked_rows_are_not_there",
         "tests/test_conformance.py::check_nothing_outside_the_mask",
         "tests/test_conformance.py::check_all_masked_is_silent",
-        "tests/rlzoo/loop/test_fleet.py::test_a_response_without_a_reward_is_no_response",
-        "tests/rlzoo/test_sampler.py::test_several_end_tokens",
+        "tests/engine/test_local.py::test_a_response_without_a_reward_is_no_response",
+        "tests/engine/test_sampler.py::test_several_end_tokens",
     ),
     "8 GAE over padding and observations": (
         "tests/advantages/test_estimate.py::test_holes_change_nothing",
@@ -86,30 +87,30 @@ FOOTGUNS: dict[str, tuple[str, ...]] = {
         "tests/test_profiles_parts.py::test_kl_times_the_ratio_follows_it_off_policy_too",
     ),
     "11 the first update's ratio is not 1": (
-        "tests/rlzoo/loop/test_fleet.py::test_the_sampler_and_the_trainer_agree",
-        "tests/rlzoo/loop/test_fleet.py::test_recomputed_old_log_probs_start_at_ratio_one",
-        "tests/rlzoo/test_backbone.py::test_padding_changes_neither_output_nor_gradient",
+        "tests/engine/test_local.py::test_the_sampler_and_the_trainer_agree",
+        "tests/engine/test_local.py::test_recomputed_old_log_probs_start_at_ratio_one",
+        "tests/model/test_backbone.py::test_padding_changes_neither_output_nor_gradient",
         "tests/test_footguns.py::test_there_is_no_dropout_to_set",
     ),
     "12 samples cut by top-p and scored without": (
         "tests/test_footguns.py::test_truncated_sampling_cannot_be_asked_for",
-        "tests/rlzoo/test_sampler.py::test_log_probs_are_those_the_trainer_computes",
-        "tests/rlzoo/test_sampler.py::test_tokens_follow_the_softmax_of_the_tempered_logits",
+        "tests/engine/test_sampler.py::test_log_probs_are_those_the_trainer_computes",
+        "tests/engine/test_sampler.py::test_tokens_follow_the_softmax_of_the_tempered_logits",
     ),
     "13 adapters that round their updates away": (
         "tests/test_footguns.py::test_an_update_too_small_for_bfloat16_arrives",
         "tests/test_footguns.py::test_adapters_are_never_merged",
-        "tests/rlzoo/test_lora.py::test_bfloat16_activations_are_updated_in_float32",
+        "tests/model/test_adapters.py::test_bfloat16_activations_are_updated_in_float32",
     ),
     "14 seeds": (
         "tests/test_footguns.py::test_no_global_generator_is_drawn_from",
-        "tests/rlzoo/loop/test_fleet.py::test_evaluating_leaves_training_as_it_is",
-        "tests/rlzoo/loop/test_fleet.py::test_a_seed_gives_every_objective_the_same_first_rollout",
-        "tests/rlzoo/loop/test_resume.py::test_a_run_killed_at_any_record_ends_as_if_it_had_not_been",
-        "tests/rlzoo/test_sampler.py::test_seed_step_prompt_and_sample_each_change_the_draw",
+        "tests/engine/test_local.py::test_evaluating_leaves_training_as_it_is",
+        "tests/engine/test_local.py::test_a_seed_gives_every_objective_the_same_first_rollout",
+        "tests/training/test_resume.py::test_a_run_killed_at_any_record_ends_as_if_it_had_not_been",
+        "tests/engine/test_sampler.py::test_seed_step_prompt_and_sample_each_change_the_draw",
     ),
     "15 settings that are ignored, names that are overwritten, inputs that are changed": (
-        "tests/rlzoo/test_cli_settings.py::test_an_error_says_where_what_and_what_was_meant",
+        "tests/cli/test_settings.py::test_an_error_says_where_what_and_what_was_meant",
         "tests/objectives/test_registry.py::test_a_duplicate_raises_and_the_same_again_does_not",
         "tests/test_mutants.py::test_mutant_is_noticed",
         "tests/test_conformance.py::check_inputs_are_left_alone",
@@ -264,7 +265,7 @@ def test_no_global_generator_is_drawn_from() -> None:
         and not any(keyword.arg == "generator" for keyword in call.keywords)
         and ast.unparse(call.func) in {f"torch.{name}" for name in draws}
     ]
-    assert set(unseeded) == {"rlzoo/warmstart.py"}
+    assert set(unseeded) == {"rlzoo/warmstart/train.py"}
     modules = ("random.", "np.random.", "numpy.random.")
     own = {"random.Random", "np.random.default_rng", "np.random.Generator", "numpy.random.default_rng"}
     named = [(place, ast.unparse(call.func)) for place, call in calls()]

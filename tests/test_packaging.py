@@ -84,7 +84,7 @@ def test_the_wheel_holds_every_file_of_the_packages_and_nothing_else(wheel: zipf
         if path.is_file() and "__pycache__" not in path.parts
     }
     assert held == there
-    assert "rlzoo/cli.py" in held and "rlzoo/tasks/sort.py" in held
+    assert "rlzoo/cli/app.py" in held and "rlzoo/tasks/sort.py" in held
 
 
 def test_the_wheel_carries_the_shipped_model(wheel: zipfile.ZipFile) -> None:
@@ -93,7 +93,7 @@ def test_the_wheel_carries_the_shipped_model(wheel: zipfile.ZipFile) -> None:
 
 def test_the_wheel_names_script_and_licence(wheel: zipfile.ZipFile) -> None:
     (entry_points,) = [name for name in wheel.namelist() if name.endswith("entry_points.txt")]
-    assert "rlzoo = rlzoo.cli:main" in wheel.read(entry_points).decode()
+    assert "rlzoo = rlzoo.cli.app:main" in wheel.read(entry_points).decode()
     (licence,) = [name for name in wheel.namelist() if name.endswith("licenses/LICENSE")]
     assert "Apache License" in wheel.read(licence).decode()
 

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from objectives import get, names, registry
 from objectives.parts import Surrogate
-from rlzoo import cli, cli_zoo
+from rlzoo.cli import app, zoo
 from rlzoo.tasks import load_task
 from rlzoo.tasks import registry as task_registry
 
@@ -20,7 +20,7 @@ README = (ROOT / "README.md").read_text()
 
 def test_the_table_is_the_registrys() -> None:
     table = re.search(r"<!-- table: rlzoo list --markdown -->\n(.*?)<!-- /table -->", README, re.DOTALL)
-    assert table is not None and table[1].strip() == cli_zoo.markdown().strip()
+    assert table is not None and table[1].strip() == zoo.markdown().strip()
 
 
 @pytest.mark.parametrize("code", re.findall(r"```python\n(.*?)```", README, re.DOTALL), ids=lambda c: c.split("\n")[0])
@@ -50,9 +50,9 @@ def test_commands_exist() -> None:
     said = set(re.findall(r"^rlzoo (\w+)", README, re.MULTILINE))
     assert said >= {"list", "show", "compare", "train", "evaluate", "curves", "warmstart"}
     for name in said:
-        assert CliRunner().invoke(cli.app, [name, "--help"]).exit_code == 0
+        assert CliRunner().invoke(app.app, [name, "--help"]).exit_code == 0
     for name in re.findall(r"--import mine.py (\w+)", README):
-        assert CliRunner().invoke(cli.app, [name, "--help"]).exit_code == 0
+        assert CliRunner().invoke(app.app, [name, "--help"]).exit_code == 0
     makefile = (ROOT / "Makefile").read_text()
     assert all(f"\n{target}:" in makefile for target in re.findall(r"^make (\w+)", README, re.MULTILINE))
     assert all(name in README for name in names() if name in ("reinforce", "ppo", "grpo", "dapo", "gspo"))

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from rlzoo.cli_settings import read_file, validate
-from rlzoo.config import CompareConfig
+from rlzoo.cli.settings import read_file
+from rlzoo.config.comparison import CompareConfig
+from rlzoo.config.messages import validate
+from rlzoo.config.warmstart import WarmstartConfig
 from rlzoo.tasks import load_task
-from rlzoo.warmstart import WarmstartConfig
 
 RECIPES = sorted((Path(__file__).parents[1] / "benchmarks" / "recipes").glob("*.toml"))
 

@@ -20,8 +20,8 @@ from benchmarks.speed_models import Shape, tokenizer, write
 from benchmarks.speed_report import Series, different_work, ratio, ratios_table, stage_table
 from benchmarks.speed_roofline import STAGES, Rates, RatesWork, Sizes, operations, stage_tokens
 from benchmarks.speed_work import COIN, Measured, Work
-from rlzoo import processes
-from rlzoo.backbone import Backbone
+from rlzoo.engine import forked
+from rlzoo.model.backbone import Backbone
 
 SMALL = {"prompts_per_step": 2, "group_size": 2, "minibatches": 2, "max_new_tokens": 6, "steps": 2, "task": COIN}
 SHAPE = Shape(hidden_size=64, layers=2, heads=2, kv_heads=1, mlp_size=128, vocabulary=300, context=64)
@@ -276,7 +276,7 @@ def test_processes_are_measured_together(folder: Path, monkeypatch: pytest.Monke
     """As one process is: same samples, same tokens."""
     work = Work(model=str(folder), ends="never", runs=3, prompt_tokens=5, **SMALL)
     alone = speed_ours.measure(work)
-    monkeypatch.setattr(processes, "cores", lambda: 2)
+    monkeypatch.setattr(forked, "cores", lambda: 2)
     divided = speed_ours.measure(work)
     for count in ("samples", *speed_ours.COUNTS):
         assert getattr(divided, count) == getattr(alone, count)

@@ -46,7 +46,7 @@ RLZOO = """
 import json
 from typer.testing import CliRunner
 import objectives
-from rlzoo.cli import app
+from rlzoo.cli.app import app
 
 def rlzoo(*arguments):
     result = CliRunner().invoke(app, list(arguments))

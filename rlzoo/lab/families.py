@@ -27,7 +27,7 @@ from rlzoo.lab.learner import Estimate, Learner
 from rlzoo.lab.qlearning import TabularQ
 from rlzoo.lab.space import enumerate_responses
 from rlzoo.lab.world import parity
-from rlzoo.stats import Interval, interval
+from rlzoo.stats.intervals import Interval, interval
 
 MEASURES = ("reward", "greedy", "q_error", "over", "critic_error")
 

@@ -12,9 +12,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from rlzoo.curves import STYLE
 from rlzoo.lab.measure import Measurement, Setting
-from rlzoo.palette import looks
+from rlzoo.report.curves import STYLE
+from rlzoo.report.palette import looks
 
 AXES: dict[str, tuple[float, ...]] = {
     "group_size": (2, 4, 8, 16),

@@ -9,9 +9,9 @@ import matplotlib
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from rlzoo.curves import STYLE
 from rlzoo.lab.families import Row
-from rlzoo.palette import looks
+from rlzoo.report.curves import STYLE
+from rlzoo.report.palette import looks
 
 PANELS = {
     "reward": "Reward of the policy",

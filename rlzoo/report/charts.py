@@ -9,12 +9,12 @@ import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
 
-from rlzoo.curves import SEEDS_FOR_INTERVAL, STEPS_PER_WINDOW, band, smooth
-from rlzoo.palette import Look
+from rlzoo.report.curves import SEEDS_FOR_INTERVAL, STEPS_PER_WINDOW, band, smooth
+from rlzoo.report.palette import Look
 from rlzoo.report.read import ReadRun, Study
 from rlzoo.report.results import BUDGETS
 from rlzoo.report.svg import NARROW, WIDE, Axes, Form, Line, chart
-from rlzoo.scores import AXES
+from rlzoo.stats.scores import AXES
 
 Array = NDArray[np.float64]
 
@@ -144,7 +144,7 @@ class Charts:
     def _evaluated(self, name: str, axis: str) -> list[tuple[Array, Array]]:
         """The runs' accuracies over an axis, as far as all of them got; of evaluations at one position the last.
 
-        A failed run stays where it was, as in `rlzoo.scores`: it costs nothing from there on.
+        A failed run stays where it was, as in `rlzoo.stats.scores`: it costs nothing from there on.
         """
         runs = [run for run in self.study.of(name) if run.evaluations]
         going = [run.evaluations[-1][axis] for run in runs if run.state != "failed"]

@@ -15,13 +15,11 @@ import jinja2
 from markupsafe import Markup
 
 import objectives
-from rlzoo.cli_report import controls, unspent
-from rlzoo.cli_zoo import paragraphs
 from rlzoo.errors import UserError
-from rlzoo.palette import Look, looks
-from rlzoo.record import REPORT, RunFolder
 from rlzoo.report import svg
 from rlzoo.report.charts import METRICS, Charts
+from rlzoo.report.notes import controls, unspent
+from rlzoo.report.palette import Look, looks
 from rlzoo.report.read import (
     CONFIG,
     Study,
@@ -35,8 +33,9 @@ from rlzoo.report.read import (
 )
 from rlzoo.report.results import ablation, equal_cost, judge_runs, pairs, results
 from rlzoo.report.tables import FORMATS, shown
-from rlzoo.report.text import visible
-from rlzoo.verdicts import Judgement, Pair, judge
+from rlzoo.report.text import paragraphs, visible
+from rlzoo.stats.verdicts import Judgement, Pair, judge
+from rlzoo.store.run_folder import REPORT, RunFolder
 
 FOREST = 12  # pairs drawn; of more, those with the best algorithm
 

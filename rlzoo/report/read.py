@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 import objectives
+from rlzoo.config.comparison import MARGIN
 from rlzoo.errors import UserError
-from rlzoo.record import CONFIG, ENVIRONMENT, SAMPLES, STATE, SUMMARY, RunFolder, read_lines
-from rlzoo.verdicts import MARGIN
+from rlzoo.store.run_folder import CONFIG, ENVIRONMENT, SAMPLES, STATE, SUMMARY, RunFolder, read_lines
 
 COMPARISON = "comparison.json"
 PROMPTS, MOMENTS = 6, 6  # whose responses a report shows

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from rlzoo import scores
-from rlzoo.judgements import judgements
 from rlzoo.report.read import Study
 from rlzoo.report.tables import Column, Table, Value
-from rlzoo.scores import Axis, Trace
-from rlzoo.stats import Interval, interval, paired
-from rlzoo.verdicts import Judgement, Pair
+from rlzoo.stats import scores
+from rlzoo.stats.comparisons import judgements
+from rlzoo.stats.intervals import Interval, interval, paired
+from rlzoo.stats.scores import Axis, Trace
+from rlzoo.stats.verdicts import Judgement, Pair
 
 BUDGETS: tuple[Axis, ...] = ("updates", "tokens_sampled", "tokens_trained", "engine_s")
 
 
 def judge_runs(study: Study) -> dict[str, Judgement]:
-    """Judge the runs that have ended, in every way; see `rlzoo.judgements`. Empty where none has."""
+    """Judge the runs that have ended, in every way; see `rlzoo.stats.comparisons`. Empty where none has."""
     traces = [Trace(run.algorithm, run.seed, run.evaluations, run.state == "failed") for run in study.ended]
     return judgements(traces, study.margin)
 

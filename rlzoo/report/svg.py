@@ -15,7 +15,7 @@ from markupsafe import Markup
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from rlzoo.progress import clock_time, short_count
+from rlzoo.report.progress import clock_time, short_count
 from rlzoo.report.text import visible
 
 Array = NDArray[np.float64]

@@ -12,9 +12,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from rlzoo.progress import clock_time, short_count
+from rlzoo.report.progress import clock_time, short_count
 from rlzoo.report.text import visible
-from rlzoo.stats import Interval
+from rlzoo.stats.intervals import Interval
 
 Form = Literal["text", "percent", "points", "count", "number", "seconds", "share", "p"]
 Value = str | float | Interval | None

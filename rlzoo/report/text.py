@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 
 HARMLESS = {"\n", "\t", "\u200c", "\u200d"}  # the two joiners are part of Persian and of emoji
+LABEL = re.compile(r"[A-Z][a-z ]+: ")
+"""How a labelled paragraph begins: `Constants: `."""
 
 
 def visible(text: str) -> str:
@@ -19,3 +22,18 @@ def visible(text: str) -> str:
 
 def _printed(character: str) -> bool:
     return unicodedata.category(character) not in {"Cc", "Cf", "Cs", "Zl", "Zp"}
+
+
+def paragraphs(text: str) -> list[str]:
+    """Return text with each paragraph on one line, to be wrapped anew; an indented line (an equation) stays as it is.
+
+    A paragraph ends at an empty line, at an equation, and before a line that begins with a label (`Constants: `).
+    """
+    result: list[str] = []
+    for line in text.split("\n"):
+        previous = result[-1] if result else ""
+        if previous and line and not (line.startswith(" ") or previous.startswith(" ") or LABEL.match(line)):
+            result[-1] = f"{previous} {line}"
+        else:
+            result.append(line)
+    return result

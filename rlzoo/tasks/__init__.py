@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from rlzoo.config.task import TaskConfig
+
 # Importing a task's file registers it.
 from rlzoo.tasks import add as add
 from rlzoo.tasks import countdown as countdown
@@ -12,7 +14,6 @@ from rlzoo.tasks import parity as parity
 from rlzoo.tasks import reasoning_gym as reasoning_gym
 from rlzoo.tasks import sort as sort
 from rlzoo.tasks.base import Problem, Scores, Split, Task
-from rlzoo.tasks.config import TaskConfig
 from rlzoo.tasks.procedural import ProceduralTask
 from rlzoo.tasks.registry import load_task, register_task, task_kinds
 

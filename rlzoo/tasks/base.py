@@ -20,7 +20,7 @@ from rlzoo.errors import UserError
 from rlzoo.tasks.rewards import RewardFunction
 
 if TYPE_CHECKING:
-    from rlzoo.tasks.config import TaskConfig
+    from rlzoo.config.task import TaskConfig
 
 Split = Literal["train", "test"]
 Prompt = str | list[dict[str, str]]

@@ -8,8 +8,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rlzoo.config.task import TaskConfig
 from rlzoo.errors import UserError, nearest
-from rlzoo.tasks.config import TaskConfig
 from rlzoo.tasks.registry import register_task
 from rlzoo.tasks.table import TABLE_FIELDS, TableTask, column, held_out
 

@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from rlzoo.config.task import TaskConfig
 from rlzoo.errors import UserError
-from rlzoo.tasks.config import TaskConfig
 from rlzoo.tasks.registry import register_task
 from rlzoo.tasks.table import TABLE_FIELDS, TableTask, as_prompt, chat_settings, column, held_out
 

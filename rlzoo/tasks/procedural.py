@@ -16,9 +16,9 @@ from hashlib import blake2b
 from random import Random
 from typing import Any, ClassVar
 
+from rlzoo.config.task import TaskConfig
 from rlzoo.errors import UserError, nearest
 from rlzoo.tasks.base import Problem, Split, Task
-from rlzoo.tasks.config import TaskConfig
 
 MIXED = "mixed"
 TEST_SHARE = 10

@@ -6,9 +6,9 @@ from __future__ import annotations
 
 from importlib.metadata import entry_points
 
+from rlzoo.config.task import TaskConfig
 from rlzoo.errors import UserError, nearest
 from rlzoo.tasks.base import Task
-from rlzoo.tasks.config import TaskConfig
 
 _TASKS: dict[str, type[Task]] = {}
 

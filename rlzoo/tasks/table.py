@@ -9,10 +9,10 @@ from hashlib import blake2b
 from random import Random
 from typing import Any, Protocol
 
+from rlzoo.config.task import TaskConfig
 from rlzoo.errors import UserError, nearest
 from rlzoo.tasks.answers import matches
 from rlzoo.tasks.base import Problem, Prompt, Split, Task
-from rlzoo.tasks.config import TaskConfig
 
 TABLE_FIELDS = frozenset({"prompt_column", "answer_column", "demonstration_column", "system", "chat"})
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from random import Random
 
-from rlzoo.tasks import Problem, Split, Task, TaskConfig
+from rlzoo.config.task import TaskConfig
+from rlzoo.tasks import Problem, Split, Task
 
 
 class Double(Task):

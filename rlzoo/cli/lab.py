@@ -1,0 +1,177 @@
+"""The laboratory on the command line: `rlzoo lab` measures gradients exactly, `rlzoo claims` checks statements."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+import objectives
+from rlzoo.cli import zoo
+from rlzoo.errors import UserError, nearest
+from rlzoo.lab.claims import CLAIMS, Result, run
+from rlzoo.lab.group import SUPPLIED
+from rlzoo.lab.measure import Measurement, Setting, measure, sweep
+from rlzoo.report.palette import looks
+
+
+def lab_command(
+    names: Sequence[str], centre: Setting, groups: int, budget: float, out: Path | None
+) -> list[Measurement]:
+    """Measure objectives (all that can be, if none is named) at `centre`; with `out` sweep and draw as well.
+
+    Raises:
+        UserError: an unknown objective, one that needs what a laboratory has not, or a figure's suffix that cannot be
+            drawn.
+    """
+    chosen = [zoo.find(name) for name in names or objectives.names()]
+    missing = {objective.name: objective.needs - SUPPLIED for objective in chosen if objective.needs - SUPPLIED}
+    if names and missing:
+        name, needs = next(iter(missing.items()))
+        raise UserError(f"{name} needs {' and '.join(sorted(needs))}, which the laboratory has not: leave it out")
+    chosen = [objective for objective in chosen if objective.name not in missing]
+    if out is None:
+        return [row for objective in chosen for row in measure(objective, centre, groups)]
+    from rlzoo.lab.figure import AXES, draw
+
+    if out.suffix not in (".png", ".svg", ".pdf"):
+        raise UserError(f"--out {out}: a figure is .png, .svg or .pdf")
+    with Console(stderr=True).status("measuring") as status:
+        rows = sweep(chosen, centre, AXES, groups, progress=lambda what: status.update(f"measuring {what}"))
+    draw(rows, centre, budget, out)
+    return rows
+
+
+def lab_table(rows: Sequence[Measurement], centre: Setting, budget: float, width: int = 100) -> Table:
+    """Return two lines per objective, the first and the last update of the centre.
+
+    Args:
+        width: columns of the terminal; the table fits 80.
+    """
+    table = Table(box=None, pad_edge=False, padding=(0, 3 if width >= 100 else 1, 0, 0), header_style="dim")
+    table.add_column("", overflow="fold")
+    headings = ("up-\ndate", "\ncosine", "\nscale", "\nbias", "noise\ntokens", f"error at\n{_short(budget)} tok.")
+    for heading in (*headings, "clipped\n%", "KL old\nnats", "kept\n%"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    here = [row for row in rows if row.setting == centre]
+    for name, look in looks(row.objective for row in here).items():
+        own = [row for row in here if row.objective == name]
+        for row in own if len(own) < 3 else (own[0], own[-1]):
+            table.add_row(
+                Text(name if row.update == 1 else "", style=look.ink),
+                str(row.update),
+                ("~" if sampled(row) else "") + f"{row.cosine:.{3 if sampled(row) else 4}f}",
+                *(_number(x) for x in (row.scale, row.bias, row.noise, row.error(budget))),
+                f"{100 * row.clip_fraction:.1f}",
+                f"{row.kl_old:.3f}",
+                f"{100 * row.kept:.0f}",
+            )
+    return table
+
+
+def sampled(row: Measurement) -> bool:
+    """True where groups were sampled because the exact sum is too long."""
+    return row.cosine_low != row.cosine_high
+
+
+def lab_notes(rows: Sequence[Measurement], centre: Setting, out: Path | None) -> list[str]:
+    """Return what a reader of the table should know."""
+    notes = [
+        f"Groups of {centre.group_size} on one prompt, responses of at most {centre.longest} of {centre.vocabulary} "
+        f"tokens, {centre.policy} policy that is right {centre.success:.1%} of the time; each update moves it "
+        f"{centre.step:g} in parameters along the objective's own expected gradient.",
+        "Bias and error are relative to the squared true gradient, after the best rescaling (the learning rate's "
+        "business); noise is the number of sampled tokens at which it equals the signal; - where the expected "
+        "gradient does not point uphill. A shaped reward or a KL term aims at something else than the reward, and "
+        "counts as bias.",
+    ]
+    demanded = {row.objective: zoo.find(row.objective).group_size for row in rows}
+    if any(size not in (None, centre.group_size) for size in demanded.values()):
+        sizes = ", ".join(f"{name} {size}" for name, size in demanded.items() if size is not None)
+        notes.append(f"In groups of the size that they demand: {sizes}.")
+    estimates = [row for row in rows if row.setting == centre and sampled(row)]
+    if estimates:
+        widest = max(row.cosine_high - row.cosine_low for row in estimates) / 2
+        notes.append(
+            f"~ {estimates[0].method}: the objective looks at more of a batch than can be enumerated; cosines are good "
+            f"to ±{widest:.1g} (95%). Everything else is exact."
+        )
+    return [*notes, f"Figure: {out}" if out else "--out FIGURE.png sweeps group size, length and success rate as well."]
+
+
+def _number(x: float) -> str:
+    if math.isnan(x):
+        return "-"
+    return "0" if abs(x) < 1e-10 else f"{x:.0f}" if abs(x) >= 100 else f"{x:.2g}" if abs(x) < 0.1 else f"{x:.3g}"
+
+
+def _short(x: float) -> str:
+    return f"{x / 1000:g}k" if x >= 1000 else f"{x:g}"
+
+
+def claims_command(names: Sequence[str], out: Path | None) -> list[Result]:
+    """Check claims (all if none is named), and write the table as Markdown if asked.
+
+    Raises:
+        UserError: an unknown claim.
+    """
+    for name in names:
+        if name not in CLAIMS:
+            raise UserError(f"unknown claim {name!r}; {nearest(name, CLAIMS)}")
+    results: list[Result] = []
+    with Console(stderr=True).status("checking") as status:
+        for claim in [CLAIMS[name] for name in names or CLAIMS]:
+            status.update(f"checking {claim.name}")
+            results.append(run(claim))
+    if out is not None:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(markdown(results, names))
+    return results
+
+
+def claims_table(results: Iterable[Result]) -> Table:
+    """Return one line per claim: verdict, statement, what was measured."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_lines=False)
+    table.add_column("verdict", no_wrap=True)
+    table.add_column("claim", ratio=2)
+    table.add_column("measured", ratio=3)
+    styles = {"supported": "green", "refuted": "red", "not resolvable": "yellow"}
+    for result in results:
+        claim = result.claim
+        verdict = Text(result.verdict, style=styles[result.verdict])
+        if result.verdict != claim.expected:
+            verdict.append("\nexpected:\n" + claim.expected, style="dim")
+        table.add_row(verdict, Text(claim.name, style="bold") + Text(f"\n{claim.statement}"), Text(result.measured))
+    return table
+
+
+def markdown(results: Sequence[Result], names: Sequence[str] = ()) -> str:
+    """Return the table of results as it stands in benchmarks/results/claims.md."""
+    count = {
+        verdict: sum(r.verdict == verdict for r in results) for verdict in dict.fromkeys(r.verdict for r in results)
+    }
+    lines = [
+        "# Claims",
+        "",
+        f"Made by `{' '.join(['rlzoo claims', *names])} --out benchmarks/results/claims.md`: "
+        + ", ".join(f"{n} {verdict}" for verdict, n in count.items())
+        + ". Every verdict is computed; nothing here is sampled unless a line says so.",
+        "",
+        "Worlds are small (at most a few hundred responses, float64), so that everything can be enumerated. What they",
+        "show is what an estimator does, not how much it matters for a large model.",
+        "",
+        "| claim | verdict | measured | how | source |",
+        "|---|---|---|---|---|",
+    ]
+    for r in results:
+        verdict = f"**{r.verdict}**"
+        if r.verdict != r.claim.expected:
+            verdict += f" (expected: {r.claim.expected})"
+        cells = (f"`{r.claim.name}`: {r.claim.statement}", verdict, r.measured, r.claim.how, r.claim.source)
+        lines.append("| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |")
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,211 @@
+"""Outcomes on the screen: the table of a comparison, of single runs, and of evaluations."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from rlzoo.report.notes import controls, failures, unspent
+from rlzoo.report.palette import looks
+from rlzoo.report.progress import clock_time, short_count
+from rlzoo.stats.intervals import Interval, paired
+from rlzoo.store.run_folder import REPORT
+
+if TYPE_CHECKING:
+    from rlzoo.experiments.compare import Comparison
+
+ROOM_FOR_MORE = 120
+"""Columns of a terminal in which the table has tuned settings and pass@k as well; they always stand below it."""
+
+UNLIKE_COSTS = 1.1
+"""From this ratio of sampled tokens on, a comparison at equal steps is not one at equal cost."""
+
+
+def comparison_table(comparison: Comparison, width: int = 100) -> Table:
+    """Return one row per algorithm: held-out accuracy with 95% intervals over seeds, and what it cost.
+
+    Args:
+        width: columns of the terminal; the table fits 80.
+    """
+    table = Table(box=None, pad_edge=False, padding=(0, 3 if width >= 100 else 1, 0, 0), header_style="dim")
+    table.add_column("", overflow="fold")  # a long name is wrapped before a number is cut off
+    headings = ("before\n%", "after\n%", "gain\npoints", "to the best\npoints", "length\ntokens")
+    tuned = list(comparison.rows[0].tuned or {}) if width >= ROOM_FOR_MORE else []
+    k = max((row.pass_k or 0 for row in comparison.rows), default=0)
+    passes = [f"pass@{k}\n%"] if k and width >= ROOM_FOR_MORE else []
+    for heading in (*(f"\n{field}" for field in tuned), *headings, *passes, "sampled\ntokens", "engine\ntime"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    differences = to_the_best(comparison.summaries)
+    ink = {name: look.ink for name, look in looks(row.objective for row in comparison.rows).items()}
+    for row in comparison.rows:
+        name = Text(row.objective, style=ink[row.objective])
+        if row.failed:
+            name.append(f" {row.failed} of {row.seeds} failed", style="bold red")
+        table.add_row(
+            name,
+            *(f"{(row.tuned or {})[field]:g}" for field in tuned),
+            plus_minus(row.before),
+            plus_minus(row.after),
+            points(row.gain),
+            points(differences.get(row.objective)),
+            f"{number(row.length_before)}→{number(row.length_after)}",
+            *(Text(before_and_after(row.pass_before, row.pass_after)) for _ in passes),
+            short_count(row.tokens_sampled),
+            clock_time(row.engine_s),
+        )
+    return table
+
+
+def verdicts(comparison: Comparison) -> list[str]:
+    """Return the verdicts on final accuracy in words and, where algorithms sampled unlike amounts, at equal tokens."""
+    final = comparison.judgements.get("final")
+    tokens = comparison.judgements.get("tokens_sampled")
+    costs = [row.tokens_sampled for row in comparison.rows]
+    sentences = final.sentences() if final else []
+    if tokens and len(tokens.standings) > 1 and max(costs) > UNLIKE_COSTS * min(costs):
+        sentences.append(tokens.sentences()[0])
+    return sentences
+
+
+def comparison_notes(comparison: Comparison) -> list[str]:
+    """Return what a reader of the table should know: how to read it, what failed, where everything is."""
+    seeds = max(row.seeds for row in comparison.rows)
+    if seeds == 1:
+        accuracy = (
+            "Held-out accuracy of one seed: without more seeds there is no interval, and no difference is resolved. "
+        )
+    else:
+        accuracy = (
+            f"Held-out accuracy, mean ± 95% t interval over {seeds} seeds; gain and distance to the best are paired by "
+            "seed, and dim where these seeds cannot tell their sign. "
+        )
+    if seeds > 1 and len(comparison.rows) > 2:
+        pairs = len(comparison.rows) * (len(comparison.rows) - 1) // 2
+        accuracy += (
+            f"Verdicts allow for {pairs} pairs (a wrong better or worse has a chance of at most 5%), intervals do not. "
+        )
+    took = f"Tokens and engine time are means per run; together the runs took {clock_time(comparison.elapsed_s)}."
+    notes = [accuracy + took]
+    notes += [
+        *beyond_the_table(comparison),
+        *searched(comparison.tune),
+        *controls(comparison.summaries),
+        *unspent(comparison.summaries),
+        *failures(comparison.summaries),
+    ]
+    notes.append(f"Report: {comparison.folder / REPORT}; curves, table and runs are beside it")
+    return notes
+
+
+def beyond_the_table(comparison: Comparison) -> list[str]:
+    """Return a line on pass@k before and after, and one on tuned settings, where there are any."""
+    rows = [row for row in comparison.rows if row.pass_k]
+    passes = [f"{row.objective} {before_and_after(row.pass_before, row.pass_after)}" for row in rows]
+    tuned = [f"{row.objective} {value:g}" for row in comparison.rows for value in (row.tuned or {}).values()]
+    lines = [f"pass@{rows[0].pass_k} before and after, %: {', '.join(passes)}."] if rows else []
+    names = list(comparison.rows[0].tuned or {})
+    return lines + ([f"{names[0]}: {', '.join(tuned)}."] if names else [])
+
+
+def searched(tune: Mapping[str, Any] | None) -> list[str]:
+    """Return a line on the search before a comparison: what it cost, and where it may have been too narrow."""
+    if tune is None:
+        return []
+    cost = f"{tune['runs']} runs, {short_count(tune['tokens_sampled'])} sampled tokens, {clock_time(tune['engine_s'])}"
+    line = f"{tune['setting']} was chosen for each by a search on other seeds: {cost} of engine time."
+    if tune["at_the_edge"]:
+        line += f" The best value was the smallest or largest tried for {', '.join(tune['at_the_edge'])}."
+    return [line]
+
+
+def to_the_best(summaries: Sequence[Mapping[str, Any]]) -> dict[str, Interval]:
+    """Return, for each algorithm but the best, its final accuracy minus the best's, paired by seed."""
+    after: dict[str, dict[int, float]] = {}
+    for s in summaries:
+        if s["state"] == "done":
+            after.setdefault(s["objective"], {})[s["seed"]] = s["after"]["accuracy"]
+    if not after:
+        return {}
+    best = max(after, key=lambda name: sum(after[name].values()) / len(after[name]))
+    return {
+        name: paired(values, after[best])
+        for name, values in after.items()
+        if name != best and values.keys() & after[best].keys()
+    }
+
+
+def run_table(summaries: Sequence[Mapping[str, Any]]) -> Table:
+    """Return one row per run."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for heading in ("run", "state", "steps", "before", "after", "length", "sampled tokens", "time"):
+        justify = "left" if heading in ("run", "state") else "right"
+        table.add_column(heading, justify=justify, overflow="fold", no_wrap=heading != "run")
+    for s in summaries:
+        before, after = s["before"] or {}, s["after"] or {}
+        table.add_row(
+            Text(s["name"]),
+            Text(s["state"], style="green" if s["state"] == "done" else "bold red"),
+            str(s["step"]),
+            *(f"{e['accuracy']:.1%}" if e else "-" for e in (before, after)),
+            f"{number(before.get('length'))} → {number(after.get('length'))}",
+            short_count(s["tokens_sampled"]),
+            clock_time(s["elapsed_s"]),
+        )
+    return table
+
+
+def evaluation_table(results: Sequence[Mapping[str, Any]]) -> Table:
+    """Return one row per evaluated policy, with pass@k where there were several samples; fits 80 columns."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    table.add_column("policy", overflow="fold")
+    passes = [key for key in results[0]["metrics"] if key.startswith("pass@")]
+    for heading in ("task", "samples", "accuracy", *passes, "reward", "length", "ended"):
+        table.add_column(heading, justify="left" if heading == "task" else "right", no_wrap=True)
+    for label, result in zip(short_paths([result["policy"] for result in results]), results, strict=True):
+        metrics = result["metrics"]
+        table.add_row(
+            Text(label),
+            Text(result["task"]),
+            f"{result['prompts']} " + ("greedy" if result["greedy"] else f"x {result['samples']}"),
+            *(f"{metrics[key]:.1%}" for key in ("accuracy", *passes)),
+            f"{metrics['reward']:.3f}",
+            number(metrics["length"]),
+            f"{metrics['finished']:.0%}",
+        )
+    return table
+
+
+def short_paths(policies: Sequence[str]) -> list[str]:
+    """Return run folders without the folder that all of them are in; what is no path (base) stays."""
+    paths = [policy for policy in policies if os.sep in policy]
+    shared = os.path.commonpath([os.path.dirname(path) for path in paths]) if len(paths) > 1 else ""
+    return [os.path.relpath(policy, shared) if shared and policy in paths else policy for policy in policies]
+
+
+def plus_minus(one: Interval | None, sign: str = "") -> str:
+    """Write an interval of a share in percent, `84.1 ± 3.9`; the width is left out where there is none."""
+    if one is None:
+        return "-"
+    return f"{100 * one.mean:{sign}.1f}" + (f" ± {100 * one.half_width:.1f}" if one.half_width else "")
+
+
+def before_and_after(before: Interval | None, after: Interval | None) -> str:
+    """Write the means of two shares in percent, `45.3→97.1`."""
+    return "-" if before is None or after is None else f"{100 * before.mean:.1f}→{100 * after.mean:.1f}"
+
+
+def points(one: Interval | None) -> Text:
+    """Write an interval of a difference of shares in percentage points, dim where its sign is not resolved."""
+    if one is None:
+        return Text("")
+    return Text(plus_minus(one, "+"), style={1: "green", -1: "red", 0: "dim"}[one.sign])
+
+
+def number(value: float | None) -> str:
+    """Write a number with one decimal, or a dash for none."""
+    return "-" if value is None else f"{value:.1f}"

@@ -1,0 +1,253 @@
+"""What the commands that need a model do: settings in, progress while they work, a table or JSON out."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
+from rich.text import Text
+
+import objectives
+from rlzoo.cli.settings import override, read_file
+from rlzoo.config.budget import Budget
+from rlzoo.config.comparison import CompareConfig
+from rlzoo.config.messages import Model, validate
+from rlzoo.config.run import RunConfig, SharedConfig
+from rlzoo.errors import UserError
+from rlzoo.experiments.compare import Comparison, compare
+from rlzoo.experiments.tune import TUNE, Search, search, search_runs
+from rlzoo.model.backbone import Backbone
+from rlzoo.report import curves
+from rlzoo.report.progress import Progress, RunProgress
+from rlzoo.store.run_folder import ADAPTER, CONFIG, RunFolder
+from rlzoo.tasks import load_task
+from rlzoo.training.evaluate import evaluate_policy
+from rlzoo.training.loop import train
+
+err = Console(stderr=True)
+
+
+def settings(model: type[Model], file: Path | None, assignments: Sequence[str], given: dict[str, Any]) -> Model:
+    """Return the settings of a command: the file's, under what options gave, under --set.
+
+    Raises:
+        UserError: see `cli_settings`.
+    """
+    table = read_file(file) if file else {}
+    table |= {key: value for key, value in given.items() if value is not None}
+    if isinstance(table.get("task"), str):
+        table["task"] = {"name": table["task"]}  # so that --set task.reward=... goes together with --task sort
+    on_top = [*(key for key, value in given.items() if value is not None), *assignments]
+    source = " with ".join(filter(None, [str(file or ""), "the command line's settings" if on_top or not file else ""]))
+    return validate(model, override(table, assignments), source)
+
+
+def train_command(config: RunConfig, out: Path | None, resume: bool) -> dict[str, Any]:
+    """Train one run and return its summary."""
+    folder = out or default_folder(config.task.name) / config.name
+    with watched({config.name: config}, folder) as on_record:
+        summary = train(config, folder, resume=resume, on_record=on_record)
+    return {"folder": str(folder), **summary}
+
+
+def compare_command(config: CompareConfig, out: Path | None, resume: bool) -> Comparison:
+    """Train every objective with every seed and return the comparison."""
+    folder = out or default_folder(config.task.name)
+    found: Search | None = None
+    if config.tune.values and not config.tuned:
+        with watched(search_runs(config), folder) as on_record:
+            found = search(config, folder, resume=resume, on_record=on_record)
+        config = config.model_copy(update={"tuned": found.chosen})
+    with watched({run.name: run for run in config.runs()}, folder) as on_record:
+        return compare(config, folder, resume=resume, on_record=on_record, tune=found.as_dict() if found else None)
+
+
+def evaluate_command(folders: Sequence[Path], with_base: bool, file: Path | None, **given: Any) -> list[dict[str, Any]]:
+    """Evaluate the adapters of runs in and below folders, each with its run's settings and what was given over them.
+
+    Without a folder, or `with_base`, the base model itself is evaluated.
+    """
+    jobs: list[tuple[str, Path | None, SharedConfig]] = []
+    for folder in run_folders(folders):
+        jobs.append((str(folder), folder / ADAPTER, evaluation_settings(RunConfig, folder / CONFIG, **given)))
+    if not jobs or with_base:
+        base = jobs[0][2] if jobs else evaluation_settings(SharedConfig, file, **given)
+        jobs.insert(0, ("base", None, base))
+    results = []
+    loaded: dict[Any, Backbone] = {}
+    with err.status("loading the base model") as status:
+        for policy, adapter, config in jobs:
+            if config.backbone not in loaded:
+                loaded = {config.backbone: Backbone.load(config.backbone)}
+            status.update(Text(f"evaluating {policy} on {config.task.name}"))
+            results.append(evaluated(loaded[config.backbone], policy, adapter, config))
+    return results
+
+
+def evaluated(backbone: Backbone, policy: str, adapter: Path | None, config: SharedConfig) -> dict[str, Any]:
+    """Evaluate the base model, or an adapter on it, and return the outcome as JSON types."""
+    evaluation = evaluate_policy(
+        backbone,
+        load_task(config.task),
+        backbone.load_adapter(adapter).to(backbone.device) if adapter else None,
+        config.evaluation,
+        batching=config.engine,
+        max_new_tokens=config.train.max_new_tokens,
+        temperature=config.train.temperature,
+    )
+    return {
+        "policy": policy,
+        "task": config.task.name,
+        "prompts": len(evaluation.rollout.problems),
+        "samples": config.evaluation.samples,
+        "greedy": config.evaluation.greedy,
+        "metrics": evaluation.metrics,
+    }
+
+
+def evaluation_settings(
+    model: type[Model],
+    file: Path | None,
+    *,
+    task: str | None,
+    prompts: int | None,
+    samples: int | None,
+    greedy: bool,
+    assignments: Sequence[str],
+) -> Model:
+    """Return the settings in a file with the options of `rlzoo evaluate` over them."""
+    options = {"prompts": prompts, "samples": 1 if greedy and samples is None else samples, "greedy": greedy or None}
+    texts = [f"evaluation.{key}={str(value).lower()}" for key, value in options.items() if value is not None]
+    return settings(model, file, [*texts, *assignments], {"task": task})
+
+
+def curves_command(folders: Sequence[Path], out: Path, x: curves.Horizontal) -> list[Path]:
+    """Draw the runs found in the folders and below them; returns the files."""
+    runs = [(folder, RunFolder.open(folder).read_json(CONFIG)) for folder in run_folders(folders)]
+    runs.sort(key=lambda run: table_position(row_name(run[1])))
+    drawn = [curves.Curves(row_name(c), c["seed"], RunFolder.open(f).read_metrics()) for f, c in runs]
+    return draw(drawn, out, x, title=", ".join(dict.fromkeys(c["task"]["name"] for _, c in runs)))
+
+
+def run_folders(folders: Sequence[Path]) -> list[Path]:
+    """Return the run folders in and below some folders: by folder as given, then objectives in the table's order.
+
+    Raises:
+        UserError: there is none in one of them.
+    """
+    result: dict[Path, None] = {}
+    for folder in folders:
+        found = [path.parent for path in folder.rglob(CONFIG) if TUNE not in path.relative_to(folder).parts]
+        if not found:
+            raise UserError(f"there is no run (no {CONFIG}) in or below {folder}")
+        names = {run: row_name(RunFolder.open(run).read_json(CONFIG)) for run in found}
+        result |= dict.fromkeys(sorted(found, key=lambda run: (table_position(names[run]), str(run))))
+    return list(result)
+
+
+def row_name(stored: dict[str, Any]) -> str:
+    """Return the name of the row that a run belongs to, from its stored configuration."""
+    name = stored["objective"]["name"]
+    return name if stored.get("control") is None else f"{name}+{stored['control']}"
+
+
+def table_position(name: str) -> int:
+    """Return at which row of rlzoo list an objective stands; ablations come after all."""
+    names = objectives.names()
+    return names.index(name) if name in names else len(names)
+
+
+def draw(runs: Sequence[curves.Curves], out: Path, x: curves.Horizontal, title: str) -> list[Path]:
+    """Draw into `out` and, beside a PNG, an SVG of the same name."""
+    paths = [out, out.with_suffix(".svg")] if out.suffix == ".png" else [out]
+    try:
+        curves.draw(runs, paths, x=x, title=title)
+    except (OSError, ValueError) as error:
+        raise UserError(f"the curves could not be drawn into {out}: {error}") from error
+    return paths
+
+
+def warmstart_command(out: Path, file: Path | None, assignments: Sequence[str]) -> dict[str, Any]:
+    """Train a base model from scratch into a folder and return its summary."""
+    from rlzoo.config.warmstart import WarmstartConfig
+    from rlzoo.warmstart.train import warmstart
+
+    config = settings(WarmstartConfig, file, assignments, {})
+    measuring = f"sampling {config.evaluate_prompts} problems of {len(config.tasks)} tasks for its card"
+    with step_bar("warm start", config.steps, measuring if config.evaluate_prompts else "writing it") as on_step:
+        return warmstart(config, out, on_step)
+
+
+@contextmanager
+def watched(configs: Mapping[str, RunConfig], folder: Path) -> Iterator[Callable[[str, dict[str, Any]], None]]:
+    """Show the live table while runs train; on Ctrl-C say what is safe and how to go on."""
+    runs = [
+        RunProgress(name, c.row, c.seed, c.train.steps, c.evaluation.every, Budget.of(c.train.budget))
+        for name, c in configs.items()
+    ]
+    try:
+        with Progress(runs, err) as progress:
+            yield progress.on_event
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(
+            f"everything up to the last checkpoint is safe in {folder}. Continue with:\n  {resume_command()}"
+        ) from None
+
+
+@contextmanager
+def step_bar(label: str, steps: int, afterwards: str) -> Iterator[Callable[[int, float], None]]:
+    """Show one bar for a loop that reports its step and loss, and after its last step what goes on then."""
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("loss {task.fields[loss]:.3f}"),
+    )
+    bar = Bar(*columns, TimeRemainingColumn(), console=err)
+    task = bar.add_task(label, total=steps, loss=float("nan"))
+
+    def on_step(step: int, loss: float) -> None:
+        bar.start()  # not before: settings that cannot be used end in a message alone
+        bar.update(task, completed=step + 1, loss=loss)
+        if step + 1 == steps:
+            bar.update(task, description=f"{label} done, {afterwards}")
+
+    try:
+        yield on_step
+    finally:
+        bar.stop()
+
+
+def resume_command() -> str:
+    """Return the command line that continues this one."""
+    program, *arguments = sys.argv
+    start = ["python", "-m", "rlzoo"] if program.endswith("__main__.py") else [program]
+    return shlex.join([*start, *arguments, *([] if "--resume" in arguments else ["--resume"])])
+
+
+def default_folder(task: str) -> Path:
+    """Return where runs on a task go when nobody says: runs/TASK, with what no file name should have taken out."""
+    return Path("runs") / re.sub(r"[^\w.+-]+", "-", task).strip("-")
+
+
+def print_verdicts(console: Console, sentences: Sequence[str]) -> None:
+    """Print what a comparison found, below its table; the first sentence stands out."""
+    console.print()
+    for position, sentence in enumerate(sentences):
+        console.print(Text(sentence, style="" if position else "bold"))
+
+
+def print_notes(console: Console, notes: Sequence[str]) -> None:
+    """Print lines below a table; those of failures stand out."""
+    console.print()
+    for note in notes:
+        console.print(Text(note, style="bold red" if note.startswith("FAILED") else "dim"))

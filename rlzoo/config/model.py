@@ -1,0 +1,43 @@
+"""Settings of the base model and of the adapters on it. What they are turned into is the business of `rlzoo.model`."""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from rlzoo.config.settings import Settings
+
+
+class LoraSettings(Settings):
+    """Which layers get an adapter and how large: the fields of PEFT's `LoraConfig` that this project supports."""
+
+    r: int = Field(default=16, gt=0)
+    """Rank of every adapter."""
+    alpha: float = Field(default=32, gt=0)
+    """The update is scaled by alpha / r, or by alpha / sqrt(r) with `rslora`."""
+    target_modules: str | tuple[str, ...] = "all-linear"
+    """As in PEFT: "all-linear" (every linear layer but the head), a regular expression, or a list of name endings."""
+    rslora: bool = False
+
+
+class BackboneConfig(Settings):
+    """Which base model, in which number formats, on which device, with which adapters."""
+
+    model: str = "shipped"
+    """"shipped" (the small model that comes with the package), a local folder, or a name on the Hub."""
+    precision: Literal["nf4", "bf16", "fp32"] = "nf4"
+    """How the weights of the linear layers are held; nf4 is with double quantization. The head is held as `compute`."""
+    compute: Literal["auto", "fp32", "bf16"] = "auto"
+    """Format of activations, embeddings, norms and head; auto: fp32 on a CPU or with fp32 weights, else bf16."""
+    device: str = "auto"
+    """auto: the GPU when there is one."""
+    pad_token: str | None = None
+    """For a tokenizer without a padding token. Padding is masked by position, so any token will do, the end one too."""
+    lora: LoraSettings = Field(default_factory=LoraSettings)
+
+    @model_validator(mode="after")
+    def _no_lost_precision(self) -> Self:
+        if self.precision == "fp32" and self.compute == "bf16":
+            raise ValueError("precision fp32 with compute bf16 rounds every weight anyway: choose precision bf16")
+        return self

@@ -1,0 +1,279 @@
+"""Settings of a run. Closed: a misspelt key is an error, and so is a setting that would do nothing.
+
+A run is (objective, seed) plus what all runs of a comparison share. A step is one rollout: `prompts_per_step` prompts
+with `group_size` responses each, trained on in `epochs` passes of `minibatches` optimizer updates.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+
+from objectives import Objective, get
+from rlzoo.config.budget import Budget
+from rlzoo.config.engine import EngineSettings
+from rlzoo.config.model import BackboneConfig
+from rlzoo.config.settings import Settings
+from rlzoo.config.task import TaskConfig
+
+Control = Literal["same", "random_reward", "frozen"]
+
+OTHER_SEEDS = 1_000_000
+"""What the control `same` adds to a seed, so that its prompts, noise and first adapter are those of no other run."""
+
+
+TUNE_SEEDS = 2_000_000
+"""The first seed of a search for settings; the comparison's own seeds are below `OTHER_SEEDS`."""
+
+TUNABLE = ("lr", "eps", "weight_decay", "max_grad_norm")
+"""Settings of the optimizer that may differ between objectives; all others make the task or the budget another one."""
+
+
+class TeacherConfig(Settings):
+    """Whom to learn from: an adapter on the run's own base, or another model. A string is an adapter's folder."""
+
+    adapter: str | None = None
+    """Folder of an adapter on the same base, such as runs/sort/grpo/seed0/adapter."""
+    model: str | None = None
+    """Another model that reads the same tokens: "shipped", a local folder, or a name on the Hub."""
+    precision: Literal["nf4", "bf16", "fp32"] = "nf4"
+    """Of the other model, as in `backbone`."""
+    compute: Literal["auto", "fp32", "bf16"] = "auto"
+    """Of the other model, as in `backbone`."""
+    pad_token: str | None = None
+    """Of the other model, as in `backbone`."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_string(cls, value: Any) -> Any:
+        return {"adapter": value} if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _one_of_two(self) -> Self:
+        if (self.adapter is None) == (self.model is None):
+            raise ValueError("name the teacher's adapter or its model, one of the two")
+        fields = type(self).model_fields
+        idle = [x for x in ("precision", "compute", "pad_token") if getattr(self, x) != fields[x].default]
+        if self.adapter is not None and idle:
+            raise ValueError(f"an adapter is on the run's own base: {' and '.join(idle)} does nothing, leave it out")
+        return self
+
+    def backbone(self, device: str) -> BackboneConfig:
+        """The settings that load the other model."""
+        table = self.model_dump(exclude={"adapter"})
+        return BackboneConfig(**table, device=device)
+
+
+class TrainSettings(Settings):
+    """The loop."""
+
+    steps: int = Field(default=60, ge=1)
+    """Rollouts."""
+    budget: Annotated[str, AfterValidator(lambda text: str(Budget.parse(text)))] | None = None
+    """Ends each run after the first step at which it has spent this: tokens=200k (sampled), trained=100k (tokens in
+    updates), updates=500, or seconds=600 of engine time, which does not repeat. There are at most `steps` steps."""
+    prompts_per_step: int = Field(default=8, ge=1)
+    group_size: int = Field(default=8, ge=1)
+    """Responses per prompt, G."""
+    minibatches: int = Field(default=4, ge=1)
+    """Optimizer updates per pass over a rollout, each over whole groups. With one update every ratio is 1."""
+    epochs: int = Field(default=1, ge=1)
+    """Passes over a rollout."""
+    max_new_tokens: int = Field(default=32, ge=1)
+    temperature: float = Field(default=1.0, gt=0)
+    """Of the sampler, and of the trainer's log-probs alike."""
+    critic: Literal["head", "adapter"] | None = None
+    """Where values come from, for objectives that need them: a head on the policy (None means that too), or an adapter
+    and head of the critic's own, on the same base."""
+    value_warmup_steps: int = Field(default=0, ge=0)
+    """Steps, from the first, that train the critic alone while the policy samples and stays as it is (VAPO, 2504.05118,
+    pretrains its critic for 50)."""
+    teacher: TeacherConfig | None = None
+    """For objectives that learn from a teacher: the folder of an adapter, or {model = ...}."""
+    old_logp: Literal["auto", "sampler", "recompute"] = "auto"
+    """Log-probs that ratios and the KL in the reward start from: those the sampler took on the way, or a forward pass
+    of the trainer's own. In bfloat16 the two differ by more than some clips are wide (`sampler_gap` shows it), so auto
+    recomputes there, and for an objective that weighs one against the other; in float32 it takes the sampler's."""
+    save_every: int = Field(default=10, ge=1)
+    """Steps between checkpoints."""
+    samples: int = Field(default=4, ge=0)
+    """Prompts per step, and per evaluation, whose first response is kept in samples.jsonl."""
+
+    @model_validator(mode="after")
+    def _minibatches_have_prompts(self) -> Self:
+        if self.minibatches > self.prompts_per_step:
+            raise ValueError(
+                f"minibatches {self.minibatches} > prompts_per_step {self.prompts_per_step}: a minibatch holds whole "
+                "groups, so there can be at most one per prompt"
+            )
+        return self
+
+    @property
+    def updates_per_rollout(self) -> int:
+        return self.minibatches * self.epochs
+
+
+Beta = Annotated[float, Field(ge=0, lt=1)]
+
+
+class OptimizerSettings(Settings):
+    """AdamW of each run, in float32."""
+
+    lr: float = Field(default=2e-3, gt=0)
+    critic_lr: float | None = Field(default=None, gt=0)
+    """Of a critic adapter; None: the same."""
+    betas: tuple[Beta, Beta] = (0.9, 0.999)
+    eps: float = Field(default=1e-8, gt=0)
+    weight_decay: float = Field(default=0.0, ge=0)
+    max_grad_norm: float = Field(default=1.0, gt=0)
+    """Clip of the gradient's 2-norm over all trained parameters of the run; a large number never clips."""
+    warmup_steps: int = Field(default=0, ge=0)
+    """Steps over which the rate rises linearly."""
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    """What the rate does after warm-up; linear and cosine would reach 0 one step after the last."""
+
+
+class EvaluationSettings(Settings):
+    """Held-out evaluation: the same prompts and the same noise every time, for every run."""
+
+    every: int = Field(default=10, ge=1)
+    """Steps between evaluations; before the first and after the last step there always is one."""
+    prompts: int = Field(default=128, ge=1)
+    """The first so many problems of the test split, or all of a smaller one."""
+    samples: int = Field(default=1, ge=1)
+    """Responses per prompt, at the training temperature; accuracy is their mean (pass@1)."""
+    final_samples: int | None = Field(default=None, ge=1)
+    """Responses per prompt in the first and last evaluation (None: samples). 8 give pass@8 before and after, which
+    tells new problems solved from the same ones solved more often."""
+    greedy: bool = False
+    """One most likely response per prompt instead of samples."""
+
+    @model_validator(mode="after")
+    def _greedy_is_one(self) -> Self:
+        if self.greedy and max(self.samples, self.final_samples or 1) > 1:
+            raise ValueError("greedy evaluation gives one response per prompt: leave samples and final_samples at 1")
+        return self
+
+    def at_the_ends(self) -> EvaluationSettings:
+        """The settings of the first and the last evaluation."""
+        return self if self.final_samples is None else self.model_copy(update={"samples": self.final_samples})
+
+
+class SharedConfig(Settings):
+    """What all runs of a comparison have in common."""
+
+    task: TaskConfig = Field(default_factory=lambda: TaskConfig(name="sort"))
+    backbone: BackboneConfig = Field(default_factory=BackboneConfig)
+    train: TrainSettings = Field(default_factory=TrainSettings)
+    optimizer: OptimizerSettings = Field(default_factory=OptimizerSettings)
+    evaluation: EvaluationSettings = Field(default_factory=EvaluationSettings)
+    engine: EngineSettings = Field(default_factory=EngineSettings)
+
+    @model_validator(mode="after")
+    def _nothing_is_idle(self) -> Self:
+        if self.optimizer.critic_lr is not None and self.train.critic != "adapter":
+            raise ValueError("optimizer.critic_lr is the rate of a critic adapter: set train.critic = 'adapter' too")
+        if self.train.budget is not None and self.optimizer.schedule != "constant":
+            raise ValueError(
+                f"optimizer.schedule = {self.optimizer.schedule!r} falls until train.steps, and train.budget ends the "
+                "run before that: with a budget the schedule must be constant"
+            )
+        warmup, steps = self.optimizer.warmup_steps, self.train.steps
+        if warmup and warmup >= steps:
+            raise ValueError(
+                f"optimizer.warmup_steps {warmup} never ends in {steps} steps, and the schedule after it never begins: "
+                "make it smaller than train.steps"
+            )
+        return self
+
+
+def parse_objective(value: object) -> object:
+    """Read an objective from a name: `"gspo"`, `"gspo[ratio=token]"`. Tables and values go on to validation."""
+    return get(value) if isinstance(value, str) else value
+
+
+OWN = {"critic": "value", "value_warmup_steps": "value", "teacher": "teacher_logp"}
+"""Setting of `train` -> the need of the objectives that alone take it."""
+
+AnyObjective = Annotated[Objective, BeforeValidator(parse_objective)]
+
+
+class RunConfig(SharedConfig):
+    """One run."""
+
+    objective: AnyObjective
+    seed: int = Field(default=0, ge=0)
+    control: Control | None = None
+    """What is wrong with the run on purpose: it is the same on other seeds, its rewards are coin flips, or its updates
+    are not applied. What a comparison says of such a run says what it would say of nothing."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        needs, train = self.objective.needs, self.train
+        if self.control == "random_reward" and "demonstration" in needs:
+            raise ValueError(
+                f"{self.objective.name} learns from demonstrations: the control random_reward does nothing"
+            )
+        if "group" in needs and train.group_size < 2:
+            raise ValueError(
+                f"{self.objective.name} compares the responses to one prompt with each other: "
+                f"train.group_size must be 2 or more, got {train.group_size}"
+            )
+        for part in self.objective.shape:
+            part.check(train.max_new_tokens)
+        if "demonstration" in needs and train.old_logp == "recompute":
+            raise ValueError(
+                f"train.old_logp = 'recompute', but {self.objective.name} learns from demonstrations, which no policy "
+                "here has sampled: leave it out"
+            )
+        if "sampler_logp" in needs and train.old_logp == "sampler":
+            raise ValueError(
+                f"{self.objective.name} weighs the sampler's log-probs against the trainer's own, but train.old_logp = "
+                "'sampler' takes the one for the other and every weight is 1: set train.old_logp = 'recompute'"
+            )
+        if self.objective.group_size not in (None, train.group_size):
+            raise ValueError(
+                f"{self.objective.name} is meant for {self.objective.group_size} responses per prompt, and "
+                f"train.group_size is {train.group_size}: set it to that (and train.prompts_per_step higher, for as "
+                "many responses per step)"
+            )
+        if "value" not in needs:
+            for setting in ("critic", "value_warmup_steps"):
+                value = getattr(train, setting)
+                if value != TrainSettings.model_fields[setting].default:
+                    raise ValueError(
+                        f"train.{setting} = {value!r}, but {self.objective.name} has no critic: leave it out"
+                    )
+        if train.value_warmup_steps >= train.steps:
+            raise ValueError(
+                f"train.value_warmup_steps {train.value_warmup_steps} leaves the policy none of {train.steps} steps: "
+                "make it smaller than train.steps"
+            )
+        if "teacher_logp" in needs and train.teacher is None:
+            raise ValueError(
+                f"{self.objective.name} learns from a teacher: set train.teacher to the folder of an adapter, or "
+                "train.teacher.model to another model with the same tokens"
+            )
+        if train.teacher is not None and "teacher_logp" not in needs:
+            raise ValueError(f"train.teacher is set, but {self.objective.name} learns from no teacher: leave it out")
+        return self
+
+    @property
+    def name(self) -> str:
+        """Name of the run: row/seed."""
+        return f"{self.row}/seed{self.seed}"
+
+    @property
+    def row(self) -> str:
+        """Name of the row that the run belongs to: the objective, and its control if it is one."""
+        return self.objective.name if self.control is None else f"{self.objective.name}+{self.control}"
+
+    @property
+    def noise_seed(self) -> int:
+        """What prompts, noise and first adapter are derived from: the seed, but for the control `same`."""
+        return self.seed + OTHER_SEEDS if self.control == "same" else self.seed
+
+    def stored(self) -> dict[str, Any]:
+        """The resolved configuration as it stands in config.json; `engine` changes no result and is left out."""
+        return self.model_dump(mode="json", exclude={"engine"})

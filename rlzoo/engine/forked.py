@@ -1,0 +1,258 @@
+"""A fleet divided among processes: on a CPU one per core, each with a share of the runs.
+
+    process p of P trains runs p, p + P, p + 2P, ...
+
+Threads of one process wait for each other at Python's interpreter lock; processes have nothing to wait for. They are
+forked when model, runs and teachers are there, so these are in memory once. The calling process takes the first share
+itself, and is the only one that calls `on_record`: what the others have to say comes to it through pipes.
+
+Each process has a fleet of its own. Runs that ask for the same samples (all are the base before their first update) are
+answered once per process, engine seconds are by the clock of a run's process, and so is whatever tasks and rewards
+keep: each process goes on with its own copy.
+"""
+
+from __future__ import annotations
+
+import gc
+import io
+import multiprocessing
+import os
+import pickle
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from typing import Any
+
+import torch
+
+from rlzoo.config.engine import EngineSettings
+from rlzoo.engine.micro_batches import OVERHEAD
+from rlzoo.errors import UserError
+
+OnRecord = Callable[[str, dict[str, Any]], None]
+Work = Callable[[Sequence[str], OnRecord | None, Callable[[], None]], dict[str, Any]]
+"""Does what the names stand for; is given whom to tell of records, if anybody, and what to call now and then."""
+PATIENCE = 5.0
+"""Seconds that a process is given to end when it is told to."""
+
+
+def count_processes(settings: EngineSettings, device: torch.device, runs: int) -> int:
+    """How many processes train so many runs.
+
+    Raises:
+        UserError: more than one is asked for where there can be one only.
+    """
+    hindrance = _hindrance(device)
+    if settings.processes is not None and settings.processes > 1 and hindrance:
+        raise UserError(f"engine.processes = {settings.processes}: {hindrance}. Leave it out, or set it to 1")
+    if settings.processes is not None:
+        return max(1, min(settings.processes, runs))
+    worthwhile = min(cores(), settings.micro_batch_tokens // OVERHEAD)
+    return 1 if hindrance else max(1, min(worthwhile, runs))
+
+
+def _hindrance(device: torch.device) -> str | None:
+    """Why runs on a device cannot be divided among processes here; None if they can."""
+    if device.type != "cpu":
+        return f"runs on {device.type} share one process, whose batches fill the device better than two would"
+    if sys.platform != "linux":
+        return "processes are forked, which is safe on Linux only"
+    if torch.accelerator.is_available():  # for it torch keeps threads, of gradients on the CPU too, that no fork has
+        return "torch cannot be forked where it sees a GPU (CUDA_VISIBLE_DEVICES= hides it)"
+    return None
+
+
+def cores() -> int:
+    """Cores that this process may use, or as many threads as torch was told to use, if those are fewer."""
+    able = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(able, torch.get_num_threads())
+
+
+def share_of(settings: EngineSettings, processes: int) -> EngineSettings:
+    """What each of so many processes may use, so that all together use what the settings say."""
+    if processes == 1:
+        return settings
+    return settings.model_copy(
+        update={
+            "processes": 1,
+            "micro_batch_tokens": max(1, settings.micro_batch_tokens // processes),
+            "sample_rows": max(1, settings.sample_rows // processes),
+        }
+    )
+
+
+def divide_work(names: Sequence[str], processes: int, work: Work, on_record: OnRecord | None) -> dict[str, Any]:
+    """Have the work of `names` done by so many processes and return name -> result.
+
+    `on_record` is called in this thread, with the records of each run in their order. When anything is raised, here or
+    in another process, the other processes are stopped at once, as by a kill, and it goes on from here.
+
+    Raises:
+        UserError: a process was ended from outside.
+    """
+    shares = [names[first::processes] for first in range(processes)]
+    if processes == 1:
+        return work(names, on_record, _do_nothing)
+    with _one_thread(), _Children(shares[1:], work, on_record) as children:
+        made = work(shares[0], on_record, children.listen)
+        while children.open:
+            children.listen(None)
+    return made | children.made
+
+
+def _do_nothing() -> None:
+    """What a process without others calls now and then."""
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Within: products have one thread each, as OpenMP hangs in a forked process that asks it for more."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    gc.freeze()  # a collector that writes to every object would copy the pages that processes share
+    try:
+        yield
+    finally:
+        gc.unfreeze()
+        torch.set_num_threads(threads)
+
+
+class _Children:
+    """The other processes, from their fork to their end, and what has come from them; a context manager.
+
+    Attributes:
+        open: the pipes that something may still come from, with their process and its names.
+        made: name -> result, of the processes that have ended.
+    """
+
+    def __init__(self, shares: Sequence[Sequence[str]], work: Work, on_record: OnRecord | None) -> None:
+        self.shares, self.work, self.on_record = shares, work, on_record
+        self.processes: list[BaseProcess] = []
+        self.open: dict[Connection, tuple[BaseProcess, Sequence[str]]] = {}
+        self.made: dict[str, Any] = {}
+
+    def __enter__(self) -> _Children:
+        context = multiprocessing.get_context("fork")
+        # Ctrl-C reaches every process of a terminal; it is for the first alone, which stops the others.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            for names in self.shares:
+                receiver, sender = context.Pipe(duplex=False)
+                # Whoever holds an end keeps the pipe open: each end has one holder, so its death shows at the other.
+                others = [*self.open, receiver]
+                arguments = (sender, others, self.work, names, self.on_record is not None)
+                process = context.Process(target=_child, args=arguments)
+                self.processes.append(process)
+                process.start()
+                sender.close()
+                self.open[receiver] = (process, names)
+        except BaseException:
+            self.__exit__()
+            raise
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        return self
+
+    def listen(self, seconds: float | None = 0) -> None:
+        """Take in what has come; with None, wait until something has. Raises what a process ended with."""
+        for receiver in wait(list(self.open), seconds):
+            assert isinstance(receiver, Connection)
+            while receiver in self.open and receiver.poll():
+                self._take(receiver)
+
+    def _take(self, receiver: Connection) -> None:
+        process, names = self.open[receiver]
+        try:
+            kind, said = receiver.recv()
+        except EOFError:
+            process.join()
+            raise UserError(_ended_from_outside(process, names)) from None
+        if kind == "record" and self.on_record is not None:
+            self.on_record(*said)
+        elif kind == "print":
+            stream, text = said
+            getattr(sys, stream).write(text)
+        elif kind == "end":
+            self.made |= said
+            del self.open[receiver]
+            receiver.close()
+        else:
+            raise said
+
+    def __exit__(self, *_: object) -> None:
+        started = [process for process in self.processes if process.pid is not None]
+        for process in started:
+            if self.open:
+                process.terminate()
+        for process in started:
+            process.join(PATIENCE)
+            if process.exitcode is None:
+                process.kill()
+                process.join()
+        for receiver in self.open:
+            receiver.close()
+
+
+def _ended_from_outside(process: BaseProcess, names: Sequence[str]) -> str:
+    code = process.exitcode
+    how = f"exit code {code}" if code is None or code >= 0 else signal.Signals(-code).name
+    return (
+        f"the process that trained {', '.join(names)} ended without a word ({how}). If the machine was out of memory, "
+        "train with engine.processes = 1 or fewer micro_batch_tokens. Everything up to the last checkpoint is safe: "
+        "continue with --resume"
+    )
+
+
+def _child(sender: Connection, others: Sequence[Connection], work: Work, names: Sequence[str], heard: bool) -> None:
+    """Do a share in a forked process and say how it went."""
+    parent = os.getppid()
+    for receiver in others:
+        receiver.close()
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    lock = threading.Lock()
+
+    def say(*message: Any) -> None:
+        with lock:
+            sender.send(message)
+
+    def end_with_the_first() -> None:
+        if os.getppid() != parent:
+            sys.exit()
+
+    # The terminal is the first process's: it may be showing a table there.
+    for stream in ("stdout", "stderr"):
+        setattr(sys, stream, _Printed(lambda text, stream=stream: say("print", (stream, text))))
+    try:
+        tell = (lambda name, record: say("record", (name, record))) if heard else None
+        say("end", work(names, tell, end_with_the_first))
+    except BaseException as error:
+        with suppress(BrokenPipeError):  # nobody is left to be told
+            say("error", _portable(error, names))
+
+
+class _Printed(io.TextIOBase):
+    """A stream that hands on what is written to it."""
+
+    def __init__(self, hand_on: Callable[[str], None]) -> None:
+        self.hand_on = hand_on
+
+    def write(self, text: str) -> int:
+        self.hand_on(text)
+        return len(text)
+
+
+def _portable(error: BaseException, names: Sequence[str]) -> BaseException:
+    """The error as another process can have it, with a note of where it was raised."""
+    where = f"in the process that trained {', '.join(names)}:\n{''.join(traceback.format_exception(error))}"
+    error.add_note(where)
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:  # whatever its class makes of that
+        error = RuntimeError(f"{type(error).__name__}: {error}")
+        error.add_note(where)
+    return error

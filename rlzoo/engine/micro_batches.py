@@ -1,0 +1,126 @@
+"""How the rows of several runs are cut into forward passes: within a budget of tokens, with every prompt once per pass.
+
+    tokens of a pass = runs * longest of their parts,      a run's part: its prompts, each once, and its responses
+
+A run's rows stay together, group by group, as long as the budget allows; larger runs are cut into parts. Parts of about
+the same size share a pass, as every run takes as much of it as the largest (see `rlzoo.model.packing`). There are as
+few passes as the budget allows, and then they are made more even, if that costs little: memory is what the
+largest takes. Which pass a row is in changes no result: a loss is a plain sum over rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import accumulate, pairwise
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from rlzoo.engine.protocol import Tokens
+
+WIDEST = 2
+"""Attention looks at padded rows: they may take so many times the budget."""
+
+OVERHEAD = 256
+"""What a pass costs beside its tokens, in tokens: calls of small operations, about 12 ms forward and backward."""
+
+EVEN = 1.05
+"""How many times the tokens passes may take to be more even: sharing one with a larger part is padding."""
+
+Piece = TypeVar("Piece")
+Pass = dict[int, Tensor]
+"""Request -> the rows that it has in a pass."""
+
+
+@dataclass
+class Part:
+    """Some rows of one request: their tokens with every prompt once, and the longest of them, prompt included."""
+
+    request: int
+    rows: list[int]
+    tokens: int
+    longest: int
+
+
+def passes(requests: Sequence[Tokens], budget: int, shares: bool = True) -> Iterator[Pass]:
+    """Cut the rows of several requests into passes of at most `budget` tokens, prompts included.
+
+    Rows share a prompt if it is the same list object; without `shares`, every row is padded and has its own copy. A row
+    longer than the budget is a pass of its own. A request may be empty (a step may keep no prompt); if all are, there
+    is no pass.
+    """
+    widest = budget * WIDEST if shares else budget
+    parts = [part for k, tokens in enumerate(requests) for part in _parts(k, tokens, budget, widest, shares)]
+    parts.sort(key=lambda part: -part.tokens)
+
+    def share(limit: float) -> list[list[Part]]:
+        """Put each part to the first others that it fits with."""
+        together: list[list[Part]] = []
+        for part in parts:
+            for some in together:
+                rows = sum(len(one.rows) for one in [*some, part])
+                longest = max(one.longest for one in [*some, part])
+                apart = all(one.request != part.request for one in some)
+                if apart and (len(some) + 1) * some[0].tokens <= limit and rows * longest <= widest:
+                    some.append(part)
+                    break
+            else:
+                together.append([part])
+        return together
+
+    largest = parts[0].tokens if parts else 0
+    together = _evenly(share, budget, lambda some: len(some) * some[0].tokens, largest)
+    for some in together:
+        yield {part.request: torch.tensor(part.rows) for part in sorted(some, key=lambda part: part.request)}
+
+
+def passes_together(requests: Sequence[Tokens], budget: int, shares: bool = True) -> Iterator[Pass]:
+    """The same for rows that all go through the same weights: whoever asks for them, they fill passes together."""
+    ends = list(accumulate((len(tokens) for tokens in requests), initial=0))
+    for chunk in passes([Tokens.cat(requests)], budget, shares):
+        (rows,) = chunk.values()
+        mine = {k: rows[(rows >= first) & (rows < end)] - first for k, (first, end) in enumerate(pairwise(ends))}
+        yield {k: some for k, some in mine.items() if len(some)}
+
+
+def _parts(request: int, tokens: Tokens, budget: int, widest: int, shares: bool) -> list[Part]:
+    """One request's rows, group by group, in as few parts of about the same size as the budget allows."""
+    length_N = tokens.mask_NT.sum(dim=1).tolist()
+    groups: dict[int, list[int]] = {}
+    for row, prompt in enumerate(tokens.prompts):
+        groups.setdefault(id(prompt), []).append(row)
+    order = [row for rows in groups.values() for row in rows]
+
+    def cut(limit: float) -> list[Part]:
+        parts: list[Part] = []
+        last = None
+        for row in order:
+            prompt = tokens.prompts[row]
+            if parts:
+                part = parts[-1]
+                longest = max(part.longest, len(prompt) + length_N[row])
+                more = length_N[row] + (0 if shares and prompt is last else len(prompt))
+                if part.tokens + more <= limit and (len(part.rows) + 1) * longest <= widest:
+                    part.rows.append(row)
+                    part.tokens, part.longest, last = part.tokens + more, longest, prompt
+                    continue
+            size = len(prompt) + length_N[row]
+            parts.append(Part(request, [row], size, size))
+            last = prompt
+        return parts
+
+    longest = max((len(prompt) + length for prompt, length in zip(tokens.prompts, length_N, strict=True)), default=0)
+    return _evenly(cut, budget, lambda part: part.tokens, longest)
+
+
+def _evenly(cut: Callable[[float], list[Piece]], limit: float, size: Callable[[Piece], int], step: int) -> list[Piece]:
+    """Return what `cut` makes within a limit, or within a lower one, if it takes no more pieces and hardly more in all:
+    within their mean size, or a step above it."""
+    fewest = cut(limit)
+    total = sum(map(size, fewest))
+    mean = total / max(len(fewest), 1)
+    tries = (cut(min(lower, limit)) for lower in (mean, mean + step))
+    good = (even for even in tries if len(even) <= len(fewest) and sum(map(size, even)) <= EVEN * total)
+    return next(good, fewest)

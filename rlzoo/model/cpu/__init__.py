@@ -1,0 +1,1 @@
+"""What only makes small models fast on a CPU. Only `rlzoo.model` may import it; without it all numbers are the same."""

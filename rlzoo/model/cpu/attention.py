@@ -1,0 +1,95 @@
+"""Attention over short sequences, as batched products; fused kernels (SDPA) are made for long ones.
+
+    p = softmax(s q k^T + mask)         o = p v                                       s: the scaling
+    dv = p^T do    dp = do v^T    ds = p (dp - sum_j dp p)    dq = s ds k    dk = s ds^T q
+
+Per sequence and head SDPA takes some microseconds on a CPU, however little there is to do. Queries [B, heads, S, d]; of
+keys and values there may be fewer heads, each shared by a group of queries' heads; values may have another width, which
+is then that of what comes out. Float32, on a CPU; but `one_query` of any kind, anywhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from rlzoo.model.cpu import matmul
+
+SHORT = 128
+"""Positions up to which this is the faster way."""
+
+
+def is_short(query: Tensor, key: Tensor) -> bool:
+    """Whether batched products are the way for these."""
+    return query.device.type == "cpu" and query.dtype == torch.float32 and key.shape[2] <= SHORT
+
+
+def causal(query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
+    """Attention of every position to those up to itself: [B, heads, S, d]."""
+    return _Causal.apply(query, key, value, scaling)
+
+
+def additive(seen_BS: Tensor, key_heads: int, dtype: torch.dtype) -> Tensor:
+    """Return the mask [B * key heads, 1, S] that is added for a bool one [B, S] of what is seen."""
+    mask_BS = torch.zeros(seen_BS.shape, dtype=dtype, device=seen_BS.device).masked_fill_(~seen_BS, -torch.inf)
+    return mask_BS[:, None].expand(-1, key_heads, -1).reshape(len(seen_BS) * key_heads, 1, -1)
+
+
+def one_query(query: Tensor, key: Tensor, value: Tensor, mask_K1S: Tensor, scaling: float) -> Tensor:
+    """Attention [B, heads, 1, d] of one position to those that an `additive` mask admits; without gradient."""
+    query_KRD, key_KSD, value_KSD = _stack(query, key.shape[1]), key.flatten(0, 1), value.flatten(0, 1)
+    p_KRS = torch.baddbmm(mask_K1S, query_KRD, key_KSD.mT, alpha=scaling).softmax(dim=2)
+    return torch.bmm(p_KRS, value_KSD).view(*query.shape[:3], -1)
+
+
+def attend(
+    query_KRD: Tensor, key_KSD: Tensor, value_KSD: Tensor, mask: Tensor, scaling: float, out: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Return o [K, R, d], in `out` if given, and p [K, R, S], which `attend_backward` asks for; the mask is added."""
+    p_KRS = matmul.baddbmm(mask, query_KRD, key_KSD.mT, alpha=scaling).softmax(dim=2)
+    return matmul.bmm(p_KRS, value_KSD, out=out), p_KRS
+
+
+def attend_backward(
+    g_KRD: Tensor,
+    query_KRD: Tensor,
+    key_KSD: Tensor,
+    value_KSD: Tensor,
+    p_KRS: Tensor,
+    scaling: float,
+    out: Sequence[Tensor | None] = (None, None, None),
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the gradients of query, key and value, in `out` if given, for that of o."""
+    dvalue = matmul.bmm(p_KRS.mT, g_KRD, out=out[2])
+    dp_KRS = matmul.bmm(g_KRD, value_KSD.mT)
+    ds_KRS = torch.ops.aten._softmax_backward_data(dp_KRS, p_KRS, 2, dp_KRS.dtype).mul_(scaling)
+    return matmul.bmm(ds_KRS, key_KSD, out=out[0]), matmul.bmm(ds_KRS.mT, query_KRD, out=out[1]), dvalue
+
+
+class _Causal(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
+        (_, heads, length, _), fewer = query.shape, key.shape[1]
+        later_SS = query.new_full((length, length), -torch.inf).triu(1)
+        stacked = [_stack(x, fewer) for x in (query, key, value)]
+        out_KRD, p_KRS = attend(*stacked, later_SS.repeat(heads // fewer, 1), scaling)
+        ctx.save_for_backward(*stacked, p_KRS)
+        ctx.scaling, ctx.shapes = scaling, [x.shape for x in (query, key, value)]
+        return out_KRD.view(*query.shape[:3], -1)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        *stacked, p_KRS = ctx.saved_tensors
+        g_KRD = gradients[0].reshape(*stacked[0].shape[:2], -1)
+        found = attend_backward(g_KRD, *stacked, p_KRS, ctx.scaling)
+        return *(x.view(shape) for x, shape in zip(found, ctx.shapes, strict=True)), None
+
+
+def _stack(x: Tensor, groups: int) -> Tensor:
+    """[B, heads, S, d] as [B * groups, heads / groups * S, d]."""
+    return x.reshape(x.shape[0] * groups, -1, x.shape[3])

@@ -1,0 +1,97 @@
+"""Finding a model and its tokenizer, and what to say to the user where that fails."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
+from transformers.models.auto.tokenization_auto import get_tokenizer_config
+from transformers.utils import logging as transformers_logging
+
+from rlzoo.errors import UserError
+
+SHIPPED = Path(__file__).parents[1] / "assets" / "base"
+
+
+def locate(model: str) -> str:
+    """Return what `from_pretrained` should be given; a local folder that is not there is a `UserError`."""
+    if model == "shipped":
+        if not (SHIPPED / "config.json").is_file():
+            raise UserError(
+                f"the shipped model is missing from {SHIPPED}: reinstall the package or run `rlzoo warmstart`"
+            )
+        return str(SHIPPED)
+    path = Path(model).expanduser()
+    if path.is_dir():
+        return str(path)
+    if path.exists() or model.startswith((".", "~", os.sep)) or model.count("/") > 1:
+        raise UserError(
+            f"backbone.model {model!r} is not a folder: give an existing one, a name on the Hub, or 'shipped'"
+        )
+    return model
+
+
+def load_tokenizer(name: str) -> Any:
+    """Load the tokenizer as its own folder declares it.
+
+    For some model types, Qwen2 among them, `AutoTokenizer` overrules the declaration: it rebuilds the model family's
+    own tokenizer from the vocabulary, and one that `tokenizer.json` defines completely (of characters, say) then drops
+    every space without a word.
+    """
+    declared = get_tokenizer_config(name).get("tokenizer_class")
+    loader = PreTrainedTokenizerFast if declared in ("TokenizersBackend", "PreTrainedTokenizerFast") else AutoTokenizer
+    return loader.from_pretrained(name)
+
+
+def why_not_loaded(model: str, error: Exception) -> str:
+    """Return what to tell the user about a model that transformers could not load."""
+    reason = " ".join(str(error).split())[:300]
+    if Path(model).expanduser().is_dir() or model == "shipped":
+        return f"the folder {model!r} holds no model that can be loaded: {type(error).__name__}: {reason}"
+    return (
+        f"backbone.model {model!r} is neither a folder here nor a model that can be loaded from the Hub (wrong name, "
+        f"no access, or no connection): {type(error).__name__}: {reason}"
+    )
+
+
+def pad_id(tokenizer: Any, pad_token: str | None, name: str) -> int:
+    """Return the padding token: the one asked for, or the tokenizer's own."""
+    if pad_token is not None:
+        pad = tokenizer.convert_tokens_to_ids(pad_token)
+        if pad is None or tokenizer.convert_ids_to_tokens(pad) != pad_token:
+            raise UserError(f"backbone.pad_token {pad_token!r} is not in the vocabulary of {name!r}")
+        return pad
+    if tokenizer.pad_token_id is None:
+        raise UserError(
+            f"the tokenizer of {name!r} has no pad token: set backbone.pad_token to any token of its "
+            f"vocabulary (the end token {tokenizer.eos_token!r} is safe: padding is masked by position, not by token)"
+        )
+    return tokenizer.pad_token_id
+
+
+def end_ids(model: Any, tokenizer: Any, name: str) -> list[int]:
+    """Return the tokens that end a response: the tokenizer's, and those of the model's generation settings."""
+    generation = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
+    ids = {tokenizer.eos_token_id, *(generation if isinstance(generation, list) else [generation])} - {None}
+    if not ids:
+        raise UserError(
+            f"{name!r} has no end token, so a response could never end: set eos_token in its "
+            "tokenizer_config.json or eos_token_id in its generation_config.json"
+        )
+    return sorted(ids)
+
+
+@contextlib.contextmanager
+def quiet_loading() -> Iterator[None]:
+    """Within: transformers shows no progress bar."""
+    shown = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            transformers_logging.enable_progress_bar()

@@ -1,0 +1,130 @@
+"""Held-out evaluation: the same prompts and the same noise at every step, for every run, so that curves are comparable.
+
+    accuracy = pass@1 = mean over prompts and samples;    pass@k = mean over prompts of 1 - C(n-c, k) / C(n, k)
+
+with n samples of which c are right (Chen et al. 2107.03374, section 2.1): the unbiased chance that one of k is right.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from rlzoo import noise
+from rlzoo.config.engine import EngineSettings
+from rlzoo.config.run import EvaluationSettings
+from rlzoo.engine.local import Fleet
+from rlzoo.engine.protocol import Engine
+from rlzoo.engine.sampler import SampleRequest
+from rlzoo.model.backbone import Backbone
+from rlzoo.tasks import Task
+from rlzoo.training.rollout import Rollout, score_samples
+
+NOISE_SEED = noise.derive("evaluation")
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Metrics of one evaluation (plain numbers) and the responses they were computed from."""
+
+    metrics: dict[str, float]
+    rollout: Rollout
+
+
+async def evaluate(
+    engine: Engine,
+    backbone: Backbone,
+    task: Task,
+    theta: Tensor | None,
+    settings: EvaluationSettings,
+    *,
+    max_new_tokens: int,
+    temperature: float,
+) -> Evaluation:
+    """Sample responses to held-out problems and score them; `theta` None is the base model."""
+    count = settings.prompts
+    size = task.size("test")
+    if size is not None:
+        count = min(count, size)
+    problems = [task.problem("test", index) for index in range(count)]
+    prompts = [backbone.encode(problem.prompt) for problem in problems]
+    request = SampleRequest(
+        theta=theta,
+        prompts=prompts,
+        group_size=settings.samples,
+        max_new_tokens=max_new_tokens,
+        seed=NOISE_SEED,
+        step=0,
+        prompt_keys=list(range(count)),
+        temperature=temperature,
+        greedy=settings.greedy,
+    )
+    rollout = score_samples(backbone, task, problems, prompts, await engine.sample(request))
+    metrics = response_metrics(rollout) | pass_at_k(rollout.accuracy_N.view(count, -1))
+    if settings.greedy:
+        metrics["entropy"] = math.nan  # its estimate is of sampled tokens
+    return Evaluation(metrics, rollout)
+
+
+def evaluate_policy(
+    backbone: Backbone,
+    task: Task,
+    theta: Tensor | None,
+    settings: EvaluationSettings,
+    *,
+    batching: EngineSettings | None = None,
+    **kwargs: Any,
+) -> Evaluation:
+    """`evaluate` outside a run: one policy, now. Takes the same keyword arguments, and how to batch the work."""
+    job = {"": lambda engine: evaluate(engine, backbone, task, theta, settings, **kwargs)}
+    return Fleet(backbone, batching).run(job)[""]
+
+
+def response_metrics(rollout: Rollout) -> dict[str, float]:
+    """Describe sampled responses, also those without a reward: they count in everything but `reward`.
+
+    reward, accuracy, length in tokens (all, right, wrong), share that came to an end, silent groups, and entropy as the
+    mean of -log p at the sampled tokens. nan where there is nothing to take the mean of.
+    """
+    length_N = rollout.tokens.mask_NT.sum(dim=1).float()
+    right = rollout.accuracy_N > 0.5
+    return {
+        "reward": _mean(rollout.reward_N[rollout.reward_N.isfinite()]),
+        "accuracy": _mean(rollout.accuracy_N),
+        "length": _mean(length_N),
+        "length_right": _mean(length_N[right]),
+        "length_wrong": _mean(length_N[~right]),
+        "finished": _mean(rollout.finished_N.float()),
+        "silent_groups": silent_groups(rollout),
+        "entropy": _mean(-rollout.logp_NT[rollout.tokens.mask_NT]),
+    }
+
+
+def silent_groups(rollout: Rollout) -> float:
+    """Share of prompts whose responses all got the same reward; nan with one response per prompt.
+
+    Responses without a reward are left out, and so is a prompt that has no others.
+    """
+    if rollout.group_size == 1:
+        return math.nan
+    reward_PG = rollout.reward_N.view(-1, rollout.group_size)
+    known_PG = reward_PG.isfinite()
+    low_P = reward_PG.where(known_PG, math.inf).amin(dim=1)
+    high_P = reward_PG.where(known_PG, -math.inf).amax(dim=1)
+    return _mean((low_P == high_P)[known_PG.any(dim=1)].float())
+
+
+def pass_at_k(accuracy_PG: Tensor) -> dict[str, float]:
+    """pass@k for k = 2, 4, 8, ... up to the number of samples; empty with one sample per prompt."""
+    right_PG = accuracy_PG > 0.5
+    n = right_PG.shape[1]
+    counts = right_PG.sum(dim=1).tolist()
+    ks = [2**i for i in range(1, n.bit_length()) if 2**i <= n]
+    return {f"pass@{k}": sum(1 - math.comb(n - c, k) / math.comb(n, k) for c in counts) / len(counts) for k in ks}
+
+
+def _mean(x: Tensor) -> float:
+    return float(x.mean()) if x.numel() else math.nan

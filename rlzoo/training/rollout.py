@@ -1,0 +1,267 @@
+"""Rollouts: prompts drawn, responses sampled and scored, prompts selected.
+
+    prompts --G samples each--> Rollout --task.score--> reward, accuracy --select--> keep, and refill what is missing
+
+Prompts and noise are pure functions of (seed, step, round, place), so two algorithms with one seed start from the same
+prompts and the same noise, whatever else they do.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from random import Random
+
+import torch
+from torch import Tensor
+
+from advantages import Select
+from rlzoo import noise
+from rlzoo.engine.protocol import Engine, Tokens, cat_padded
+from rlzoo.engine.sampler import SampleRequest, Samples, check_prompt
+from rlzoo.errors import UserError
+from rlzoo.model.backbone import Backbone
+from rlzoo.tasks import Problem, Task
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """Responses to P prompts, G each; row i answers prompt i // G.
+
+    Attributes:
+        problems: the P problems.
+        tokens: prompt and response tokens of the N = P * G rows, with the mask of the response.
+        logp_NT: log-probs under the sampling policy.
+        finished_N: bool, true where the response ended with an end token.
+        reward_N: the task's reward, nan where it could not be scored.
+        accuracy_N: the task's verdict, 0 or 1, before any shaping; known for every response.
+        completions: the N responses as text.
+        greedy_N: reward of the greedy response to each row's prompt, nan where it has none; None unless asked for.
+    """
+
+    problems: list[Problem]
+    group_size: int
+    tokens: Tokens
+    logp_NT: Tensor
+    finished_N: Tensor
+    reward_N: Tensor
+    accuracy_N: Tensor
+    completions: list[str]
+    greedy_N: Tensor | None = None
+
+    @property
+    def group_N(self) -> Tensor:
+        """Id of each row's prompt: 0 .. P-1, G times each."""
+        return torch.arange(len(self.problems), device=self.reward_N.device).repeat_interleave(self.group_size)
+
+    @property
+    def mask_NT(self) -> Tensor:
+        """Tokens that may be learned from: a response without a reward is no response."""
+        return self.tokens.mask_NT & self.reward_N.isfinite()[:, None]
+
+    @property
+    def usable_accuracy_PG(self) -> Tensor:
+        """What selection decides on: the accuracy of the responses that may be learned from, nan for the others."""
+        return self.accuracy_N.where(self.reward_N.isfinite(), torch.nan).view(-1, self.group_size)
+
+    def keep(self, keep_P: Tensor) -> Rollout:
+        """The rollout of the prompts that are true in keep_P."""
+        prompts = keep_P.nonzero().flatten().tolist()
+        rows = keep_P.repeat_interleave(self.group_size).nonzero().flatten()
+        return Rollout(
+            [self.problems[p] for p in prompts],
+            self.group_size,
+            self.tokens.rows(rows, trim=False),
+            *(x[rows] for x in (self.logp_NT, self.finished_N, self.reward_N, self.accuracy_N)),
+            [self.completions[i] for i in rows.tolist()],
+            None if self.greedy_N is None else self.greedy_N[rows],
+        )
+
+    @classmethod
+    def cat(cls, parts: Sequence[Rollout]) -> Rollout:
+        """Put rollouts one after the other."""
+        return cls(
+            [problem for part in parts for problem in part.problems],
+            parts[0].group_size,
+            Tokens.cat([part.tokens for part in parts]),
+            cat_padded([part.logp_NT for part in parts]),
+            *(torch.cat([getattr(part, name) for part in parts]) for name in ("finished_N", "reward_N", "accuracy_N")),
+            [text for part in parts for text in part.completions],
+            None if parts[0].greedy_N is None else torch.cat([part.greedy_N for part in parts]),
+        )
+
+
+@dataclass(frozen=True)
+class Account:
+    """What a rollout cost. Discarded prompts are part of what was sampled: dynamic sampling pays for them."""
+
+    rounds: int = 0
+    prompts_sampled: int = 0
+    prompts_discarded: int = 0
+    tokens_sampled: int = 0
+    tokens_discarded: int = 0
+
+    def add(self, sampled: Rollout, kept: Rollout, beside: int = 0) -> Account:
+        """The account with one more round; `beside` are tokens that were sampled beside the rollout's own."""
+        prompts = len(sampled.problems), len(sampled.problems) - len(kept.problems)
+        total, used = int(sampled.tokens.mask_NT.sum()), int(kept.tokens.mask_NT.sum())
+        return Account(
+            self.rounds + 1,
+            self.prompts_sampled + prompts[0],
+            self.prompts_discarded + prompts[1],
+            self.tokens_sampled + total + beside,
+            self.tokens_discarded + total - used,
+        )
+
+
+async def roll_out(
+    engine: Engine,
+    backbone: Backbone,
+    task: Task,
+    select: Select,
+    request: SampleRequest,
+    *,
+    needs: frozenset[str] = frozenset(),
+    random_reward: bool = False,
+) -> tuple[Rollout, Rollout, Account]:
+    """Sample until `len(request.prompt_keys)` prompts are kept, or the selection's rounds are used up.
+
+    Args:
+        request: the first round's request with its prompts still empty; prompt_keys are the places of the step.
+        needs: the objective's. "greedy": sample the greedy response to each prompt as well, in the same batch, for its
+            reward. "demonstration": take the responses from the task instead; nothing is sampled, nothing paid for.
+        random_reward: put coin flips in the place of rewards; selection still sees the accuracy, learning does not.
+
+    Returns:
+        The rollout to train on, the first round as sampled (the same prompts for every algorithm), and the account.
+    """
+    wanted = len(request.prompt_keys)
+    kept: list[Rollout] = []
+    account = Account()
+    first: Rollout | None = None
+    for round_ in range(select.max_rounds):
+        missing = wanted - sum(len(part.problems) for part in kept)
+        if missing == 0:
+            break
+        problems = draw(task, request.seed, request.step, round_, missing)
+        keys = [round_ * wanted + place for place in range(missing)]
+        prompts = [backbone.encode(problem.prompt) for problem in problems]
+        asked = replace(request, prompts=prompts, prompt_keys=keys)
+        if "demonstration" in needs:
+            samples, *rest = [demonstrated(backbone, task, problems, asked)]
+        else:
+            greedy = [replace(asked, group_size=1, greedy=True)] if "greedy" in needs else []
+            samples, *rest = await engine.sample_all([asked, *greedy])
+        sampled = score_samples(backbone, task, problems, prompts, samples)
+        sampled = flip_coins(sampled, asked) if random_reward else sampled
+        beside = 0
+        for extra in rest:
+            likeliest = score_samples(backbone, task, problems, prompts, extra)
+            likeliest = flip_coins(likeliest, replace(asked, greedy=True)) if random_reward else likeliest
+            sampled = replace(sampled, greedy_N=likeliest.reward_N.repeat_interleave(request.group_size))
+            beside = int(extra.mask_NT.sum())
+        first = first or sampled
+        kept.append(sampled.keep(select(sampled.usable_accuracy_PG)))
+        account = account.add(sampled, kept[-1], beside)
+    assert first is not None
+    if "demonstration" in needs:
+        account = replace(account, tokens_sampled=0, tokens_discarded=0)
+    chosen = Rollout.cat(kept)
+    if random_reward:
+        chosen = replace(chosen, accuracy_N=chosen.reward_N.nan_to_num(0.0))
+    return chosen, first, account
+
+
+def demonstrated(backbone: Backbone, task: Task, problems: Sequence[Problem], request: SampleRequest) -> Samples:
+    """The task's demonstrations in the place of samples: `group_size` of each problem, drawn by the request's counters.
+
+    Their log-probs are 0, as whoever wrote them gave them probability 1. One that is too long is cut.
+    """
+    rows: list[list[int]] = []
+    for problem, key in zip(problems, request.prompt_keys, strict=True):
+        for place in range(request.group_size):
+            rng = Random(noise.derive(request.seed, "demonstration", request.step, key, place))
+            rows.append(backbone.encode_response(task.demonstration(problem, rng, clean=True)))
+    finished_N = torch.tensor([len(row) <= request.max_new_tokens for row in rows], device=backbone.device)
+    response_NT, mask_NT = pad_right([row[: request.max_new_tokens] for row in rows], backbone.device)
+    return Samples(response_NT, mask_NT, torch.zeros(mask_NT.shape, device=backbone.device), finished_N)
+
+
+def pad_right(rows: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor]:
+    """Token lists as one int64 tensor [N, T], 0 on the right, and the bool mask of what is real."""
+    length_N = torch.tensor([len(row) for row in rows])
+    mask_NT = torch.arange(int(length_N.max())) < length_N[:, None]
+    token_NT = torch.zeros(mask_NT.shape, dtype=torch.int64)
+    token_NT[mask_NT] = torch.tensor([token for row in rows for token in row])
+    return token_NT.to(device), mask_NT.to(device)
+
+
+def check_demonstrations(task: Task) -> None:
+    """Raise `UserError` if a task has no demonstrations to imitate."""
+    task.demonstration(task.problem("train", 0), Random(0))
+
+
+def flip_coins(rollout: Rollout, request: SampleRequest) -> Rollout:
+    """The rollout with rewards 0 or 1 that know nothing of the responses; what has no reward still has none."""
+    keys_P, samples_G = torch.tensor(list(request.prompt_keys)), torch.arange(rollout.group_size)
+    words = (request.seed, "coin", "greedy" if request.greedy else "sample", request.step)
+    heads_N = (noise.uniform(*words, keys_P[:, None], samples_G) < 0.5).flatten().to(rollout.reward_N)
+    return replace(rollout, reward_N=heads_N.where(rollout.reward_N.isfinite(), math.nan))
+
+
+def draw(task: Task, seed: int, step: int, round_: int, count: int) -> list[Problem]:
+    """Draw training problems: the first round walks through a shuffled epoch, later rounds draw at random."""
+    size = task.size("train")
+    if size is None:
+        indices = [noise.derive(seed, "problem", step, round_, place) for place in range(count)]
+    elif round_ == 0:
+        places = range(step * count, (step + 1) * count)
+        indices = [int(_epoch_order(size, seed, place // size)[place % size]) for place in places]
+    else:
+        indices = noise.integers(size, seed, "refill", step, round_, torch.arange(count)).tolist()
+    return [task.problem("train", index) for index in indices]
+
+
+@lru_cache(maxsize=64)
+def _epoch_order(size: int, seed: int, epoch: int) -> Tensor:
+    return noise.permutation(size, seed, "epoch", epoch)
+
+
+def check_prompts(backbone: Backbone, task: Task, max_new_tokens: int) -> None:
+    """Look through the training prompts of a task that has them at hand: a misfit is better found now than at step 900.
+
+    Raises:
+        UserError: a prompt is empty, or does not fit the model's context with `max_new_tokens`; names its row.
+    """
+    size = task.size("train")
+    if size is None or not task.at_hand:
+        return
+    for index in range(size):
+        try:
+            check_prompt(backbone, backbone.encode(task.problem("train", index).prompt), max_new_tokens)
+        except UserError as error:
+            raise UserError(f"task {task.name!r}, train row {index}: {error}") from error
+
+
+def score_samples(
+    backbone: Backbone, task: Task, problems: Sequence[Problem], prompts: list[list[int]], samples: Samples
+) -> Rollout:
+    """Decode and score sampled responses."""
+    group_size = samples.response_NT.shape[0] // len(problems)
+    lengths = samples.mask_NT.sum(dim=1).tolist()
+    completions = [backbone.decode(ids[:n]) for ids, n in zip(samples.response_NT.tolist(), lengths, strict=True)]
+    scores = task.score([problem for problem in problems for _ in range(group_size)], completions)
+    device = samples.logp_NT.device
+    reward_N = torch.tensor([math.nan if r is None else r for r in scores.reward], device=device, dtype=torch.float32)
+    return Rollout(
+        list(problems),
+        group_size,
+        Tokens([prompt for prompt in prompts for _ in range(group_size)], samples.response_NT, samples.mask_NT),
+        samples.logp_NT,
+        samples.finished_N,
+        reward_N,
+        torch.tensor(scores.accuracy, device=device, dtype=torch.float32),
+        completions,
+    )

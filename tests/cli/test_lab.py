@@ -1,0 +1,91 @@
+"""`rlzoo lab` and `rlzoo claims` as a user types them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from objectives import get
+from rlzoo.cli.app import BAD_INPUT, app
+from rlzoo.lab.figure import AXES, along, draw
+from rlzoo.lab.measure import Setting, sweep
+
+
+def rlzoo(*arguments: str) -> Result:
+    return CliRunner().invoke(app, list(arguments), env={"COLUMNS": "160"})
+
+
+def test_lab_prints_a_table() -> None:
+    result = rlzoo("lab", "grpo[kl=none]", "reinforce", "--longest", "3", "--updates", "2", "-g", "4")
+    assert result.exit_code == 0, result.output
+    assert "grpo[kl=none]" in result.stdout
+    assert "~" not in result.stdout  # both are exact
+    assert "1.0000" in result.stdout  # REINFORCE's cosine
+
+
+def test_what_the_laboratory_has_not_is_refused() -> None:
+    result = rlzoo("lab", "grpo", "sft")
+    assert result.exit_code == BAD_INPUT
+    assert "sft needs demonstration, which the laboratory has not: leave it out" in result.output
+
+
+def test_lab_fits_a_narrow_terminal_and_says_what_was_sampled() -> None:
+    arguments = ["lab", "ppo", "dapo", "--updates", "3", "--groups", "60"]
+    result = CliRunner().invoke(app, arguments, env={"COLUMNS": "80"})
+    assert result.exit_code == 0, result.output
+    assert "…" not in result.stdout
+    assert "~0." in result.stdout and "sampled (60 groups)" in result.stdout
+
+
+def test_lab_prints_json_with_every_update() -> None:
+    result = rlzoo("lab", "reinforce", "--longest", "3", "--updates", "2", "--policy", "transformer", "--json")
+    rows = json.loads(result.stdout)
+    assert [row["update"] for row in rows] == [1, 2]
+    assert rows[0]["cosine"] == pytest.approx(1, abs=1e-9)
+    assert rows[0]["scale"] == pytest.approx(7 / 8, abs=1e-9)
+    assert rows[0]["setting"]["policy"] == "transformer"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "hint"),
+    [
+        (("lab", "grop"), "did you mean 'grpo'"),
+        (("lab", "grpo", "--success", "1.5"), "between 0 and 1"),
+        (("lab", "grpo", "--out", "figure.txt"), ".png, .svg or .pdf"),
+        (("lab", "grpo", "--longest", "30"), "smaller length"),
+        (("lab", "dapo", "-g", "1"), "take larger groups"),
+        (("claims", "zero-objectiv"), "did you mean 'zero-objective'"),
+    ],
+)
+def test_bad_input_says_what_to_do(arguments: tuple[str, ...], hint: str) -> None:
+    result = rlzoo(*arguments)
+    assert result.exit_code == BAD_INPUT
+    assert hint in " ".join(result.stderr.split())
+
+
+def test_claims_prints_and_writes(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "claims.md"
+    result = rlzoo("claims", "zero-objective", "k3-in-the-loss-is-reverse-kl", "--out", str(path))
+    assert result.exit_code == 0, result.output
+    assert "supported" in result.stdout and "refuted" in result.stdout
+    text = path.read_text()
+    assert "1 supported, 1 refuted" in text
+    rows = [line for line in text.splitlines() if line.startswith("| `")]
+    assert len(rows) == 2 and all(line.replace("\\|", "").count("|") == 6 for line in rows)
+    (only,) = json.loads(rlzoo("claims", "zero-objective", "--json").stdout)
+    assert only["verdict"] == "supported" and only["numbers"]["objective"] < 1e-12
+
+
+def test_the_figure_shows_what_the_sweep_measured(tmp_path: Path) -> None:
+    centre = Setting(longest=3, updates=2, group_size=4)
+    rows = sweep([get("reinforce"), get("grpo")], centre, {"group_size": (2, 4), "success": (0.1,)})
+    own = [row for row in rows if row.objective == "grpo"]
+    assert [row.setting.group_size for row in along(own, centre, "group_size")] == [2, 4]
+    assert [row.setting.success for row in along(own, centre, "success")] == [0.1, 0.25]
+    assert [row.update for row in along(own, centre, "update")] == [1, 2]
+    assert set(AXES) == {"group_size", "longest", "success"}
+    draw(rows, centre, 1000, tmp_path / "lab.png")
+    assert (tmp_path / "lab.png").stat().st_size > 10_000

@@ -1,0 +1,106 @@
+"""A comparison: folders, table and curves; what is done is not done again."""
+
+from __future__ import annotations
+
+import html
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rlzoo.config.comparison import CompareConfig
+from rlzoo.config.run import RunConfig
+from rlzoo.errors import UserError
+from rlzoo.experiments.compare import compare, summary_row
+from rlzoo.model.backbone import Backbone
+from rlzoo.training.loop import train
+
+MakeConfig = Callable[..., RunConfig]
+
+
+def comparison(make_config: MakeConfig, **changes: Any) -> CompareConfig:
+    shared = make_config().model_dump(exclude={"objective", "seed", "control"})
+    return CompareConfig.model_validate(shared | {"objectives": ["reinforce", "grpo"], "seeds": 2} | changes)
+
+
+def test_a_comparison_from_start_to_table(
+    make_config: MakeConfig, backbone: Backbone, tmp_path: Path, figures: None
+) -> None:
+    result = compare(comparison(make_config), tmp_path, backbone=backbone)
+    assert [row.objective for row in result.rows] == ["reinforce", "grpo"]
+    for row in result.rows:
+        assert row.seeds == 2 and row.failed == 0 and row.before is not None and row.after is not None
+        assert row.gain is not None and row.gain.mean == pytest.approx(row.after.mean - row.before.mean)
+        assert row.tokens_sampled > 0 and row.updates == 6
+    assert result.rows[0].before == result.rows[1].before  # adapters start as the base model; same prompts, same noise
+    table = json.loads((tmp_path / "summary.json").read_text())
+    assert [r["objective"] for r in table["rows"]] == ["reinforce", "grpo"] and len(table["runs"]) == 4
+    assert list(table["judgement"]) == ["final", "area", "updates", "tokens_sampled", "tokens_trained", "engine_s"]
+    final = table["judgement"]["final"]
+    assert {s["algorithm"]: s["mean"]["mean"] for s in final["standings"]} == {
+        row.objective: row.after.mean for row in result.rows if row.after
+    }
+    assert [(pair["n"], pair["same_seeds"]) for pair in final["pairs"]] == [(2, True)]
+    assert final["sentences"] == result.judgements["final"].sentences()
+    assert all(
+        (tmp_path / f"{name}/seed{seed}/curves.png").exists() for name in ("grpo", "reinforce") for seed in (0, 1)
+    )
+    report = (tmp_path / "report.html").read_text()
+    assert result.judgements["final"].sentences()[0] in html.unescape(report) and "Not finished" not in report
+    assert (tmp_path / "curves.png").stat().st_size > 10_000 and (tmp_path / "curves.svg").exists()
+    lost = tmp_path / "grpo/seed1/curves.png"  # killed after the run had ended, before it was drawn
+    lost.unlink()
+    compare(comparison(make_config), tmp_path, backbone=backbone, resume=True)
+    assert lost.exists()
+
+
+def test_objectives_and_seeds_can_be_added(make_config: MakeConfig, backbone: Backbone, tmp_path: Path) -> None:
+    compare(comparison(make_config), tmp_path, backbone=backbone)
+    for again in (comparison(make_config), comparison(make_config, objectives=["ppo"])):
+        with pytest.raises(UserError, match=r"already holds a comparison.*--resume"):
+            compare(again, tmp_path, backbone=backbone)
+    logs = {path: path.read_bytes() for path in tmp_path.glob("*/seed*/metrics.jsonl")}
+    more = comparison(make_config, objectives=["reinforce", "grpo", "gspo"], seeds=3)
+    result = compare(more, tmp_path, resume=True, backbone=backbone)
+    assert [row.seeds for row in result.rows] == [3, 3, 3]
+    assert len(logs) == 4 and all(path.read_bytes() == text for path, text in logs.items())
+    counts = {
+        path.parent.parent.name: sum(json.loads(line)["kind"] == "eval" for line in path.read_text().splitlines())
+        for path in tmp_path.glob("*/seed*/metrics.jsonl")
+    }
+    assert counts == {"reinforce": 3, "grpo": 3, "gspo": 3}  # of 3 steps: before 0 and 2, after the last
+
+
+def test_every_run_in_a_folder_has_its_settings(make_config: MakeConfig, backbone: Backbone, tmp_path: Path) -> None:
+    """Also those of other objectives, and those that `train` put there: one table never mixes settings."""
+    stray = make_config("reinforce")
+    with pytest.raises(RuntimeError, match="killed"):
+        train(stray, tmp_path / stray.name, backbone=backbone, on_record=killed_at_the_first_evaluation)
+    other = comparison(make_config, objectives=["grpo"], seeds=1, optimizer={"lr": 0.5})
+    with pytest.raises(UserError, match=r"reinforce/seed0 holds a run .*\n  optimizer\.lr: 0\.003 in the folder, 0\.5"):
+        compare(other, tmp_path, backbone=backbone)
+    assert not (tmp_path / "grpo").exists()
+    same = comparison(make_config, objectives=["ppo"], seeds=1, train=stray.train.model_dump() | {"critic": "adapter"})
+    compare(same, tmp_path, backbone=backbone)  # the critic is the business of those who have one
+
+
+def killed_at_the_first_evaluation(_: str, record: dict[str, Any]) -> None:
+    if record["kind"] == "eval":
+        raise RuntimeError("killed")
+
+
+def test_a_row_says_how_many_seeds_failed() -> None:
+    cost = {"updates": 4, "tokens_sampled": 10, "tokens_discarded": 2, "engine_s": 1.0}
+    done = {
+        "state": "done",
+        "seed": 0,
+        "before": {"accuracy": 0.25, "length": 4},
+        "after": {"accuracy": 0.5, "length": 5},
+    }
+    failed = {"state": "failed", "seed": 1, "before": {"accuracy": 0.25, "length": 4}, "after": None}
+    row = summary_row("x", [done | cost, failed | cost | {"tokens_sampled": 4}])
+    assert (row.seeds, row.failed, row.tokens_sampled) == (2, 1, 7)
+    assert row.gain is not None and (row.gain.mean, row.gain.n, row.gain.low) == (0.25, 1, None)
+    assert summary_row("x", [failed | cost]).after is None

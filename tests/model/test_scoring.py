@@ -1,0 +1,161 @@
+"""Fast paths of the forward pass give what the plain ones give: values and gradients."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+from transformers import (
+    Gemma2Config,
+    Gemma2ForCausalLM,
+    GPT2Config,
+    GPT2LMHeadModel,
+    GraniteConfig,
+    GraniteForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
+    PreTrainedModel,
+)
+
+from rlzoo.config.model import BackboneConfig
+from rlzoo.errors import UserError
+from rlzoo.model import log_probs
+from rlzoo.model.backbone import Backbone
+from rlzoo.model.packing import ATTENTION
+from rlzoo.model.scoring import ForwardOutput, policy_forward
+from tests.models import random_adapter, write_model
+
+GROUPS = ["3+4=", "sort 52413", "x"]
+OWNERS = [0, 0, 0, 1, 1, 2, 2, 2]  # which prompt each row answers
+SLOTS = [0, 0, 0, 0, 0, 1, 1, 1]
+LENGTHS = [5, 2, 7, 1, 0, 3, 7, 4]
+
+
+def run(backbone: Backbone, in_line: bool, order: list[int] | None = None) -> tuple[ForwardOutput, Tensor]:
+    """Everything a pass gives for eight rows, and the gradient of a weighted sum of it."""
+    order = order or list(range(8))
+    prompts = [backbone.encode(text) for text in GROUPS]
+    response_BT = torch.randint(3, 90, (8, 7), generator=torch.Generator().manual_seed(1))
+    mask_BT = torch.arange(7) < torch.tensor(LENGTHS)[:, None]
+    stack = backbone.stack([random_adapter(backbone, seed) for seed in (1, 2)], requires_grad=True)
+    out = policy_forward(
+        backbone,
+        stack,
+        torch.tensor(SLOTS),
+        [prompts[OWNERS[b]] for b in order],
+        response_BT[order],
+        mask_BT[order],
+        temperature=torch.linspace(0.5, 1.5, 8)[order],
+        value=True,
+        entropy=True,
+        in_line=in_line,
+    )
+    assert out.value_BT is not None and out.entropy_BT is not None
+    (out.logp_BT + 0.3 * out.value_BT.square() + 0.1 * out.entropy_BT).sum().backward()
+    return out, stack.grads()
+
+
+def assert_same(one: tuple[ForwardOutput, Tensor], other: tuple[ForwardOutput, Tensor]) -> None:
+    for name, x in vars(one[0]).items():
+        torch.testing.assert_close(getattr(other[0], name), x, rtol=0, atol=2e-5)
+    assert one[1].norm(dim=1).min() > 1
+    assert ((other[1] - one[1]).norm(dim=1) / one[1].norm(dim=1)).max() < 1e-5
+
+
+def test_shared_prompts_change_nothing(backbone: Backbone) -> None:
+    assert_same(run(backbone, in_line=False), run(backbone, in_line=True))
+
+
+def test_rows_of_a_prompt_need_not_stand_together(backbone: Backbone) -> None:
+    """Sorted by length within each adapter, the groups are mixed."""
+    order = [4, 3, 1, 0, 2, 5, 7, 6]
+    plain, shared = run(backbone, in_line=False), run(backbone, in_line=True, order=order)
+    assert_same(
+        plain, (ForwardOutput(*(x[torch.tensor(order).argsort()] for x in vars(shared[0]).values())), shared[1])
+    )
+
+
+def test_a_line_holds_every_prompt_once_and_no_padding_but_between_runs(fp32: Backbone) -> None:
+    """Run 0: prompts of 4 and 10 tokens, responses of 5, 2, 7, 1 and 0, the last of each not fed: 14 + 11. Run 1: a
+    prompt of 1 token, responses of 3, 7 and 4: 1 + 11, and 13 of padding, as both take as much of the line."""
+    fed: list[tuple[int, ...]] = []
+    hook = fp32.model.get_input_embeddings().register_forward_hook(
+        lambda m, args, out: fed.append(tuple(args[0].shape))
+    )
+    run(fp32, in_line=True)
+    hook.remove()
+    assert fed == [(1, 2 * 25)]
+
+
+def test_responses_of_one_token_need_the_prompt_only(fp32: Backbone) -> None:
+    prompt = fp32.encode("3+4=")
+    fed = (None, None, [prompt] * 3, torch.tensor([[5], [6], [7]]), torch.ones(3, 1, dtype=torch.bool))
+    plain, shared = (policy_forward(fp32, *fed, in_line=line).logp_BT for line in (False, True))
+    torch.testing.assert_close(shared, plain, rtol=0, atol=2e-5)
+
+
+@pytest.mark.parametrize("tokens", [1, 3, 28])
+def test_chunks_of_the_head_change_nothing(tokens: int, fp32: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = run(fp32, in_line=False)
+    monkeypatch.setattr(log_probs, "CHUNK_ELEMENTS", tokens * fp32.vocab_size)
+    assert_same(whole, run(fp32, in_line=False))
+
+
+def test_all_logits_never_exist_at_once(fp32: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
+    """29 tokens go through the head five at a time, with gradient too."""
+    monkeypatch.setattr(log_probs, "CHUNK_ELEMENTS", 5 * fp32.vocab_size + 1)
+    rows: list[int] = []
+    hook = fp32.model.get_output_embeddings().register_forward_hook(lambda m, args, out: rows.append(len(out)))
+    run(fp32, in_line=False)
+    hook.remove()
+    assert sum(LENGTHS) == 29
+    assert sorted(rows) == [4, 4, 5, 5, 5, 5, 5, 5, 5, 5, 5, 5]  # forward, and again in the backward pass
+
+
+@pytest.mark.parametrize(
+    ("model", "config", "changes", "line"),
+    [
+        (Gemma2ForCausalLM, Gemma2Config, {"final_logit_softcapping": 2.0, "head_dim": 16, "sliding_window": 6}, False),
+        (GraniteForCausalLM, GraniteConfig, {"logits_scaling": 3.0}, True),
+        (MistralForCausalLM, MistralConfig, {"sliding_window": 6}, False),
+        (MistralForCausalLM, MistralConfig, {"sliding_window": None, "num_key_value_heads": 1}, True),
+        (GPT2LMHeadModel, GPT2Config, {"n_embd": 32, "n_head": 2, "n_layer": 2}, True),
+    ],
+)
+def test_other_heads_and_windows(
+    model: type[PreTrainedModel], config: type, changes: dict[str, object], line: bool, tmp_path: Path
+) -> None:
+    """Logits that the model caps or scales after its head, and attention that does not reach back to the prompt."""
+    folder = write_model(model, config, tmp_path, **changes)
+    made = Backbone.load(BackboneConfig(model=str(folder), precision="fp32", device="cpu"))
+    tokens = torch.tensor([made.encode("sort 52413")])
+    with torch.no_grad():
+        ours = made.logits(made.states(tokens, torch.ones_like(tokens)))
+        torch.testing.assert_close(ours, made.model(tokens).logits, rtol=0, atol=1e-5)
+    assert made.takes_lines is line
+    assert_same(run(made, in_line=False), run(made, in_line=True))
+
+
+def test_lines_that_a_model_sees_otherwise_are_not_taken(fp32: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By one percent of the largest state, say; attention is then torch's own again."""
+    set_attention, line_states = fp32.model.set_attn_implementation, fp32.line_states
+    set_attention("sdpa")
+    with monkeypatch.context() as patched:
+        patched.setattr(fp32, "line_states", lambda line: line_states(line) + 0.01 * line_states(line).abs().max())
+        assert not fp32._try_line() and fp32.model.config._attn_implementation == "sdpa"
+    assert fp32._try_line() and fp32.model.config._attn_implementation == ATTENTION
+
+
+def test_an_unknown_way_to_make_logits_is_refused(fp32: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
+    forward = fp32.model.forward
+
+    def squared(**kwargs: object) -> object:
+        output = forward(**kwargs)
+        output.logits = output.logits.square()
+        return output
+
+    monkeypatch.setattr(fp32.model, "forward", squared)
+    with pytest.raises(UserError, match="cannot be used as a backbone yet"):
+        fp32._check_head()

@@ -1,0 +1,60 @@
+"""One look per algorithm: by name, in any company; told apart by more than colour."""
+
+from __future__ import annotations
+
+import itertools
+
+import objectives
+from rlzoo.report.palette import LOOKS, ON_BLACK, PALETTE, Look, looks
+
+
+def luminance(colour: str) -> float:
+    """Relative luminance of the sRGB standard, 0 black to 1 white."""
+    linear = [
+        c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4
+        for c in (int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5))
+    ]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def contrast(a: str, b: str) -> float:
+    high, low = sorted((luminance(a), luminance(b)), reverse=True)
+    return (high + 0.05) / (low + 0.05)
+
+
+def test_a_registered_algorithm_looks_alike_in_any_company_and_order() -> None:
+    names = objectives.names()
+    everywhere = looks(names)
+    assert looks(reversed(names)) == everywhere
+    for name in names:
+        assert looks([name, f"{name}[kl=none]"])[name] == looks([name])[name] == everywhere[name]
+
+
+def test_no_two_registered_algorithms_look_alike() -> None:
+    drawn = [(look.colour, look.dashes) for look in looks(objectives.names()).values()]
+    assert len(set(drawn)) == len(drawn) <= LOOKS
+
+
+def test_what_is_not_registered_takes_colours_that_nobody_beside_it_has() -> None:
+    base = objectives.names()[0]
+    ablations = [f"{base}[surrogate.high=0.{i}]" for i in range(2, 9)]
+    shown = looks([*ablations, base])
+    assert list(shown) == [*ablations, base]
+    assert shown[base] == looks([base])[base]
+    assert len({look.colour for look in shown.values()}) == 8
+    many = looks([f"unknown{i}" for i in range(LOOKS)])
+    assert len({(look.colour, look.dashes) for look in many.values()}) == LOOKS
+    assert len(looks([f"unknown{i}" for i in range(LOOKS + 3)])) == LOOKS + 3
+
+
+def test_neighbours_in_the_registry_differ_in_colour_and_marker() -> None:
+    for a, b in itertools.pairwise(range(LOOKS)):
+        assert Look(a).colour != Look(b).colour
+        assert Look(a).marker != Look(b).marker
+
+
+def test_lines_can_be_seen_on_their_background() -> None:
+    """WCAG 2.2 asks for 3 to 1 of graphics; the two bright ones of Okabe and Ito's have a little less on white."""
+    bright = {"#E69F00", "#56B4E9", "#CC79A7"}
+    assert all(contrast(colour, "#FFFFFF") >= (2 if colour in bright else 3) for colour in PALETTE)
+    assert all(contrast(colour, "#14171C") >= 4.5 for colour in ON_BLACK)

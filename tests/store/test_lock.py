@@ -1,0 +1,64 @@
+"""A folder has one writer: another process is refused, this one is not, and a kill lets go."""
+
+from __future__ import annotations
+
+import gc
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from rlzoo.errors import UserError
+from rlzoo.store.lock import LOCK, hold
+from rlzoo.store.run_folder import RunFolder
+
+ROOT = Path(__file__).parents[2]
+HOLD = """
+import sys, time
+from pathlib import Path
+from rlzoo.store.lock import hold
+lock = hold(Path(sys.argv[1]))
+print("held", flush=True)
+time.sleep(60)
+"""
+
+
+def elsewhere(path: Path) -> subprocess.Popen[str]:
+    """Start a process that holds the folder's lock, and wait until it does."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    process = subprocess.Popen([sys.executable, "-c", HOLD, path], stdout=subprocess.PIPE, text=True, env=environment)
+    assert process.stdout is not None and process.stdout.readline() == "held\n"
+    return process
+
+
+def test_a_folder_that_another_process_writes_is_refused_until_that_is_killed(tmp_path: Path) -> None:
+    process = elsewhere(tmp_path)
+    try:
+        with pytest.raises(UserError, match=rf"being written by another process \(pid {process.pid}\).*--out"):
+            RunFolder.create(tmp_path, {"seed": 0}, resume=True)
+        assert [path.name for path in tmp_path.iterdir()] == [LOCK]
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    RunFolder.create(tmp_path, {"seed": 0}).log({"step": 1})
+
+
+def test_one_process_may_hold_a_folder_more_than_once_and_lets_go_with_the_last(tmp_path: Path) -> None:
+    first, second = hold(tmp_path), hold(tmp_path)
+    assert first is second
+    del first, second
+    gc.collect()
+    elsewhere(tmp_path).kill()
+
+
+def test_reading_needs_no_lock(tmp_path: Path) -> None:
+    RunFolder.create(tmp_path, {"seed": 0}).log({"step": 1})
+    gc.collect()
+    process = elsewhere(tmp_path)
+    try:
+        assert RunFolder.open(tmp_path).read_metrics() == [{"step": 1}]
+    finally:
+        process.kill()

@@ -1,0 +1,110 @@
+"""Tasks from JSON-lines files."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rlzoo.config.task import TaskConfig
+from rlzoo.errors import UserError
+from rlzoo.tasks import load_task
+from rlzoo.tasks.table import held_out
+
+ROWS: list[dict[str, Any]] = [{"prompt": f"{i}+1=", "answer": i + 1, "source": "made"} for i in range(40)]
+
+
+def write(path: Path, rows: list[Any]) -> str:
+    path.write_text("\n".join(row if isinstance(row, str) else json.dumps(row) for row in rows) + "\n")
+    return str(path)
+
+
+def test_rows_become_problems(tmp_path: Path) -> None:
+    train, test = write(tmp_path / "a.jsonl", [*ROWS[:30], ""]), write(tmp_path / "b.jsonl", ROWS[30:])
+    task = load_task(TaskConfig(name=f"jsonl:{train}", test_path=test))
+    assert (task.size("train"), task.size("test")) == (30, 10)
+    problem = task.problem("train", 4)
+    assert (problem.prompt, problem.answer) == ("4+1=", "5")
+    assert problem.columns == {"answer": 5, "source": "made"}
+    assert task.score([problem] * 3, ["5", "#### 5.0", "6"]).accuracy == [1, 1, 0]
+    with pytest.raises(IndexError):
+        task.problem("train", 30)
+
+
+def test_held_out_rows_are_few_and_always_the_same(tmp_path: Path) -> None:
+    name = "jsonl:" + write(tmp_path / "a.jsonl", ROWS + ROWS)
+    task = load_task(TaskConfig(name=name, test_fraction=0.25))
+    prompts = {s: {str(task.problem(s, i).prompt) for i in range(task.size(s) or 0)} for s in ("train", "test")}
+    assert (task.size("train"), task.size("test")) == (60, 20)  # every row is there twice, and stays with its twin
+    assert not prompts["train"] & prompts["test"]
+    shuffled = load_task(TaskConfig(name="jsonl:" + write(tmp_path / "b.jsonl", ROWS[::-1]), test_fraction=0.25))
+    assert {shuffled.problem("test", i).prompt for i in range(10)} == prompts["test"]
+    assert load_task(name).size("test") == 8  # a tenth, if nothing is said
+
+
+def test_held_out_is_never_empty() -> None:
+    assert sorted(held_out(["a", "b"], 0.01)) == ["test", "train"]
+
+
+def test_columns_and_chats(tmp_path: Path) -> None:
+    messages = [{"role": "user", "content": "1+1="}]
+    rows = [{"q": messages, "a": "2"}, {"q": "2+2=", "a": "4"}]
+    path = write(tmp_path / "a.jsonl", rows)
+    config = TaskConfig(
+        name=f"jsonl:{path}", test_path=path, prompt_column="q", answer_column="a", system="Be brief."
+    )  # fmt: skip
+    task = load_task(config)
+    system = {"role": "system", "content": "Be brief."}
+    assert task.problem("train", 0).prompt == [system, *messages]
+    assert task.problem("train", 1).prompt == [system, {"role": "user", "content": "2+2="}]
+    plain = load_task(config.model_copy(update={"system": None}))
+    assert plain.problem("train", 0).prompt == messages
+    assert plain.problem("train", 1).prompt == "2+2="
+
+
+def test_an_accuracy_function_needs_no_answer(tmp_path: Path) -> None:
+    (tmp_path / "checks.py").write_text("def brief(completions, **columns): return [len(c) < 3 for c in completions]")
+    path = write(tmp_path / "a.jsonl", [{"prompt": "a"}, {"prompt": "b"}])
+    task = load_task(TaskConfig(name=f"jsonl:{path}", accuracy=f"{tmp_path}/checks.py:brief"))
+    assert task.score([task.problem("train", 0)] * 2, ["ab", "abcd"]).accuracy == [1, 0]
+    with pytest.raises(UserError, match="no column 'answer'"):
+        load_task(f"jsonl:{path}")
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([], "has no rows"),
+        (["", "  "], "has no rows"),
+        ([ROWS[0], "{nonsense"], "line 2: not JSON"),
+        ([ROWS[0], "", "[1]"], "line 3: a JSON object is needed"),
+        ([ROWS[0], {"promt": "a", "answer": "b"}], "line 2: no column 'prompt'.*did you mean 'promt'"),
+        ([ROWS[0], {"prompt": "a"}], "line 2: no column 'answer'"),
+        ([ROWS[0], {"prompt": "a", "answer": None}], "line 2: column 'answer' is empty"),
+        ([ROWS[0], {"prompt": 3, "answer": "b"}], "line 2: the prompt is '3'; it has to be text or chat messages"),
+        ([ROWS[0], {"prompt": [], "answer": "b"}], "line 2: the prompt is"),
+        ([ROWS[0], {"prompt": [{"role": "user"}], "answer": "b"}], "line 2: the prompt is"),
+        ([ROWS[0]], "the train split is empty"),
+    ],
+)
+def test_bad_files(tmp_path: Path, rows: list[Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        load_task("jsonl:" + write(tmp_path / "a.jsonl", rows))
+
+
+def test_bad_settings(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.jsonl", ROWS)
+    with pytest.raises(UserError, match=r"cannot read .*none\.jsonl: .*No such file"):
+        load_task(f"jsonl:{tmp_path}/none.jsonl")
+    with pytest.raises(UserError, match="cannot read"):
+        load_task(f"jsonl:{tmp_path}")
+    with pytest.raises(UserError, match="write jsonl:PATH"):
+        load_task("jsonl")
+    with pytest.raises(UserError, match="test_path or test_fraction, not both"):
+        load_task(TaskConfig(name=f"jsonl:{path}", test_path=path, test_fraction=0.1))
+    with pytest.raises(UserError, match="a system message needs a chat"):
+        load_task(TaskConfig(name=f"jsonl:{path}", system="Be brief.", chat=False))
+    with pytest.raises(ValueError, match="less than 1"):
+        TaskConfig(name=f"jsonl:{path}", test_fraction=1.0)

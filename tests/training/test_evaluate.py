@@ -1,0 +1,96 @@
+"""Held-out evaluation: the same prompts and noise for everybody, and accuracy that is accuracy."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from rlzoo.config.engine import EngineSettings
+from rlzoo.config.run import EvaluationSettings, RunConfig
+from rlzoo.engine.sampler import SampleRequest, sample
+from rlzoo.model.backbone import Backbone
+from rlzoo.tasks import Problem, load_task
+from rlzoo.training.evaluate import Evaluation, evaluate_policy
+from rlzoo.training.loop import train
+from tests.models import random_adapter
+from tests.runs import EvenTask
+from tests.training.same import untimed
+
+MakeConfig = Callable[..., RunConfig]
+
+
+def evaluated(backbone: Backbone, theta: torch.Tensor | None = None, **settings: Any) -> Evaluation:
+    chosen = EvaluationSettings.model_validate({"prompts": 8} | settings)
+    return evaluate_policy(backbone, load_task("even"), theta, chosen, max_new_tokens=6, temperature=1.0)
+
+
+def test_every_policy_answers_the_same_held_out_prompts_with_the_same_noise(backbone: Backbone) -> None:
+    base, again = evaluated(backbone), evaluated(backbone)
+    assert base.rollout.completions == again.rollout.completions
+    assert evaluated(backbone, backbone.new_adapter(5)).rollout.completions == base.rollout.completions  # B = 0
+    moved = evaluated(backbone, random_adapter(backbone, 0))
+    assert moved.rollout.completions != base.rollout.completions
+    assert [p.prompt for p in moved.rollout.problems] == [p.prompt for p in base.rollout.problems]
+    few = evaluate_policy(
+        backbone, load_task("even"), None, EvaluationSettings(prompts=8), batching=EngineSettings(sample_rows=3),
+        max_new_tokens=6, temperature=1.0,
+    )  # fmt: skip
+    assert few.rollout.completions == base.rollout.completions
+    assert evaluated(backbone, prompts=12).rollout.completions[:8] == base.rollout.completions
+
+
+def test_evaluation_has_noise_of_its_own(backbone: Backbone) -> None:
+    """No training seed trains on the noise that it is evaluated with."""
+    rollout = evaluated(backbone).rollout
+    for seed in range(4):
+        request = SampleRequest(None, rollout.tokens.prompts, 1, 6, seed=seed, step=0, prompt_keys=list(range(8)))
+        (trained_on,) = sample(backbone, [request])
+        assert trained_on.response_NT.tolist() != rollout.tokens.response_NT.tolist()
+
+
+def test_held_out_is_the_test_split(backbone: Backbone) -> None:
+    class Named(EvenTask):
+        def problem(self, split: str, index: int) -> Problem:
+            return Problem(f"{split}{index}", "")
+
+    found = evaluate_policy(
+        backbone, Named("named"), None, EvaluationSettings(prompts=3), max_new_tokens=6, temperature=1.0
+    )
+    assert [p.prompt for p in found.rollout.problems] == ["test0", "test1", "test2"]
+
+
+def test_a_small_test_split_is_evaluated_whole(backbone: Backbone) -> None:
+    assert len(evaluated(backbone, prompts=100).rollout.problems) == 16
+
+
+def test_samples_and_pass_at_k(backbone: Backbone) -> None:
+    wide = evaluated(backbone, samples=4)
+    right_PG = wide.rollout.accuracy_N.view(8, 4)
+    assert wide.metrics["accuracy"] == pytest.approx(float(right_PG.mean()))
+    assert wide.metrics["pass@4"] == pytest.approx(float(right_PG.amax(dim=1).mean()))
+    assert wide.metrics["accuracy"] <= wide.metrics["pass@2"] <= wide.metrics["pass@4"]
+    assert wide.rollout.completions[::4] == evaluated(backbone).rollout.completions  # the first sample is the same
+
+
+def test_greedy_takes_the_likeliest_token_and_claims_no_entropy(backbone: Backbone) -> None:
+    greedy, sampled = evaluated(backbone, greedy=True), evaluated(backbone)
+    assert greedy.rollout.logp_NT[:, 0].mean() > sampled.rollout.logp_NT[:, 0].mean()
+    assert math.isnan(greedy.metrics["entropy"]) and sampled.metrics["entropy"] > 0
+
+
+def test_accuracy_does_not_depend_on_what_the_reward_function_can_score(
+    make_config: MakeConfig, backbone: Backbone, tmp_path: Path
+) -> None:
+    """A reward of None for what is wrong must not make the accuracy that is reported 100%."""
+    unknown = {"reward": "tests.training.rewards:unknown_where_wrong"}
+    for name, task in (("plain", {}), ("unknown", unknown)):
+        train(make_config(task=task, train={"steps": 1}), tmp_path / name, backbone=backbone)
+    plain, odd = (untimed(tmp_path / name)[:2] for name in ("plain", "unknown"))
+    for record, twin in zip(plain, odd, strict=True):  # the evaluation before training, and the first rollout
+        assert 0 < record["accuracy"] < 1
+        assert twin["accuracy"] == record["accuracy"] and twin["reward"] == 1.0
