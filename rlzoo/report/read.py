@@ -198,7 +198,7 @@ def read_responses(study: Study) -> tuple[int, list[Problem]]:
         if run.seed == seed:
             for sample in read_lines(run.path / SAMPLES):
                 if sample["kind"] == "eval":
-                    problem = told.setdefault((sample["prompt"], _words(sample["answer"])), {})
+                    problem = told.setdefault((_prompt(sample["prompt"]), _words(sample["answer"])), {})
                     problem.setdefault(sample["step"], {})[run.algorithm] = _response(sample)
     problems = []
     for (prompt, answer), moments in list(told.items())[:PROMPTS]:
@@ -218,6 +218,13 @@ def _response(sample: Mapping[str, Any]) -> Response:
         length=sample["length"],
         finished=sample["finished"],
     )
+
+
+def _prompt(value: str | Sequence[Mapping[str, str]]) -> str:
+    """Return a prompt as text; of a chat, each message after its role."""
+    if isinstance(value, str):
+        return value
+    return "\n".join(f"{message['role']}: {message['content']}" for message in value)
 
 
 def _words(value: object) -> str:

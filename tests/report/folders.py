@@ -22,7 +22,7 @@ def write_run(
     state: str | None = "done",
     tokens: int = 100,
     responses: Sequence[str] = ("42",),
-    prompt: str = "40+2=",
+    prompt: str | list[dict[str, str]] = "40+2=",
     answer: Any = "42",
     row: str | None = None,
     objective: dict[str, Any] | None = None,

@@ -10,6 +10,7 @@ import pytest
 from rlzoo.config.comparison import CompareConfig
 from rlzoo.config.run import RunConfig
 from rlzoo.errors import UserError
+from rlzoo.report import write_report
 from rlzoo.report.read import (
     MOMENTS,
     PROMPTS,
@@ -118,3 +119,12 @@ def test_responses_are_of_one_seed_and_of_the_first_and_last_moment(tmp_path: Pa
     assert moments[0]["grpo"].text == "first" and not moments[0]["grpo"].right
     assert moments[16]["grpo"].right and moments[16]["grpo"].more == 7
     assert problems[1].answer == '["a", 1]'
+
+
+def test_prompts_of_messages_are_shown_as_text(tmp_path: Path) -> None:
+    chat = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "40+2?"}]
+    write_study(tmp_path, ("grpo", "dapo"), seeds=1, prompt=chat)
+    _, problems = read_responses(read_study(tmp_path, ["step"]))
+    assert [problem.prompt for problem in problems] == ["system: Be brief.\nuser: 40+2?"]
+    assert set(problems[0].moments[0]) == {"grpo", "dapo"}
+    assert "user: 40+2?" in write_report(tmp_path).read_text()
