@@ -149,7 +149,7 @@ def notes(ablation: Ablation) -> list[str]:
     unresolved = [one.contrast for one in ablation.measured if not one.resolved]
     if unresolved:
         told = "; ".join(f"{contrast.label} ({contrast.block})" for contrast in unresolved)
-        lines.append(f"Not resolvable with these seeds: {told}.")
+        lines.append(f"Inconclusive: {told}.")
     lines += [*joint_moves(one.contrast for one in ablation.measured), *unspent(comparison.summaries)]
     there = f"Report: {comparison.folder / REPORT}; curves and runs are beside it"
     return [*lines, *failures(comparison.summaries), there]

@@ -63,8 +63,8 @@ class Measured:
 
     @property
     def verdict(self) -> str:
-        """What the interval allows to be said."""
-        return "no seed finished" if self.difference is None else verdict(self.difference)
+        """better, worse or inconclusive."""
+        return "inconclusive" if self.difference is None else verdict(self.difference)
 
     def as_dict(self) -> dict[str, Any]:
         """JSON types."""

@@ -19,7 +19,7 @@ from rlzoo.stats.scores import AXES
 Array = NDArray[np.float64]
 
 POINTS = 100  # of a line
-LEGIBLE = 8  # more lines than this on one chart cannot be told apart: the best keep their colours
+LEGIBLE = 8  # more lines than this on one chart cannot be distinguished: the best keep their colours
 LOUD = 6
 SEEDS_FOR_SHADE = 5  # of a training metric: wide intervals of five algorithms hide the lines
 

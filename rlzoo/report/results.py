@@ -115,7 +115,7 @@ def pairs(judgement: Judgement) -> Table:
         "Differences of held-out accuracy, paired by seed, with 95% intervals of each by itself; p-values are "
         f"corrected for the number of pairs ({len(judgement.pairs)}). "
         f"Equivalent: closer than {100 * judgement.margin:g} points. "
-        "Detectable: the smallest true difference that these seeds would have shown four times in five."
+        "Detectable: the smallest true difference found with probability 0.8."
     )
     return Table("pairs", caption, PAIRS, [_pair(pair) for pair in judgement.pairs])
 

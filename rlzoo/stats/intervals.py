@@ -80,7 +80,5 @@ def paired(
 
 
 def verdict(difference: Interval) -> str:
-    """Say in words what an interval of a difference allows to be said."""
-    if difference.n == 1:
-        return "one seed: no verdict"
-    return {1: "higher", -1: "lower", 0: "not resolvable with these seeds"}[difference.sign]
+    """Return the verdict that the interval of a difference supports: better, worse or inconclusive."""
+    return {1: "better", -1: "worse", 0: "inconclusive"}[difference.sign]

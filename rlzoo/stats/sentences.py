@@ -1,7 +1,6 @@
-"""Verdicts in words: who is best, by how much, what is as good as equal, and what these seeds cannot tell.
+"""Verdicts as sentences: better, worse, equivalent, inconclusive.
 
-Scores are shares, so a difference of 0.046 is 4.6 points. The same judgement makes the same sentences, and they fit on
-a screen: what is left out is counted.
+Scores are shares, so a difference of 0.046 is 4.6 points. The sentences fit on a screen; omitted pairs are counted.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ def sentences(judgement: Judgement) -> list[str]:
     leader = standings[0]
     if len(standings) == 1:
         return [f"{leader.algorithm} has a mean {judgement.measure} of {share(leader.mean)} {seeds(leader.n)}."]
-    lines = [_lead(judgement), *_differences(judgement), *_equivalents(judgement), *_unresolved(judgement)]
+    lines = [_lead(judgement), *_differences(judgement), *_equivalents(judgement), *_inconclusive(judgement)]
     lost = [f"{s.algorithm} on {s.collapse_rate:.0%} of its seeds" for s in standings if s.collapse_rate]
     return lines + ([f"Collapsed: {_listed(lost)}."] if lost else [])
 
@@ -88,8 +87,8 @@ def _lead(judgement: Judgement) -> str:
 _TOLD: dict[Verdict, str] = {
     "better": "better than",
     "equivalent": "equivalent to",
-    "not resolvable": "not told apart from",
-    "worse": "yet, on the seeds that both have, worse than",
+    "inconclusive": "inconclusive against",
+    "worse": "worse, on the seeds that both have, than",
 }
 
 
@@ -109,7 +108,7 @@ def _differences(judgement: Judgement) -> list[str]:
         f"{pair.a} is better than {pair.b} by {points(pair.difference.mean)} {support(pair, judgement.confidence)}."
         for pair in found[:LISTED]
     ]
-    return lines + _left_out(len(found) - LISTED, "resolved")
+    return lines + _left_out(len(found) - LISTED, "better or worse")
 
 
 def _equivalents(judgement: Judgement) -> list[str]:
@@ -122,21 +121,21 @@ def _equivalents(judgement: Judgement) -> list[str]:
     return lines + _left_out(len(found) - LISTED, "equivalent")
 
 
-def _unresolved(judgement: Judgement) -> list[str]:
-    found = [pair for pair in judgement.pairs if pair.verdict == "not resolvable" and pair.n > 1]
+def _inconclusive(judgement: Judgement) -> list[str]:
+    found = [pair for pair in judgement.pairs if pair.verdict == "inconclusive" and pair.n > 1]
     if not found:
         return []
     counts = sorted({pair.n for pair in found})
     these = f"{counts[0]} seeds" if len(counts) == 1 else f"{counts[0]} to {counts[-1]} seeds"
     if len(judgement.pairs) == 1:
         (pair,) = found
-        line = f"{pair.a} and {pair.b} cannot be told apart: {points(pair.difference.mean)} "
+        line = f"{pair.a} against {pair.b} is inconclusive: {points(pair.difference.mean)} "
         line += support(pair, judgement.confidence)
     else:
-        line = f"{len(found)} of {len(judgement.pairs)} pairs cannot be resolved with {these}: "
+        line = f"{len(found)} of {len(judgement.pairs)} pairs are inconclusive with {these}: "
         line += _listed([f"{pair.a} and {pair.b}" for pair in found], "; ")
         if len(found) == len(judgement.pairs):
-            line = f"None of the {len(found)} pairs can be resolved with {these}"
+            line = f"All {len(found)} pairs are inconclusive with {these}"
     return [f"{line}.{_found([pair.detectable for pair in found if pair.detectable is not None])}"]
 
 
@@ -144,10 +143,10 @@ def _found(detectable: Sequence[float]) -> str:
     if not detectable:
         return ""
     if min(detectable) >= 1:
-        return " Even a difference from 0% to 100% would not have been found four times in five."
+        return " Not even a difference from 0% to 100% would be found with probability 0.8."
     low, high = (f"{100 * value:.1f}" if value < 1 else "over 100" for value in (min(detectable), max(detectable)))
     span = f"{low} points" if low == high else f"{low} to {high} points (by pair)"
-    return f" A true difference of {span} would have been found four times in five."
+    return f" A true difference of {span} would be found with probability 0.8."
 
 
 def _left_out(count: int, what: str) -> list[str]:

@@ -1,17 +1,17 @@
-"""Which algorithm is better, by how much, how sure: scores over seeds in, a verdict for every pair out.
+"""A verdict for every pair of algorithms, from their scores over seeds.
 
-For every pair, over the seeds that both have, with differences d (see `rlzoo.stats.tests` for the tests and why these):
+For every pair, over the seeds that both have, with differences d (`rlzoo.stats.tests` has the tests):
 
     equivalent       the mean of d is within +- margin: two one-sided tests, Holm's p over all pairs < level
     better, worse    it is not 0: two-sided, Holm's p over all pairs < level (level = 1 - confidence)
-    not resolvable   neither, with these seeds
+    inconclusive     neither
 
 Both kinds of claims are corrected for the number of pairs, each kind by itself: the chance of any wrong better or worse
 in a comparison is at most `level`, and so is the chance of any wrong equivalent. A difference that is shown to be
 smaller than the margin is equivalent even if it is shown not to be 0: the margin says what is too small to matter.
 
 Intervals are those of each pair by itself. So one may leave out 0 where the verdict, which allows for the number of
-pairs, is not resolvable.
+pairs, is inconclusive.
 
 Algorithms without a common seed are compared as well, the i-th seed of one with the i-th of the other: these are
 independent runs, and any fixed way to pair them is as good as any other.
@@ -32,7 +32,7 @@ from rlzoo.stats import sentences, tests
 from rlzoo.stats.intervals import CONFIDENCE, Interval, interval
 from rlzoo.stats.scores import Scores
 
-Verdict = Literal["better", "worse", "equivalent", "not resolvable"]
+Verdict = Literal["better", "worse", "equivalent", "inconclusive"]
 
 _OPPOSITE: dict[Verdict, Verdict] = {"better": "worse", "worse": "better"}
 
@@ -225,9 +225,9 @@ def decide(differences: Sequence[Sequence[float]], margin: float, level: float) 
     several = [i for i, d in enumerate(differences) if len(d) > 1]
     p = [tests.difference_p(differences[i]) for i in several]
     p_equivalent = tests.holm([tests.equivalence_p(differences[i], margin) for i in several])
-    decisions = [Decision(None, None, None, "not resolvable") for _ in differences]
+    decisions = [Decision(None, None, None, "inconclusive") for _ in differences]
     for i, alone, holm, equivalent in zip(several, p, tests.holm(p), p_equivalent, strict=True):
-        verdict: Verdict = "not resolvable"
+        verdict: Verdict = "inconclusive"
         if equivalent < level:
             verdict = "equivalent"
         elif holm < level:

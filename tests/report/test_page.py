@@ -173,11 +173,11 @@ def test_an_ablation_has_its_contrasts(tmp_path: Path) -> None:
     write_study(tmp_path, seeds=2)
     config = CompareConfig.model_validate({"objectives": ["grpo", "dapo"], "seeds": 2})
     (tmp_path / "comparison.json").write_text(config.model_dump_json())
-    contrast = {"block": "ladder", "label": "select=mixed", "verdict": "higher"}
+    contrast = {"block": "ladder", "label": "select=mixed", "verdict": "better"}
     difference = {"mean": 0.05, "low": 0.01, "high": 0.09, "n": 2}
     (tmp_path / "summary.json").write_text(json.dumps({"ablation": [{**contrast, "difference": difference}]}))
     text = Page(write_report(tmp_path)).text
-    assert "What each part is worth" in text and "ladder select=mixed +5.0 ± 4.0 higher" in text
+    assert "What each part is worth" in text and "ladder select=mixed +5.0 ± 4.0 better" in text
 
 
 def test_tables_are_written_in_every_format(tmp_path: Path) -> None:

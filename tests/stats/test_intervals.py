@@ -83,10 +83,10 @@ def test_paired_without_a_shared_seed_is_an_error() -> None:
 @pytest.mark.parametrize(
     ("values", "words"),
     [
-        ([0.2, 0.21, 0.19], "higher"),
-        ([-0.2, -0.21, -0.19], "lower"),
-        ([0.2, -0.21, 0.1], "not resolvable with these seeds"),
-        ([0.2], "one seed: no verdict"),
+        ([0.2, 0.21, 0.19], "better"),
+        ([-0.2, -0.21, -0.19], "worse"),
+        ([0.2, -0.21, 0.1], "inconclusive"),
+        ([0.2], "inconclusive"),
     ],
 )
 def test_verdict(values: list[float], words: str) -> None:

@@ -50,7 +50,7 @@ def test_one_pair_by_hand() -> None:
         (0.05, 0.02, "better"),
         (0.005, 0.005, "equivalent"),  # (0.02 - 0.005) / (0.005 / sqrt 7) = 7.9 errors within the margin
         (0.015, 0.002, "equivalent"),  # surely above 0 as well, but the margin says what matters
-        (0.03, 0.05, "not resolvable"),
+        (0.03, 0.05, "inconclusive"),
         (0.05, 0.0, "better"),  # eight equal differences: p = 2 / 2^8
         (0.0, 0.0, "equivalent"),
     ],
@@ -64,7 +64,7 @@ def test_the_margin_and_the_confidence_decide() -> None:
     assert judge(narrow, margin=0.01).pairs[0].verdict == "better"
     wide = exact(0.03, 0.03)  # t = sqrt 7 = 2.65, p = 0.033
     assert judge(wide).pairs[0].verdict == "better"
-    assert judge(wide, confidence=0.99).pairs[0].verdict == "not resolvable"
+    assert judge(wide, confidence=0.99).pairs[0].verdict == "inconclusive"
     assert judge(wide, confidence=0.99).pairs[0].difference.half_width == pytest.approx(
         scipy_stats.t.ppf(0.995, 7) * 0.03 / math.sqrt(7)
     )
@@ -72,8 +72,8 @@ def test_the_margin_and_the_confidence_decide() -> None:
 
 def test_few_equal_differences_are_no_proof() -> None:
     """Without a spread t would be sure of everything; two seeds that differ alike are a coin that fell twice."""
-    assert judge(exact(0.05, 0.0, seeds=2)).pairs[0].verdict == "not resolvable"
-    assert judge(exact(0.0, 0.0, seeds=2)).pairs[0].verdict == "not resolvable"
+    assert judge(exact(0.05, 0.0, seeds=2)).pairs[0].verdict == "inconclusive"
+    assert judge(exact(0.0, 0.0, seeds=2)).pairs[0].verdict == "inconclusive"
     assert judge(exact(0.05, 0.0, seeds=6)).pairs[0].verdict == "better"  # 2 / 2^6 = 0.031
 
 
@@ -108,7 +108,7 @@ def test_a_pair_from_the_other_side() -> None:
 
 def test_one_seed_gives_no_verdict() -> None:
     (pair,) = judge({"a": {0: 0.9}, "b": {0: 0.1}}).pairs
-    assert pair.verdict == "not resolvable" and pair.n == 1 and pair.difference.low is None
+    assert pair.verdict == "inconclusive" and pair.n == 1 and pair.difference.low is None
     assert pair.p is pair.p_holm is pair.p_equivalent is pair.detectable is None
 
 
@@ -130,7 +130,7 @@ def test_algorithms_without_a_common_seed_are_paired_in_order() -> None:
 def test_a_single_seed_among_others_does_not_count_as_a_comparison() -> None:
     judgement = judge(exact(0.05, 0.02) | {"c": {0: 0.1}})
     pair = judgement.pair("a", "b")
-    assert pair.p == pair.p_holm and judgement.pair("a", "c").verdict == "not resolvable"
+    assert pair.p == pair.p_holm and judgement.pair("a", "c").verdict == "inconclusive"
 
 
 def test_collapse_rate_counts_seeds_without_a_score() -> None:
@@ -168,8 +168,8 @@ def test_two_algorithms_in_words() -> None:
     # s = 0.05 sqrt(8 / 7) = 0.0535; noncentrality 3.27 for n = 8: 3.27 s / sqrt 8 = 0.062
     assert judge(exact(0.03, 0.05)).sentences() == [
         "a has the highest mean held-out accuracy, 53.0%; b has 50.0%.",
-        "a and b cannot be told apart: 3.0 points (95% interval -1.5 to 7.5, 8 seeds). "
-        "A true difference of 6.2 points would have been found four times in five.",
+        "a against b is inconclusive: 3.0 points (95% interval -1.5 to 7.5, 8 seeds). "
+        "A true difference of 6.2 points would be found with probability 0.8.",
     ]
 
 
@@ -187,7 +187,7 @@ def test_ties_and_equal_differences_in_words() -> None:
     ]
     # Two equal differences: the sign test's p is 1/2, and the interval has no width to show.
     assert judge(exact(0.125, 0.0, seeds=2)).sentences()[1] == (
-        "a and b cannot be told apart: 12.5 points (the same on each of 2 seeds)."
+        "a against b is inconclusive: 12.5 points (the same on each of 2 seeds)."
     )
     assert judge(exact(0.05, 0.0)).sentences() == [
         "a is best in held-out accuracy, 55.0%: better than b by 5.0 points (the same on each of 8 seeds)."
@@ -211,16 +211,16 @@ def test_several_algorithms_in_words() -> None:
     assert lines == judge(scores(a=0.6, b=0.8, c=0.805, d=0.9, std=0.005)).sentences()
 
 
-def test_what_cannot_be_resolved_in_words() -> None:
+def test_inconclusive_pairs_in_words() -> None:
     lines = judge(scores(seeds=2, a=0.5, b=0.51, c=0.52, std=0.02)).sentences()
     assert lines[0].startswith("c has the highest mean held-out accuracy, ")
-    assert lines[0].endswith("%: not told apart from b and a.")
-    assert lines[1].startswith("None of the 3 pairs can be resolved with 2 seeds. A true difference of ")
+    assert lines[0].endswith("%: inconclusive against b and a.")
+    assert lines[1].startswith("All 3 pairs are inconclusive with 2 seeds. A true difference of ")
     # n = 2 at 5% / 3: no difference of accuracies is large enough to be found from two seeds this far apart.
     (pair,) = judge({"a": {0: 0.1, 1: 0.9}, "b": {0: 0.5, 1: 0.5}}).pairs
     assert pair.detectable is not None and pair.detectable > 1
     lines = judge({"a": {0: 0.1, 1: 0.9}, "b": {0: 0.5, 1: 0.5}}).sentences()
-    assert lines[1].endswith(" Even a difference from 0% to 100% would not have been found four times in five.")
+    assert lines[1].endswith(" Not even a difference from 0% to 100% would be found with probability 0.8.")
 
 
 def test_collapses_and_seeds_of_their_own_in_words() -> None:
@@ -238,5 +238,5 @@ def many(n: int) -> Judgement:
 def test_twenty_algorithms_fit_on_a_screen() -> None:
     lines = many(20).sentences()
     assert len(lines) <= 15 and sum(map(len, lines)) < 80 * 24
-    assert any(line.endswith("more pairs are resolved.") for line in lines)
-    assert any(" of 190 pairs cannot be resolved with 20 seeds: " in line for line in lines)
+    assert any(line.endswith("more pairs are better or worse.") for line in lines)
+    assert any(" of 190 pairs are inconclusive with 20 seeds: " in line for line in lines)
