@@ -33,11 +33,12 @@ from rich.console import Console
 from rich.markdown import Markdown
 from scipy import stats
 
+from rlzoo.api.reported import compare
 from rlzoo.cli.app import guarded
 from rlzoo.cli.run import settings, watched
 from rlzoo.config.comparison import MARGIN, CompareConfig
 from rlzoo.errors import UserError
-from rlzoo.experiments.compare import Comparison, compare
+from rlzoo.experiments.compare import Comparison
 from rlzoo.report.progress import clock_time
 from rlzoo.stats.tests import bootstrap_mean, detectable, difference_p, interquartile_mean
 from rlzoo.stats.verdicts import Verdict, decide

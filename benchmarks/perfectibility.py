@@ -16,11 +16,12 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from rlzoo.api.reported import compare
 from rlzoo.cli.app import guarded
 from rlzoo.cli.run import settings, watched
 from rlzoo.config.comparison import CompareConfig
 from rlzoo.errors import UserError
-from rlzoo.experiments.compare import Comparison, compare
+from rlzoo.experiments.compare import Comparison
 from rlzoo.model.backbone import Backbone
 from rlzoo.tasks import Problem, Scores, Split, Task, load_task
 from rlzoo.training.evaluate import evaluate_policy

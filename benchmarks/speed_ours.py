@@ -19,9 +19,9 @@ from benchmarks.speed_work import NEVER, OPTIMIZER, Measured, Work
 from rlzoo.config.engine import EngineSettings
 from rlzoo.config.run import EvaluationSettings, RunConfig, TrainSettings
 from rlzoo.config.task import TaskConfig
-from rlzoo.engine import profiler
-from rlzoo.engine.profiler import StageClock
+from rlzoo.model import profiler
 from rlzoo.model.backbone import Backbone
+from rlzoo.model.profiler import StageClock
 from rlzoo.tasks import Task
 from rlzoo.training.loop import train_fleet
 from rlzoo.training.run import Run

@@ -12,11 +12,12 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from rlzoo.api.reported import compare
 from rlzoo.cli.app import guarded
 from rlzoo.cli.report import comparison_table
 from rlzoo.cli.run import settings, watched
 from rlzoo.config.comparison import CompareConfig
-from rlzoo.experiments.compare import Comparison, compare
+from rlzoo.experiments.compare import Comparison
 from rlzoo.model.backbone import Backbone
 from rlzoo.report.progress import clock_time, short_count
 from rlzoo.stats.intervals import Interval

@@ -16,9 +16,7 @@ from rlzoo.config.run import RunConfig
 from rlzoo.config.task import TaskConfig
 from rlzoo.model.backbone import Backbone
 from rlzoo.model.char_tokenizer import char_tokenizer
-from rlzoo.report import curves
 from rlzoo.tasks import Problem, Task, register_task
-from rlzoo.training.run import Run
 
 
 class EvenTask(Task):
@@ -45,18 +43,6 @@ class EvenTask(Task):
 
 
 register_task(EvenTask)
-
-
-@pytest.fixture
-def figures() -> None:
-    """For tests of the figures: without it, runs draw none, which takes longer than they do."""
-
-
-@pytest.fixture(autouse=True)
-def _no_figures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    if "figures" not in request.fixturenames:
-        monkeypatch.setattr(Run, "draw", lambda self: None)
-        monkeypatch.setattr(curves, "draw", lambda *args, **kwargs: None)
 
 
 @pytest.fixture(scope="session")

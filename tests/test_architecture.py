@@ -37,6 +37,40 @@ MODEL_FILES = {
     "rlzoo/warmstart/train.py",  # builds and trains a base model
     "rlzoo/model/char_tokenizer.py",  # builds its tokenizer
 }
+# Inside rlzoo: a folder may import itself and what is listed for it. So all arrows point one way, and to see what a
+# folder can know of, one reads its line.
+FOLDERS = {
+    "config": {"errors"},
+    "stats": {"errors", "noise", "config"},
+    "store": {"errors"},
+    "tasks": {"errors", "noise", "config"},
+    "model": {"errors", "noise", "config"},
+    "engine": {"errors", "noise", "config", "model"},
+    "training": {"errors", "noise", "config", "store", "tasks", "model", "engine"},
+    "warmstart": {"errors", "noise", "config", "tasks", "model", "engine", "training"},
+    "experiments": {"errors", "noise", "config", "stats", "store", "tasks", "model", "engine", "training"},
+    "report": {"errors", "config", "stats", "store", "experiments"},
+    # The laboratory is exact mathematics on small worlds. It borrows intervals and the drawing of figures.
+    "lab": {"errors", "noise", "stats", "report"},
+    "api": {"errors", "config", "stats", "store", "tasks", "model", "engine", "training", "experiments", "report"},
+    "cli": {
+        *("errors", "config", "stats", "store", "tasks", "model", "training", "warmstart"),
+        *("experiments", "report", "lab", "api"),
+    },
+}
+ROOT_MODULES = {"__init__": {"api"}, "__main__": {"cli"}, "errors": set[str](), "noise": set[str]()}
+KNOWN_CYCLE = {"rlzoo.stats.verdicts", "rlzoo.stats.sentences"}
+KNOW_CPU_PATHS = {"rlzoo/engine/local.py", "rlzoo/engine/sampler.py"}  # until model/ has one interface to them
+NOT_CODE = {"py.typed", "assets"}
+
+MOST_LINES = 350
+LONGER = {
+    "rlzoo/model/backbone.py": 389,
+    "rlzoo/cli/app.py": 494,
+    "rlzoo/lab/claims/lengths.py": 355,
+    "rlzoo/model/multi_lora.py": 353,
+}
+
 DATA_LIBRARIES = {"datasets": "rlzoo/tasks/", "reasoning_gym": "rlzoo/tasks/"}
 
 
@@ -74,6 +108,93 @@ def test_pure_packages_import_torch_and_pydantic_only(package: str) -> None:
     assert sources(package)
     allowed = PURE[package] | PACKAGES[package] | {package} | set(sys.stdlib_module_names)
     assert offences(package, allowed) == []
+
+
+def part(path: Path) -> str:
+    """Return the folder of rlzoo that a file is in, or the name of a module at its root."""
+    head, *rest = path.relative_to(ROOT / "rlzoo").parts
+    return head if rest else head.removesuffix(".py")
+
+
+def of_rlzoo(path: Path) -> Iterator[tuple[int, str]]:
+    """Yield line and full name of every module of rlzoo that a file imports, functions and TYPE_CHECKING included."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            inner = [f"{node.module}.{alias.name}" for alias in node.names]
+            names = [name if is_module(name) else node.module for name in inner]
+        else:
+            continue
+        yield from ((node.lineno, name) for name in names if name.split(".")[0] == "rlzoo")
+
+
+def is_module(name: str) -> bool:
+    path = ROOT.joinpath(*name.split("."))
+    return path.with_suffix(".py").is_file() or (path / "__init__.py").is_file()
+
+
+def test_folders_import_what_their_line_allows() -> None:
+    allowed = FOLDERS | ROOT_MODULES
+    found = [
+        f"{path.relative_to(ROOT)}:{line} imports {name}"
+        for path in sources("rlzoo")
+        for line, name in of_rlzoo(path)
+        if [*name.split("."), "__init__"][1] not in {part(path), *allowed[part(path)]}
+    ]
+    assert found == []
+
+
+def test_the_table_of_folders_has_one_direction() -> None:
+    """Every folder can be given a place such that all it imports stands before it."""
+    placed: set[str] = set()
+    left = FOLDERS | ROOT_MODULES
+    while left:
+        ready = [name for name, allowed in left.items() if allowed <= placed]
+        assert ready, f"a cycle among {sorted(left)}"
+        placed |= set(ready)
+        left = {name: allowed for name, allowed in left.items() if name not in placed}
+
+
+def test_modules_have_no_cycles() -> None:
+    """Not even one that is only for type checkers, or hidden in a function."""
+    name_of = {path: ".".join(path.relative_to(ROOT).with_suffix("").parts) for path in sources("rlzoo")}
+    left = {
+        name.removesuffix(".__init__"): {target for _, target in of_rlzoo(path)} - {name.removesuffix(".__init__")}
+        for path, name in name_of.items()
+    }
+    while ready := {name for name, targets in left.items() if not targets & left.keys() - KNOWN_CYCLE}:
+        left = {name: targets for name, targets in left.items() if name not in ready}
+    assert sorted(left) == [], "some of these import each other"
+
+
+def test_the_root_has_no_module_that_is_not_named_here() -> None:
+    there = {path.name.removesuffix(".py") for path in (ROOT / "rlzoo").iterdir() if path.name != "__pycache__"}
+    assert there <= {*FOLDERS, *ROOT_MODULES, *NOT_CODE}
+    assert {*FOLDERS, "__main__", "errors", "noise"} <= there
+
+
+def test_only_the_model_knows_its_cpu_paths() -> None:
+    found = {
+        path.relative_to(ROOT).as_posix()
+        for path in sources("rlzoo")
+        for _, name in of_rlzoo(path)
+        if name.startswith("rlzoo.model.cpu") and part(path) != "model"
+    }
+    assert found <= KNOW_CPU_PATHS
+
+
+@pytest.mark.parametrize("folder", sorted([*FOLDERS, "model/cpu"]))
+def test_a_folder_says_what_lives_there(folder: str) -> None:
+    """The first paragraph or two: what lives here, what does not. Three lines are enough for most."""
+    said = ast.get_docstring(ast.parse((ROOT / "rlzoo" / folder / "__init__.py").read_text()))
+    assert said is not None and len(said.split()) >= 15, f"rlzoo/{folder}/__init__.py: say what is here and what is not"
+
+
+def test_files_are_short() -> None:
+    """One job each, so about 350 lines at most. The allowance is for what was longer and shall not grow."""
+    longest = {path.relative_to(ROOT).as_posix(): len(path.read_text().splitlines()) for path in sources("rlzoo")}
+    assert {name: lines for name, lines in longest.items() if lines > LONGER.get(name, MOST_LINES)} == {}
 
 
 def test_model_libraries_are_known_to_few_files() -> None:

@@ -11,12 +11,13 @@ from rich.text import Text
 
 import objectives
 from objectives import Objective
+from rlzoo.api.reported import ablate
 from rlzoo.cli.report import failures, plus_minus, points, unspent
 from rlzoo.cli.run import default_folder, settings, watched
 from rlzoo.cli.zoo import find
 from rlzoo.config.comparison import CompareConfig
 from rlzoo.errors import UserError
-from rlzoo.experiments.ablate import Ablation, Block, Contrast, Measured, Plan, ablate, plan
+from rlzoo.experiments.ablate import Ablation, Block, Contrast, Measured, Plan, plan
 from rlzoo.report.progress import clock_time, short_count
 from rlzoo.store.run_folder import REPORT
 

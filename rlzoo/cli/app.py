@@ -363,9 +363,9 @@ def curves(
 ) -> None:
     """Draw the learning curves of any runs into one figure."""
     with starting():
-        from rlzoo.cli import run
+        from rlzoo.report.outputs import draw_curves
 
-    paths = run.curves_command(folders, out, "tokens_sampled" if tokens else "step")
+    paths = draw_curves(folders, out, "tokens_sampled" if tokens else "step")
     Console().print(Text(f"drawn: {', '.join(map(str, paths))}"))
 
 

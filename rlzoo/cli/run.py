@@ -15,22 +15,20 @@ from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TextColu
 from rich.progress import Progress as Bar
 from rich.text import Text
 
-import objectives
+from rlzoo.api.reported import compare, train
 from rlzoo.cli.settings import override, read_file
 from rlzoo.config.budget import Budget
 from rlzoo.config.comparison import CompareConfig
 from rlzoo.config.messages import Model, validate
 from rlzoo.config.run import RunConfig, SharedConfig
-from rlzoo.errors import UserError
-from rlzoo.experiments.compare import Comparison, compare
-from rlzoo.experiments.tune import TUNE, Search, search, search_runs
+from rlzoo.experiments.compare import Comparison
+from rlzoo.experiments.folders import run_folders
+from rlzoo.experiments.tune import Search, search, search_runs
 from rlzoo.model.backbone import Backbone
-from rlzoo.report import curves
 from rlzoo.report.progress import Progress, RunProgress
-from rlzoo.store.run_folder import ADAPTER, CONFIG, RunFolder
+from rlzoo.store.run_folder import ADAPTER, CONFIG
 from rlzoo.tasks import load_task
 from rlzoo.training.evaluate import evaluate_policy
-from rlzoo.training.loop import train
 
 err = Console(stderr=True)
 
@@ -127,52 +125,6 @@ def evaluation_settings(
     options = {"prompts": prompts, "samples": 1 if greedy and samples is None else samples, "greedy": greedy or None}
     texts = [f"evaluation.{key}={str(value).lower()}" for key, value in options.items() if value is not None]
     return settings(model, file, [*texts, *assignments], {"task": task})
-
-
-def curves_command(folders: Sequence[Path], out: Path, x: curves.Horizontal) -> list[Path]:
-    """Draw the runs found in the folders and below them; returns the files."""
-    runs = [(folder, RunFolder.open(folder).read_json(CONFIG)) for folder in run_folders(folders)]
-    runs.sort(key=lambda run: table_position(row_name(run[1])))
-    drawn = [curves.Curves(row_name(c), c["seed"], RunFolder.open(f).read_metrics()) for f, c in runs]
-    return draw(drawn, out, x, title=", ".join(dict.fromkeys(c["task"]["name"] for _, c in runs)))
-
-
-def run_folders(folders: Sequence[Path]) -> list[Path]:
-    """Return the run folders in and below some folders: by folder as given, then objectives in the table's order.
-
-    Raises:
-        UserError: there is none in one of them.
-    """
-    result: dict[Path, None] = {}
-    for folder in folders:
-        found = [path.parent for path in folder.rglob(CONFIG) if TUNE not in path.relative_to(folder).parts]
-        if not found:
-            raise UserError(f"there is no run (no {CONFIG}) in or below {folder}")
-        names = {run: row_name(RunFolder.open(run).read_json(CONFIG)) for run in found}
-        result |= dict.fromkeys(sorted(found, key=lambda run: (table_position(names[run]), str(run))))
-    return list(result)
-
-
-def row_name(stored: dict[str, Any]) -> str:
-    """Return the name of the row that a run belongs to, from its stored configuration."""
-    name = stored["objective"]["name"]
-    return name if stored.get("control") is None else f"{name}+{stored['control']}"
-
-
-def table_position(name: str) -> int:
-    """Return at which row of rlzoo list an objective stands; ablations come after all."""
-    names = objectives.names()
-    return names.index(name) if name in names else len(names)
-
-
-def draw(runs: Sequence[curves.Curves], out: Path, x: curves.Horizontal, title: str) -> list[Path]:
-    """Draw into `out` and, beside a PNG, an SVG of the same name."""
-    paths = [out, out.with_suffix(".svg")] if out.suffix == ".png" else [out]
-    try:
-        curves.draw(runs, paths, x=x, title=title)
-    except (OSError, ValueError) as error:
-        raise UserError(f"the curves could not be drawn into {out}: {error}") from error
-    return paths
 
 
 def warmstart_command(out: Path, file: Path | None, assignments: Sequence[str]) -> dict[str, Any]:

@@ -23,11 +23,11 @@ from torch import Tensor
 
 from objectives import PolicyOutput, TokenBatch
 from rlzoo.config.engine import EngineSettings
-from rlzoo.engine import profiler
 from rlzoo.engine.micro_batches import Pass, passes, passes_together
 from rlzoo.engine.optimizer import NotFinite
 from rlzoo.engine.protocol import Call, Engine, Kind, Scored, ScoreRequest, Tokens, Updated, UpdateRequest
 from rlzoo.engine.sampler import SampleRequest, Samples, sample
+from rlzoo.model import profiler
 from rlzoo.model.backbone import Backbone
 from rlzoo.model.cpu import malloc, matmul
 from rlzoo.model.scoring import policy_forward

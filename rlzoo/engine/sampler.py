@@ -19,8 +19,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from rlzoo import noise
-from rlzoo.engine import profiler
 from rlzoo.errors import UserError
+from rlzoo.model import profiler
 from rlzoo.model.adapters import AdapterStack
 from rlzoo.model.backbone import Backbone
 from rlzoo.model.cpu.matmul import usual

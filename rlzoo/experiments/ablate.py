@@ -26,7 +26,6 @@ from rlzoo.config.comparison import CompareConfig
 from rlzoo.config.messages import readable
 from rlzoo.errors import UserError
 from rlzoo.experiments.compare import SUMMARY, Comparison, compare
-from rlzoo.report import write_report
 from rlzoo.stats.intervals import Interval, interval, verdict
 from rlzoo.store.run_folder import RunFolder
 
@@ -181,16 +180,15 @@ def ablate(made: Plan, config: CompareConfig, folder: Path, **training: Any) -> 
 
     Args:
         config: whose objectives are the plan's rows.
-        training: what `rlzoo.compare.compare` takes: resume, on_record, backbone, task.
+        training: what `rlzoo.experiments.compare.compare` takes: resume, on_record, backbone, task.
 
     Raises:
-        UserError: see `rlzoo.compare.compare`.
+        UserError: see `rlzoo.experiments.compare.compare`.
     """
     comparison = compare(config, folder, **training)
     measured = measure(made.contrasts, comparison.summaries)
     summary = RunFolder(folder).read_json(SUMMARY)
     RunFolder(folder).write_json(SUMMARY, summary | {"ablation": [one.as_dict() for one in measured]})
-    write_report(folder)  # once more, with the contrasts
     return Ablation(comparison, measured)
 
 

@@ -2,9 +2,11 @@
 
 Same prompts, same noise, same schedule per seed, so the seeds are pairs. A folder of a comparison:
 
-    comparison.json   its configuration            curves.png, curves.svg   learning curves against steps
-    summary.json      table and verdicts, as data  OBJECTIVE/seedN/         the run folders
-    report.html       all of it to read, also while it trains
+    comparison.json   its configuration
+    summary.json      table and verdicts, as data
+    OBJECTIVE/seedN/  the run folders
+
+Curves and report of that folder are `rlzoo.report`'s.
 """
 
 from __future__ import annotations
@@ -16,7 +18,6 @@ from typing import Any
 from rlzoo.config.comparison import CompareConfig
 from rlzoo.errors import UserError
 from rlzoo.model.backbone import Backbone
-from rlzoo.report import LiveReport, curves, write_report
 from rlzoo.stats.comparisons import judgements
 from rlzoo.stats.intervals import Interval, interval, paired
 from rlzoo.stats.scores import Trace
@@ -115,7 +116,7 @@ def compare(
         raise UserError("tune.values: rlzoo compare alone searches first; here give tuned, or leave tune.values out")
     refuse_taken(config, folder, resume)
     runs = {run.name: (run, folder / run.name) for run in config.runs()}
-    trained = train_fleet(runs, resume=resume, on_record=LiveReport(folder, on_record), backbone=backbone, task=task)
+    trained = train_fleet(runs, resume=resume, on_record=on_record, backbone=backbone, task=task)
     return summarize(config, folder, list(trained.values()), tune)
 
 
@@ -134,7 +135,7 @@ def refuse_taken(config: CompareConfig, folder: Path, resume: bool) -> None:
 def summarize(
     config: CompareConfig, folder: Path, summaries: list[dict[str, Any]], tune: dict[str, Any] | None = None
 ) -> Comparison:
-    """Write table, verdicts, curves and report of runs that have ended."""
+    """Write table and verdicts of runs that have ended."""
     objectives = {run.row: run.objective.name for run in config.runs()}
     rows = [summary_row(name, [s for s in summaries if s["objective"] == name]) for name in objectives]
     if config.tuned:
@@ -147,11 +148,6 @@ def summarize(
     comparison = Comparison(folder, rows, summaries, elapsed, judgements(traces, config.margin), tune)
     RunFolder(folder).write_json(COMPARISON, config.model_dump(mode="json"))
     RunFolder(folder).write_json(SUMMARY, comparison.as_dict())
-    drawn = [curves.Curves(trace.algorithm, trace.seed, trace.records) for trace in traces]
-    paths = [folder / "curves.png", folder / "curves.svg"]
-    with RunFolder(folder).safely("draw the curves"):
-        curves.draw(drawn, paths, title=f"{config.task.name}: {len(config.seeds)} seeds each")
-    write_report(folder)
     return comparison
 
 

@@ -96,7 +96,7 @@ def search(config: CompareConfig, folder: Path, *, resume: bool = False, **train
         training: what `rlzoo.training.loop.train_fleet` takes: on_record, backbone, task.
 
     Raises:
-        UserError: as `rlzoo.compare.compare`.
+        UserError: as `rlzoo.experiments.compare.compare`.
     """
     refuse_taken(config, folder, resume)
     runs = search_runs(config)

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from rlzoo.engine import profiler
+from rlzoo.model import profiler
 from rlzoo.model.adapters import AdapterStack
 from rlzoo.model.backbone import Backbone
 from rlzoo.model.log_probs import token_log_probs

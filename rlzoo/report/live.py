@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ SHARE = 0.01
 class LiveReport:
     """Passes records on, and writes the report whenever it is time: a reader of `OnRecord`.
 
+    A report that cannot be written is a warning, and is tried again when it is due.
     The page takes longer the more there is to show, so the time between two of them grows with it.
     """
 
@@ -38,5 +40,8 @@ class LiveReport:
             self.on_record(run, record)
         now = self.clock()
         if now >= self.due:
-            write_report(self.folder, refresh=round(EVERY))
+            try:
+                write_report(self.folder, refresh=round(EVERY))
+            except Exception as error:  # training is worth more than its report
+                warnings.warn(f"the live report could not be written: {type(error).__name__}: {error}", stacklevel=2)
             self.due = self.clock() + max(EVERY, (self.clock() - now) / SHARE)

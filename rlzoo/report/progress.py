@@ -23,6 +23,7 @@ from rich.text import Text
 
 from rlzoo.config.budget import Budget
 from rlzoo.report.palette import looks
+from rlzoo.stats.amounts import clock_time, short_count
 
 FINAL = ("done", "failed")
 SHOWN = ("reward", "length", "entropy", "tokens_sampled")
@@ -210,21 +211,6 @@ class Progress:
         else:
             remaining = "estimating" if left is None else f"{clock_time(left)} left"
         return f"{clock_time(self.clock() - self.started)} elapsed, {remaining}"
-
-
-def clock_time(seconds: float) -> str:
-    """Write seconds as m:ss, or h:mm:ss."""
-    minutes, s = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{s:02}" if hours else f"{minutes}:{s:02}"
-
-
-def short_count(number: float) -> str:
-    """Write a count with three digits: 950, 12.3k, 4.56M."""
-    for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if number >= size:
-            return f"{number / size:#.3g}".rstrip(".") + unit
-    return f"{number:.0f}"
 
 
 def _mean(values: Any) -> float | None:

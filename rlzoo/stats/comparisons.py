@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from rlzoo.config.comparison import MARGIN
-from rlzoo.report.progress import clock_time, short_count
+from rlzoo.stats.amounts import clock_time, short_count
 from rlzoo.stats.scores import AXES, Axis, Trace, area, at, collapsed, common_budget, final, tabulate
 from rlzoo.stats.verdicts import Judgement, judge
 

@@ -1,4 +1,7 @@
-"""Tasks: problems, verdicts, and adapters for real data. `load_task("sort:hard")`, `load_task("jsonl:train.jsonl")`."""
+"""Tasks: problems, graders and reward functions, procedural or over real data. No model, no tensor, no training.
+
+`load_task("sort:hard")`, `load_task("jsonl:train.jsonl")`.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,8 @@ from rlzoo.tasks import needle as needle
 from rlzoo.tasks import parity as parity
 from rlzoo.tasks import reasoning_gym as reasoning_gym
 from rlzoo.tasks import sort as sort
-from rlzoo.tasks.base import Problem, Scores, Split, Task
+from rlzoo.tasks.base import Scores, Split, Task
+from rlzoo.tasks.problem import Problem
 from rlzoo.tasks.procedural import ProceduralTask
 from rlzoo.tasks.registry import load_task, register_task, task_kinds
 

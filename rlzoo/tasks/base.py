@@ -12,28 +12,16 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from random import Random
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
+from rlzoo.config.task import TaskConfig
 from rlzoo.errors import UserError
+from rlzoo.tasks.problem import Problem
 from rlzoo.tasks.rewards import RewardFunction
 
-if TYPE_CHECKING:
-    from rlzoo.config.task import TaskConfig
-
 Split = Literal["train", "test"]
-Prompt = str | list[dict[str, str]]
-"""Text, or chat messages such as `[{"role": "user", "content": "2+2?"}]` that go through the model's chat template."""
-
-
-@dataclass(frozen=True)
-class Problem:
-    """One item: `columns` is what reward functions receive, each as a keyword whose value is a list over the items."""
-
-    prompt: Prompt
-    answer: str
-    columns: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

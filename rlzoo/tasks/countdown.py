@@ -12,8 +12,8 @@ from itertools import permutations, product
 from random import Random
 from typing import NamedTuple
 
-from rlzoo.tasks.base import Problem
 from rlzoo.tasks.expression import evaluate
+from rlzoo.tasks.problem import Problem
 from rlzoo.tasks.procedural import ProceduralTask, final_part
 from rlzoo.tasks.registry import register_task
 

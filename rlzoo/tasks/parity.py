@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from itertools import accumulate
 from random import Random
 
-from rlzoo.tasks.base import Problem
+from rlzoo.tasks.problem import Problem
 from rlzoo.tasks.procedural import ProceduralTask
 from rlzoo.tasks.registry import register_task
 

@@ -18,7 +18,8 @@ from typing import Any, ClassVar
 
 from rlzoo.config.task import TaskConfig
 from rlzoo.errors import UserError, nearest
-from rlzoo.tasks.base import Problem, Split, Task
+from rlzoo.tasks.base import Split, Task
+from rlzoo.tasks.problem import Problem
 
 MIXED = "mixed"
 TEST_SHARE = 10

@@ -13,7 +13,8 @@ from typing import Any
 from rlzoo.config.task import TaskConfig
 from rlzoo.errors import UserError, nearest
 from rlzoo.tasks.answers import final_answer
-from rlzoo.tasks.base import Problem, Split, Task
+from rlzoo.tasks.base import Split, Task
+from rlzoo.tasks.problem import Problem
 from rlzoo.tasks.registry import register_task
 from rlzoo.tasks.table import as_prompt, chat_settings
 

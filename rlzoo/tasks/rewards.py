@@ -20,12 +20,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rlzoo.errors import UserError, nearest
-
-if TYPE_CHECKING:
-    from rlzoo.tasks.base import Problem
+from rlzoo.tasks.problem import Problem
 
 
 @dataclass(frozen=True)

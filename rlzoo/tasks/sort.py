@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from random import Random
 
-from rlzoo.tasks.base import Problem
+from rlzoo.tasks.problem import Problem
 from rlzoo.tasks.procedural import ProceduralTask
 from rlzoo.tasks.registry import register_task
 

@@ -12,7 +12,8 @@ from typing import Any, Protocol
 from rlzoo.config.task import TaskConfig
 from rlzoo.errors import UserError, nearest
 from rlzoo.tasks.answers import matches
-from rlzoo.tasks.base import Problem, Prompt, Split, Task
+from rlzoo.tasks.base import Split, Task
+from rlzoo.tasks.problem import Problem, Prompt
 
 TABLE_FIELDS = frozenset({"prompt_column", "answer_column", "demonstration_column", "system", "chat"})
 

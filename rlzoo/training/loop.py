@@ -99,18 +99,10 @@ def train_fleet(
     def train_some(names: Sequence[str], on_record: OnRecord | None, each_turn: Callable[[], None]) -> dict[str, Any]:
         for name in names:
             made[name].on_record = on_record
-        summaries = fleet.run({name: _job(made[name], backbone, task) for name in names}, each_turn)
-        for name in names:
-            made[name].draw()
-            each_turn()
-        return summaries
+        return fleet.run({name: _job(made[name], backbone, task) for name in names}, each_turn)
 
-    ended = [run for run in made.values() if run.summary is not None]
-    summaries = {run.name: run.summary for run in ended}
+    summaries = {run.name: run.summary for run in made.values() if run.summary is not None}
     summaries |= divide_work([run.name for run in unfinished], processes, train_some, on_record)
-    for run in ended:
-        if not run.drawn:
-            run.draw()
     return {name: summaries[name] for name in runs}
 
 

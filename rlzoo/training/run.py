@@ -15,8 +15,7 @@ from rlzoo.config.budget import Budget
 from rlzoo.config.run import RunConfig
 from rlzoo.engine.optimizer import Learner
 from rlzoo.model.backbone import Backbone
-from rlzoo.report import curves
-from rlzoo.store.run_folder import ADAPTER, CURVES, SUMMARY, RunFolder
+from rlzoo.store.run_folder import ADAPTER, SUMMARY, RunFolder
 from rlzoo.training.credit import Assigned
 from rlzoo.training.evaluate import Evaluation
 from rlzoo.training.rollout import Account, Rollout
@@ -174,18 +173,6 @@ class Run:
         self.summary = summary
         self._announce({"kind": "end", **summary})
         return summary
-
-    @property
-    def drawn(self) -> bool:
-        """Whether its learning curves are in its folder."""
-        return (self.folder.path / CURVES).exists()
-
-    def draw(self) -> None:
-        """Draw the run's learning curves into its folder."""
-        if self.step:
-            run = curves.Curves(self.config.row, self.config.seed, self.folder.read_metrics())
-            with self.folder.safely("draw the curves"):
-                curves.draw([run], [self.folder.path / CURVES], title=f"{self.name} on {self.config.task.name}")
 
     def _record(self, kind: str, metrics: dict[str, float], seconds: float) -> None:
         times = dict(zip(TIMES, (time.monotonic() - self.started, seconds), strict=True))

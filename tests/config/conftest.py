@@ -1,4 +1,3 @@
 """Runs of a tiny model for these tests."""
 
 from tests.runs import *  # noqa: F403  pytest finds fixtures by name
-from tests.runs import _no_figures  # noqa: F401

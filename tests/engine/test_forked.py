@@ -21,7 +21,6 @@ from rlzoo.engine import forked
 from rlzoo.engine.forked import count_processes, divide_work, share_of
 from rlzoo.errors import UserError
 from rlzoo.model.backbone import Backbone
-from rlzoo.store.run_folder import CURVES
 from rlzoo.training.loop import train_fleet
 from rlzoo.training.run import Run
 from tests.training.same import assert_same_run
@@ -77,19 +76,25 @@ def test_a_divided_fleet_trains_the_same_runs(make_config: MakeConfig, backbone:
 def test_three_runs_on_two_processes_and_two_runs_on_nine(
     make_config: MakeConfig, backbone: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Run i is trained in process i mod P, whose parts of the budgets are a P-th; whoever trains a run draws it."""
-    monkeypatch.setattr(Run, "draw", lambda self: (self.folder.path / CURVES).write_text(f"{os.getpid()} {self.step}"))
-    drawn: dict[int, list[str]] = {}
+    """Run i is trained in process i mod P, whose parts of the budgets are a P-th; whoever trains a run finishes it."""
+    finish = Run.finish
+
+    def finish_here(run: Run, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        (run.folder.path / "trained_by").write_text(f"{os.getpid()} {run.step}")
+        return finish(run, *args, **kwargs)
+
+    monkeypatch.setattr(Run, "finish", finish_here)
+    trainers: dict[int, list[str]] = {}
     for count, names in ((2, "abc"), (9, "ab")):
         runs = {
             name: (make_config("gspo", seed, engine={"processes": count}), tmp_path / str(count) / name)
             for seed, name in enumerate(names)
         }
         assert all(summary["state"] == "done" for summary in train_fleet(runs, backbone=backbone).values())
-        drawn[count] = [(folder / CURVES).read_text() for _, folder in runs.values()]
+        trainers[count] = [(folder / "trained_by").read_text() for _, folder in runs.values()]
     here = f"{os.getpid()} 3"
-    assert drawn[2][0] == drawn[2][2] == drawn[9][0] == here
-    assert all(text != here and text.endswith(" 3") for text in (drawn[2][1], drawn[9][1]))
+    assert trainers[2][0] == trainers[2][2] == trainers[9][0] == here
+    assert all(text != here and text.endswith(" 3") for text in (trainers[2][1], trainers[9][1]))
     for name in "ab":
         assert_same_run(tmp_path / "2" / name, tmp_path / "9" / name, backbone)
 

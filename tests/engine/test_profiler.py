@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from rlzoo.config.run import RunConfig
-from rlzoo.engine import profiler
-from rlzoo.engine.profiler import StageClock
+from rlzoo.model import profiler
 from rlzoo.model.backbone import Backbone
+from rlzoo.model.profiler import StageClock
 from rlzoo.model.scoring import policy_forward
 from rlzoo.training.loop import train
 from tests.training.same import untimed

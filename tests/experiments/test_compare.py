@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -25,9 +24,7 @@ def comparison(make_config: MakeConfig, **changes: Any) -> CompareConfig:
     return CompareConfig.model_validate(shared | {"objectives": ["reinforce", "grpo"], "seeds": 2} | changes)
 
 
-def test_a_comparison_from_start_to_table(
-    make_config: MakeConfig, backbone: Backbone, tmp_path: Path, figures: None
-) -> None:
+def test_a_comparison_from_start_to_table(make_config: MakeConfig, backbone: Backbone, tmp_path: Path) -> None:
     result = compare(comparison(make_config), tmp_path, backbone=backbone)
     assert [row.objective for row in result.rows] == ["reinforce", "grpo"]
     for row in result.rows:
@@ -44,16 +41,12 @@ def test_a_comparison_from_start_to_table(
     }
     assert [(pair["n"], pair["same_seeds"]) for pair in final["pairs"]] == [(2, True)]
     assert final["sentences"] == result.judgements["final"].sentences()
-    assert all(
-        (tmp_path / f"{name}/seed{seed}/curves.png").exists() for name in ("grpo", "reinforce") for seed in (0, 1)
-    )
-    report = (tmp_path / "report.html").read_text()
-    assert result.judgements["final"].sentences()[0] in html.unescape(report) and "Not finished" not in report
-    assert (tmp_path / "curves.png").stat().st_size > 10_000 and (tmp_path / "curves.svg").exists()
-    lost = tmp_path / "grpo/seed1/curves.png"  # killed after the run had ended, before it was drawn
-    lost.unlink()
-    compare(comparison(make_config), tmp_path, backbone=backbone, resume=True)
-    assert lost.exists()
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "comparison.json",
+        "grpo",
+        "reinforce",
+        "summary.json",
+    ]
 
 
 def test_objectives_and_seeds_can_be_added(make_config: MakeConfig, backbone: Backbone, tmp_path: Path) -> None:

@@ -11,11 +11,11 @@ import pytest
 from pydantic import ValidationError
 
 from rlzoo.cli.report import beyond_the_table, comparison_table, searched
-from rlzoo.cli.run import run_folders
 from rlzoo.config.comparison import CompareConfig
 from rlzoo.config.run import TUNE_SEEDS, RunConfig
 from rlzoo.errors import UserError
 from rlzoo.experiments.compare import compare
+from rlzoo.experiments.folders import run_folders
 from rlzoo.experiments.tune import Search, Trial, search, search_runs
 from rlzoo.model.backbone import Backbone
 from rlzoo.store.run_folder import RunFolder

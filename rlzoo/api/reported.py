@@ -1,0 +1,61 @@
+"""Training with its reader's files: a live report while runs train, curves and report when they have ended.
+
+A report that cannot be written is a warning. It never ends or loses a run.
+"""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+from rlzoo.config.comparison import CompareConfig
+from rlzoo.config.run import RunConfig
+from rlzoo.errors import UserError
+from rlzoo.experiments import ablate as ablation
+from rlzoo.experiments import compare as comparison
+from rlzoo.report.live import LiveReport
+from rlzoo.report.outputs import draw_curves, write_outputs
+from rlzoo.store.run_folder import CURVES
+from rlzoo.training import loop
+from rlzoo.training.loop import OnRecord
+
+
+def compare(
+    config: CompareConfig, folder: str | Path, *, on_record: OnRecord | None = None, **options: Any
+) -> comparison.Comparison:
+    """Do what `rlzoo.experiments.compare.compare` does, with a live report, and draw the curves."""
+    result = comparison.compare(config, folder, on_record=LiveReport(Path(folder), on_record), **options)
+    _write(config, result.folder)
+    return result
+
+
+def ablate(
+    plan: ablation.Plan,
+    config: CompareConfig,
+    folder: str | Path,
+    *,
+    on_record: OnRecord | None = None,
+    **options: Any,
+) -> ablation.Ablation:
+    """Do what `rlzoo.experiments.ablate.ablate` does, with a live report, and draw the curves."""
+    folder = Path(folder)
+    result = ablation.ablate(plan, config, folder, on_record=LiveReport(folder, on_record), **options)
+    _write(config, folder)
+    return result
+
+
+def train(config: RunConfig, folder: str | Path, **options: Any) -> dict[str, Any]:
+    """Do what `rlzoo.training.loop.train` does, and draw the run's curves."""
+    summary = loop.train(config, folder, **options)
+    if summary["step"]:
+        try:
+            draw_curves([Path(folder)], Path(folder) / CURVES, title=f"{config.name} on {config.task.name}")
+        except UserError as error:
+            warnings.warn(str(error), stacklevel=2)
+    return summary
+
+
+def _write(config: CompareConfig, folder: Path) -> None:
+    for problem in write_outputs(folder, title=f"{config.task.name}: {len(config.seeds)} seeds each"):
+        warnings.warn(problem, stacklevel=3)

@@ -1,0 +1,42 @@
+"""The runs in and below some folders, in the order in which tables and figures list them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import objectives
+from rlzoo.errors import UserError
+from rlzoo.experiments.tune import TUNE
+from rlzoo.store.run_folder import CONFIG, RunFolder
+
+
+def run_folders(folders: Sequence[Path]) -> list[Path]:
+    """Return the run folders in and below some folders: by folder as given, then objectives in the table's order.
+
+    Runs of a search are left out, unless a folder is in the search's own.
+
+    Raises:
+        UserError: there is none in one of them.
+    """
+    result: dict[Path, None] = {}
+    for folder in folders:
+        found = [path.parent for path in folder.rglob(CONFIG) if TUNE not in path.relative_to(folder).parts]
+        if not found:
+            raise UserError(f"there is no run (no {CONFIG}) in or below {folder}")
+        names = {run: row_name(RunFolder.open(run).read_json(CONFIG)) for run in found}
+        result |= dict.fromkeys(sorted(found, key=lambda run: (table_position(names[run]), str(run))))
+    return list(result)
+
+
+def row_name(stored: Mapping[str, Any]) -> str:
+    """Return the name of the row that a run belongs to, from its stored configuration."""
+    name = stored["objective"]["name"]
+    return name if stored.get("control") is None else f"{name}+{stored['control']}"
+
+
+def table_position(name: str) -> int:
+    """Return at which row of rlzoo list an objective stands; ablations come after all."""
+    names = objectives.names()
+    return names.index(name) if name in names else len(names)

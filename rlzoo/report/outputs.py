@@ -1,0 +1,49 @@
+"""The files that a reader opens: learning curves and the report, made from run folders after the runs have ended."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rlzoo.errors import UserError
+from rlzoo.experiments.folders import row_name, run_folders, table_position
+from rlzoo.report import curves
+from rlzoo.report.page import write_report
+from rlzoo.store.run_folder import CONFIG, CURVES, RunFolder
+
+
+def draw_curves(folders: Sequence[Path], out: Path, x: curves.Horizontal = "step", title: str = "") -> list[Path]:
+    """Draw the runs in and below some folders into a file and, beside a PNG, an SVG of the same name.
+
+    Args:
+        title: None given: the runs' tasks.
+
+    Returns the files.
+
+    Raises:
+        UserError: there is no run, none has a record yet, or a file cannot be written.
+    """
+    runs = [(folder, RunFolder.open(folder).read_json(CONFIG)) for folder in run_folders(folders)]
+    runs.sort(key=lambda run: table_position(row_name(run[1])))
+    drawn = [curves.Curves(row_name(c), c["seed"], RunFolder.open(f).read_metrics()) for f, c in runs]
+    title = title or ", ".join(dict.fromkeys(c["task"]["name"] for _, c in runs))
+    paths = [out, out.with_suffix(".svg")] if out.suffix == ".png" else [out]
+    try:
+        curves.draw(drawn, paths, x=x, title=title)
+    except (OSError, ValueError) as error:
+        raise UserError(f"the curves could not be drawn into {out}: {error}") from error
+    return paths
+
+
+def write_outputs(folder: Path, title: str = "") -> list[str]:
+    """Write curves.png, curves.svg and report.html into the folder of runs that have ended.
+
+    Returns what could not be written, a line each: the runs and their summary are on disk and stay as they are.
+    """
+    problems: list[str] = []
+    for make in (lambda: draw_curves([folder], folder / CURVES, title=title), lambda: write_report(folder)):
+        try:
+            make()
+        except UserError as error:
+            problems.append(str(error))
+    return problems

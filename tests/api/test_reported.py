@@ -1,0 +1,58 @@
+"""What a reader gets beside the runs, and that failing to write it costs no run."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rlzoo.api import reported
+from rlzoo.config.comparison import CompareConfig
+from rlzoo.config.run import RunConfig
+from rlzoo.errors import UserError
+from rlzoo.model.backbone import Backbone
+from rlzoo.report import live, outputs
+
+MakeConfig = Callable[..., RunConfig]
+
+
+def comparison(make_config: MakeConfig, **changes: Any) -> CompareConfig:
+    shared = make_config().model_dump(exclude={"objective", "seed", "control"})
+    return CompareConfig.model_validate(shared | {"objectives": ["reinforce", "grpo"], "seeds": 2} | changes)
+
+
+def test_a_comparison_has_curves_and_a_report(make_config: MakeConfig, backbone: Backbone, tmp_path: Path) -> None:
+    result = reported.compare(comparison(make_config), tmp_path, backbone=backbone)
+    report = (tmp_path / "report.html").read_text()
+    assert result.judgements["final"].sentences()[0] in html.unescape(report) and "Not finished" not in report
+    assert (tmp_path / "curves.png").stat().st_size > 10_000 and (tmp_path / "curves.svg").exists()
+
+
+def test_a_run_has_curves(make_config: MakeConfig, backbone: Backbone, tmp_path: Path) -> None:
+    reported.train(make_config(), tmp_path, backbone=backbone)
+    assert (tmp_path / "curves.png").stat().st_size > 10_000
+
+
+def test_a_report_that_cannot_be_written_costs_nothing(
+    make_config: MakeConfig, backbone: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*args: Any, **kwargs: Any) -> None:
+        raise UserError("cannot write: the disk is full")
+
+    monkeypatch.setattr(live, "EVERY", 0.0)  # at every record
+    monkeypatch.setattr(live, "SHARE", 1e9)
+    for module in (live, outputs):
+        monkeypatch.setattr(module, "write_report", full)
+    monkeypatch.setattr(outputs.curves, "draw", full)
+    with pytest.warns(UserWarning, match="the disk is full") as warned:
+        result = reported.compare(comparison(make_config), tmp_path, backbone=backbone)
+    assert [summary["state"] for summary in result.summaries] == ["done"] * 4
+    said = [str(warning.message) for warning in warned]
+    assert "the live report could not be written: UserError: cannot write: the disk is full" in said
+    assert said[-2:] == [
+        f"the curves could not be drawn into {tmp_path / 'curves.png'}: cannot write: the disk is full",
+        "cannot write: the disk is full",
+    ]
