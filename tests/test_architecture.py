@@ -29,6 +29,7 @@ MODEL_LIBRARIES = {"transformers", "peft", "bitsandbytes", "tokenizers", "accele
 MODEL_FILES = {
     "rlzoo/model/backbone.py",  # loads the base model
     "rlzoo/model/hub.py",  # finds it and its tokenizer
+    "rlzoo/model/gguf.py",  # converts GGUF files
     "rlzoo/model/cpu/llama.py",  # the layers of one kind of model, written out
     "rlzoo/model/kv_cache.py",  # keys and values while decoding
     "rlzoo/model/adapters.py",  # PEFT owns the adapter's targets and format

