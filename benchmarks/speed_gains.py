@@ -22,7 +22,7 @@ from benchmarks.speed_report import Table
 from benchmarks.speed_work import COIN, Measured, Work
 from objectives import Objective
 from rlzoo.engine import forked, local, sampler
-from rlzoo.engine.protocol import Tokens
+from rlzoo.engine.tokens import Tokens
 from rlzoo.model import backbone, log_probs, multi_lora
 from rlzoo.model.cpu import attention, matmul
 
@@ -34,9 +34,9 @@ def plain_passes(requests: Sequence[Tokens], budget: int, shares: bool = True) -
     rows = sum(map(len, requests))
     if rows == 0:
         return
-    width = max(tokens.response_NT.shape[1] + max(map(len, tokens.prompts)) for tokens in requests if len(tokens))
+    width = max(tokens.token_NT.shape[1] + int(tokens.prompt_length_N.max()) for tokens in requests if len(tokens))
     number = min(math.ceil(rows * width / budget), max(map(len, requests)))
-    parts = [tokens.mask_NT.new_ones(len(tokens)).nonzero().flatten().cpu().tensor_split(number) for tokens in requests]
+    parts = [(tokens.group_N >= 0).nonzero().flatten().tensor_split(number) for tokens in requests]
     for j in range(number):
         yield {k: part[j] for k, part in enumerate(parts) if len(part[j])}
 

@@ -25,8 +25,9 @@ from objectives import PolicyOutput, TokenBatch
 from rlzoo.config.engine import EngineSettings
 from rlzoo.engine.micro_batches import Pass, passes, passes_together
 from rlzoo.engine.optimizer import NotFinite
-from rlzoo.engine.protocol import Call, Engine, Kind, Scored, ScoreRequest, Tokens, Updated, UpdateRequest
+from rlzoo.engine.protocol import Call, Engine, Kind, Scored, ScoreRequest, Updated, UpdateRequest
 from rlzoo.engine.sampler import SampleRequest, Samples, sample
+from rlzoo.engine.tokens import Tokens
 from rlzoo.model import profiler
 from rlzoo.model.backbone import Backbone
 from rlzoo.model.cpu import malloc, matmul
@@ -119,7 +120,7 @@ class Fleet:
                 continue
             chosen = [requests[i] for i in mine]
             value = any(request.value for request in chosen)
-            outputs = [Gathered(request.tokens.mask_NT) for request in chosen]
+            outputs = [Gathered(request.tokens.learn_NT) for request in chosen]
             for chunk in self._passes([request.tokens for request in chosen], together=not adapted):
                 thetas = [theta for k in chunk if (theta := chosen[k].theta) is not None]
                 stack = self.backbone.stack(thetas) if adapted else None
@@ -135,7 +136,7 @@ class Fleet:
         requests = [_only_what_is_learned_from(request) for request in requests]
         losses = [0.0] * len(requests)
         gradients: list[list[Tensor]] = [[] for _ in requests]
-        outputs = [Gathered(request.tokens.mask_NT) for request in requests]
+        outputs = [Gathered(request.tokens.learn_NT) for request in requests]
         for chunk in self._passes([request.tokens for request in requests]):
             for k, part in self._learn(requests, chunk).items():
                 losses[k] += part.loss
@@ -190,8 +191,10 @@ class Fleet:
             stack,
             None if stack is None else slot_B,
             tokens.prompts,
-            tokens.response_NT,
-            tokens.mask_NT,
+            tokens.group_N,
+            tokens.token_NT,
+            tokens.exists_NT,
+            tokens.learn_NT,
             temperature=temperature_B.to(self.backbone.device),
             **want,
         )
@@ -199,7 +202,7 @@ class Fleet:
             [None] * len(parts) if x is None else x.split(counts.tolist())
             for x in (out.logp_BT, out.value_BT, out.entropy_BT)
         ]
-        widths = [part.mask_NT.shape[1] for part in parts.values()]
+        widths = [part.token_NT.shape[1] for part in parts.values()]
         rows = zip(widths, *columns, strict=True)  # each request is cut back to its own width
         outputs = [PolicyOutput(*(None if x is None else x[:, :width] for x in row)) for width, *row in rows]
         return dict(zip(parts, outputs, strict=True))

@@ -18,7 +18,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from rlzoo.engine.protocol import Tokens
+from rlzoo.engine.tokens import Tokens
 
 WIDEST = 2
 """Attention looks at padded rows: they may take so many times the budget."""
@@ -47,9 +47,9 @@ class Part:
 def passes(requests: Sequence[Tokens], budget: int, shares: bool = True) -> Iterator[Pass]:
     """Cut the rows of several requests into passes of at most `budget` tokens, prompts included.
 
-    Rows share a prompt if it is the same list object; without `shares`, every row is padded and has its own copy. A row
-    longer than the budget is a pass of its own. A request may be empty (a step may keep no prompt); if all are, there
-    is no pass.
+    Rows of one request share the prompts that they name; without `shares`, every row is padded and has its own copy. A
+    row longer than the budget is a pass of its own. A request may be empty (a step may keep no prompt); if all are,
+    there is no pass.
     """
     widest = budget * WIDEST if shares else budget
     parts = [part for k, tokens in enumerate(requests) for part in _parts(k, tokens, budget, widest, shares)]
@@ -87,32 +87,30 @@ def passes_together(requests: Sequence[Tokens], budget: int, shares: bool = True
 
 def _parts(request: int, tokens: Tokens, budget: int, widest: int, shares: bool) -> list[Part]:
     """One request's rows, group by group, in as few parts of about the same size as the budget allows."""
-    length_N = tokens.mask_NT.sum(dim=1).tolist()
+    prompt_N, length_N = tokens.prompt_length_N.tolist(), tokens.length_N.tolist()
+    group_N = tokens.group_N.tolist()
     groups: dict[int, list[int]] = {}
-    for row, prompt in enumerate(tokens.prompts):
-        groups.setdefault(id(prompt), []).append(row)
+    for row, group in enumerate(group_N):
+        groups.setdefault(group, []).append(row)
     order = [row for rows in groups.values() for row in rows]
 
     def cut(limit: float) -> list[Part]:
         parts: list[Part] = []
         last = None
         for row in order:
-            prompt = tokens.prompts[row]
             if parts:
                 part = parts[-1]
-                longest = max(part.longest, len(prompt) + length_N[row])
-                more = length_N[row] + (0 if shares and prompt is last else len(prompt))
+                longest = max(part.longest, length_N[row])
+                more = length_N[row] - (prompt_N[row] if shares and group_N[row] == last else 0)
                 if part.tokens + more <= limit and (len(part.rows) + 1) * longest <= widest:
                     part.rows.append(row)
-                    part.tokens, part.longest, last = part.tokens + more, longest, prompt
+                    part.tokens, part.longest, last = part.tokens + more, longest, group_N[row]
                     continue
-            size = len(prompt) + length_N[row]
-            parts.append(Part(request, [row], size, size))
-            last = prompt
+            parts.append(Part(request, [row], length_N[row], length_N[row]))
+            last = group_N[row]
         return parts
 
-    longest = max((len(prompt) + length for prompt, length in zip(tokens.prompts, length_N, strict=True)), default=0)
-    return _evenly(cut, budget, lambda part: part.tokens, longest)
+    return _evenly(cut, budget, lambda part: part.tokens, max(length_N, default=0))
 
 
 def _evenly(cut: Callable[[float], list[Piece]], limit: float, size: Callable[[Piece], int], step: int) -> list[Piece]:

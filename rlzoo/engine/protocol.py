@@ -14,65 +14,20 @@ from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Literal, TypeVar
 
-import torch
 from torch import Tensor
 
 from objectives import Objective, PolicyOutput, TokenBatch
 from rlzoo.engine.optimizer import Learner
 from rlzoo.engine.sampler import SampleRequest, Samples
+from rlzoo.engine.tokens import Tokens
 
 Kind = Literal["score", "update", "sample"]
 Answer = TypeVar("Answer")
 
 
 @dataclass(frozen=True)
-class Tokens:
-    """N rows of prompt and response: what the backbone scores.
-
-    Attributes:
-        prompts: the N prompts.
-        response_NT, mask_NT: response tokens, padded on the right, and which of them are real (bool).
-    """
-
-    prompts: list[list[int]]
-    response_NT: Tensor
-    mask_NT: Tensor
-
-    def rows(self, index: Tensor, trim: bool = True) -> Tokens:
-        """The rows of an index; `trim` cuts columns that are padding in all of them."""
-        response_NT, mask_NT = self.response_NT[index], self.mask_NT[index]
-        width = int(mask_NT.any(dim=0).nonzero().max()) + 1 if trim and mask_NT.any() else mask_NT.shape[1]
-        return Tokens([self.prompts[i] for i in index.tolist()], response_NT[:, :width], mask_NT[:, :width])
-
-    @classmethod
-    def cat(cls, parts: Sequence[Tokens]) -> Tokens:
-        """Put rows below each other, padded to the longest response."""
-        prompts = [prompt for part in parts for prompt in part.prompts]
-        return cls(prompts, cat_padded([p.response_NT for p in parts]), cat_padded([p.mask_NT for p in parts]))
-
-    def __len__(self) -> int:
-        return len(self.prompts)
-
-    @property
-    def length_N(self) -> Tensor:
-        """Real tokens of each row, prompt and response: int64 [N], on the CPU."""
-        return torch.tensor([len(prompt) for prompt in self.prompts], dtype=torch.int64) + self.mask_NT.sum(dim=1).cpu()
-
-    @property
-    def size(self) -> int:
-        """Real tokens of all rows, prompts included."""
-        return int(self.length_N.sum())
-
-
-def cat_padded(parts: Sequence[Tensor]) -> Tensor:
-    """Put matrices [n_i, T_i] below each other, padded with zeros on the right: [sum n_i, max T_i]."""
-    width = max(part.shape[1] for part in parts)
-    return torch.cat([torch.nn.functional.pad(part, (0, width - part.shape[1])) for part in parts])
-
-
-@dataclass(frozen=True)
 class ScoreRequest:
-    """Log-probs (and values) of given responses, without gradient. `theta` None is the reference policy."""
+    """Log-probs (and values) of the learned tokens, without gradient. `theta` None is the reference policy."""
 
     theta: Tensor | None
     tokens: Tokens
@@ -82,7 +37,7 @@ class ScoreRequest:
 
 @dataclass(frozen=True)
 class Scored:
-    """Answer to a `ScoreRequest`: [N, T], 0 outside the mask."""
+    """Answer to a `ScoreRequest`: [N, T], 0 where `learn` is false."""
 
     logp_NT: Tensor
     value_NT: Tensor | None

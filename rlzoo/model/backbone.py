@@ -298,8 +298,8 @@ class Backbone:
         """A few tokens to try a model with: in line, and as rows."""
         token_BT = torch.arange(10, device=self.device).view(2, 5) % self.vocab_size
         prompt = token_BT[0, :3]
-        seen_BT = torch.ones_like(token_BT, dtype=torch.bool)
-        line = Line.of([prompt.tolist()] * 2, torch.zeros(2, dtype=torch.int64), token_BT, seen_BT, self.pad_id)
+        seen_BT, zeros_B = torch.ones_like(token_BT, dtype=torch.bool), torch.zeros(2, dtype=torch.int64)
+        line = Line.of([prompt.tolist()], zeros_B, zeros_B, token_BT, seen_BT, seen_BT, self.pad_id)
         return line, torch.cat([prompt.expand(2, 3), token_BT[:, :-1]], dim=1)
 
     def describe(self) -> dict[str, Any]:

@@ -63,7 +63,7 @@ class Line:
         prompts, responses: their stretches; of a response, the tokens that are fed.
         prompt_B: which prompt each response follows.
         first_N: for each token, the first one of its run; a prompt's.
-        before_R: place of the token before each of the R real tokens of the responses, row after row.
+        before_R: place of the token before each of the R learned tokens, row after row.
         real: tokens that are not padding.
     """
 
@@ -79,21 +79,30 @@ class Line:
 
     @classmethod
     def of(
-        cls, prompts: Sequence[Sequence[int]], slot_B: Tensor, response_BT: Tensor, mask_BT: Tensor, pad_id: int
+        cls,
+        prompts: Sequence[Sequence[int]],
+        group_B: Tensor,
+        slot_B: Tensor,
+        token_BT: Tensor,
+        exists_BT: Tensor,
+        learn_BT: Tensor,
+        pad_id: int,
     ) -> Line:
-        """Put responses in line, sorted by slot. Rows of one adapter share a prompt if it is the same list object.
+        """Put rows in line, sorted by slot. Rows of one adapter that name the same prompt share it.
 
-        mask_BT is true from the left. A response's last token predicts nothing that is asked for and is not fed.
+        Tokens exist from the left; those after a row's last learned token, and that token itself, predict nothing that
+        is learned from and are not fed.
         """
-        device, slot_B, mask_BT = mask_BT.device, slot_B.cpu(), mask_BT.cpu()
+        device, slot_B, owner_B = exists_BT.device, slot_B.cpu(), group_B.cpu()
+        exists_BT, learn_BT = exists_BT.cpu(), learn_BT.cpu()
+        exists_BT = exists_BT & up_to_last(learn_BT)
         group_of: dict[tuple[int, int], int] = {}  # (adapter, prompt) -> group, in the order of their first rows
-        group_B = torch.tensor(
-            [group_of.setdefault(k, len(group_of)) for k in zip(slot_B.tolist(), map(id, prompts), strict=True)]
-        )
-        groups, rows = len(group_of), len(prompts)
+        keys = list(zip(slot_B.tolist(), owner_B.tolist(), strict=True))
+        group_B = torch.tensor([group_of.setdefault(key, len(group_of)) for key in keys])
+        groups, rows = len(group_of), len(keys)
         first_U = torch.full((groups,), rows).scatter_reduce_(0, group_B, torch.arange(rows), "amin")
-        chosen = [prompts[b] for b in first_U.tolist()]
-        prompt_U, length_B = torch.tensor([len(prompt) for prompt in chosen]), mask_BT.sum(dim=1)
+        chosen = [prompts[owner] for _, owner in group_of]
+        prompt_U, length_B = torch.tensor([len(prompt) for prompt in chosen]), exists_BT.sum(dim=1)
         fed_B, prompt_B = (length_B - 1).clamp(min=0), prompt_U[group_B]
 
         # Stretches of the line: each run's prompts and then its responses; every run's part is as long as the longest.
@@ -108,10 +117,10 @@ class Line:
         prompts_at, responses_at = Stretches(start[:groups], prompt_U), Stretches(start[groups:], fed_B)
         in_prompt, in_response = prompts_at.places, responses_at.places
 
-        fed_BT = torch.arange(mask_BT.shape[1]) < fed_B[:, None]
+        fed_BT = torch.arange(exists_BT.shape[1]) < fed_B[:, None]
         token_N = torch.full((len(present) * width,), pad_id)
         token_N[in_prompt] = torch.tensor([token for prompt in chosen for token in prompt])
-        token_N[in_response] = response_BT.cpu()[fed_BT]
+        token_N[in_response] = token_BT.cpu()[fed_BT]
         position_N = torch.zeros_like(token_N)
         position_N[in_prompt] = ranges(torch.zeros_like(prompt_U), prompt_U)
         position_N[in_response] = ranges(prompt_B, fed_B)
@@ -119,6 +128,7 @@ class Line:
         before_R = ranges(responses_at.start - 1, length_B)
         some = length_B > 0
         before_R[(length_B.cumsum(0) - length_B)[some]] = (prompts_at.start[group_B] + prompt_B - 1)[some]
+        before_R = before_R[learn_BT[exists_BT]]
         return cls(
             token_N=token_N.to(device),
             position_N=position_N.to(device),
@@ -181,6 +191,11 @@ class Line:
         else:
             out, _ = sdpa_attention_forward(module, query, key, value, None, **kwargs | {"is_causal": True})
         return out.reshape(rows * longest, -1).index_select(0, self.reader_N).view(1, -1, *out.shape[2:])
+
+
+def up_to_last(learn_BT: Tensor) -> Tensor:
+    """Positions up to each row's last learned token, that one included: bool [B, T]."""
+    return learn_BT.flip(1).cummax(dim=1).values.flip(1)
 
 
 def ranges(start: Tensor, length: Tensor) -> Tensor:

@@ -1,12 +1,11 @@
-"""Log-probs of given responses under the policy, for training and for scoring.
+"""Log-probs of chosen tokens under the policy, for training and for scoring.
 
     logp_bt = log softmax(z_bt / temperature)[y_bt],   z_bt the logits after the prompt and y_b1 .. y_b,t-1
 
 The value of the same position, w_k . h_bt + c_k, reads the hidden state the head reads: the state before token t.
 
-Where the model takes it, the tokens stand in one line (`rlzoo.model.packing`): no padding, and every prompt once for
-its group.
-Head and value see the real tokens only.
+Every token that exists is attended to; the head and the value see the states before learned tokens only. Where the
+model takes it, the rows are packed (`rlzoo.model.packing`): no padding, and every prompt once for its group.
 """
 
 from __future__ import annotations
@@ -21,12 +20,12 @@ from rlzoo.model import profiler
 from rlzoo.model.adapters import AdapterStack
 from rlzoo.model.backbone import Backbone
 from rlzoo.model.log_probs import token_log_probs
-from rlzoo.model.packing import Line
+from rlzoo.model.packing import Line, up_to_last
 
 
 @dataclass(frozen=True)
 class ForwardOutput:
-    """What the model says of a batch of responses; float32, with gradient where there is one, 0 outside the mask."""
+    """What the model says of B rows: float32 [B, T], exactly 0 where nothing is learned, with gradient if enabled."""
 
     logp_BT: Tensor
     value_BT: Tensor | None
@@ -37,43 +36,58 @@ def policy_forward(
     backbone: Backbone,
     stack: AdapterStack | None,
     slot_B: Tensor | None,
-    prompt_tokens: Sequence[Sequence[int]],
-    response_BT: Tensor,
-    mask_BT: Tensor,
+    prompts: Sequence[Sequence[int]],
+    group_B: Tensor,
+    token_BT: Tensor,
+    exists_BT: Tensor,
+    learn_BT: Tensor | None = None,
     *,
     temperature: float | Tensor = 1.0,
     value: bool = False,
     entropy: bool = False,
     in_line: bool = True,
 ) -> ForwardOutput:
-    """Score B responses, each after its own prompt and through its own run's adapter.
+    """Score B rows, each after its prompt and through its own run's adapter.
 
-    slot_B: adapter of each row in the stack, sorted; stack None is the reference policy. mask_BT: bool, the real
-    tokens, from the left; what stands outside it in response_BT is ignored. temperature: one number or one per row [B].
-    `value` and `entropy` (of the tempered distribution) are computed on request only. `in_line` changes nothing but the
-    time; without it, and for models that do not take lines, every row is padded and has its own copy of its prompt.
+    Args:
+        stack: adapters; None is the reference policy.
+        slot_B: adapter of each row in the stack, sorted, -1 for none.
+        prompts, group_B: P prompts, and which of them each row continues.
+        token_BT: int64; what does not exist is ignored.
+        exists_BT: bool, tokens that are attended to; contiguous from the left.
+        learn_BT: bool, the tokens among them to score; all of them if not given.
+        temperature: one number, or one per row [B].
+        value, entropy: whether to compute these; the entropy is that of the distribution at the temperature.
+        in_line: False pads every row and gives it its own copy of its prompt, as for models that cannot be packed. It
+            changes nothing but the time.
+
+    Raises:
+        ValueError: `exists_BT` has a hole, or a value is asked of the reference policy.
     """
     if value and stack is None:
         raise ValueError("the reference policy has no value head")
     device = backbone.device
-    response_BT, mask_BT = response_BT.to(device), mask_BT.to(device)
-    # Only real tokens go on: whatever stands in the others, neither it nor its gradient gets out.
-    row_N = mask_BT.nonzero()[:, 0]
+    token_BT, exists_BT = token_BT.to(device), exists_BT.to(device)
+    learn_BT = exists_BT if learn_BT is None else learn_BT.to(device) & exists_BT
+    if bool((exists_BT[:, 1:] & ~exists_BT[:, :-1]).any()):
+        raise ValueError("exists_BT has a hole: tokens exist from the left; mark what is not learned from in learn_BT")
+    # Only learned positions go on: what stands in the others, and its gradient, cannot get out.
+    row_N = learn_BT.nonzero()[:, 0]
     states = _states_in_line if in_line and backbone.takes_lines else _states_of_rows
-    state_NH = states(backbone, stack, slot_B, prompt_tokens, response_BT, mask_BT)
-    temperature_N = torch.as_tensor(temperature, dtype=torch.float32, device=device).expand(len(mask_BT))[row_N]
-    logp_N, entropy_N = token_log_probs(backbone, state_NH, response_BT[mask_BT], temperature_N, entropy)
+    state_NH = states(backbone, stack, slot_B, prompts, group_B, token_BT, exists_BT, learn_BT)
+    temperature_N = torch.as_tensor(temperature, dtype=torch.float32, device=device).expand(len(learn_BT))[row_N]
+    logp_N, entropy_N = token_log_probs(backbone, state_NH, token_BT[learn_BT], temperature_N, entropy)
     value_N = None
     if value and stack is not None and slot_B is not None:
         slot_N = slot_B.to(device)[row_N]
         weight_NH, bias_N = stack.value_weight.index_select(0, slot_N), stack.value_bias.index_select(0, slot_N)
         value_N = (state_NH.float() * weight_NH).sum(dim=1) + bias_N.view(-1)
-    return ForwardOutput(*(None if x is None else _spread(x, mask_BT) for x in (logp_N, value_N, entropy_N)))
+    return ForwardOutput(*(None if x is None else _spread(x, learn_BT) for x in (logp_N, value_N, entropy_N)))
 
 
-def _spread(x_N: Tensor, mask_BT: Tensor) -> Tensor:
-    """Put the numbers of the real tokens in their places, 0 elsewhere: [B, T]."""
-    return torch.zeros(mask_BT.shape, dtype=x_N.dtype, device=x_N.device).masked_scatter(mask_BT, x_N)
+def _spread(x_N: Tensor, learn_BT: Tensor) -> Tensor:
+    """Put the numbers of the learned tokens in their places, 0 elsewhere: [B, T]."""
+    return torch.zeros(learn_BT.shape, dtype=x_N.dtype, device=x_N.device).masked_scatter(learn_BT, x_N)
 
 
 def _states_in_line(
@@ -81,12 +95,14 @@ def _states_in_line(
     stack: AdapterStack | None,
     slot_B: Tensor | None,
     prompts: Sequence[Sequence[int]],
-    response_BT: Tensor,
-    mask_BT: Tensor,
+    group_B: Tensor,
+    token_BT: Tensor,
+    exists_BT: Tensor,
+    learn_BT: Tensor,
 ) -> Tensor:
-    """States [N, hidden] before the N real response tokens, row after row."""
-    slots = torch.zeros(len(prompts), dtype=torch.int64) if slot_B is None else slot_B
-    line = Line.of(prompts, slots, response_BT, mask_BT, backbone.pad_id)
+    """States [N, hidden] before the N learned tokens, row after row, from packed rows."""
+    slots = torch.zeros(len(group_B), dtype=torch.int64) if slot_B is None else slot_B
+    line = Line.of(prompts, group_B, slots, token_BT, exists_BT, learn_BT, backbone.pad_id)
     profiler.count(lambda: line.real, len(line.token_N))
     with backbone.adapters(stack, line.slot_N, in_line=True):
         return backbone.line_states(line).index_select(0, line.before_R)
@@ -97,17 +113,21 @@ def _states_of_rows(
     stack: AdapterStack | None,
     slot_B: Tensor | None,
     prompts: Sequence[Sequence[int]],
-    response_BT: Tensor,
-    mask_BT: Tensor,
+    group_B: Tensor,
+    token_BT: Tensor,
+    exists_BT: Tensor,
+    learn_BT: Tensor,
 ) -> Tensor:
-    """The same, of padded rows."""
-    # The last response token predicts nothing that is asked for, so it is not fed.
-    fed_BT, fed_mask_BT = torch.where(mask_BT, response_BT, backbone.pad_id)[:, :-1], mask_BT[:, :-1]
-    prompt_BP, prompt_mask_BP = pad_left(prompts, backbone.pad_id, backbone.device)
+    """The same states from padded rows."""
+    # Neither a row's last learned token nor what comes after it predicts anything that is learned from.
+    fed_mask_BT = (exists_BT & up_to_last(learn_BT))[:, 1:]
+    fed_BT = torch.where(fed_mask_BT, token_BT[:, :-1], backbone.pad_id)
+    chosen = [prompts[p] for p in group_B.tolist()]
+    prompt_BP, prompt_mask_BP = pad_left(chosen, backbone.pad_id, backbone.device)
     tokens, attention = torch.cat([prompt_BP, fed_BT], dim=1), torch.cat([prompt_mask_BP, fed_mask_BT], dim=1)
     profiler.count(lambda: int(attention.sum()), attention.numel())
     with backbone.adapters(stack, slot_B):
-        return backbone.states(tokens, attention)[:, prompt_BP.shape[1] - 1 :][mask_BT]
+        return backbone.states(tokens, attention)[:, prompt_BP.shape[1] - 1 :][learn_BT]
 
 
 def pad_left(prompts: Sequence[Sequence[int]], pad_id: int, device: torch.device) -> tuple[Tensor, Tensor]:

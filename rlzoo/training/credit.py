@@ -18,7 +18,8 @@ from advantages import Credit, ShapeContext, at_last_token, shape_reward
 from objectives import Objective, TokenBatch, rollout_metrics
 from rlzoo import noise
 from rlzoo.engine.optimizer import Learner
-from rlzoo.engine.protocol import Engine, ScoreRequest, Tokens
+from rlzoo.engine.protocol import Engine, ScoreRequest
+from rlzoo.engine.tokens import Tokens
 from rlzoo.training.rollout import Rollout
 from rlzoo.training.teacher import Teacher
 

@@ -89,7 +89,7 @@ def response_metrics(rollout: Rollout) -> dict[str, float]:
     reward, accuracy, length in tokens (all, right, wrong), share that came to an end, silent groups, and entropy as the
     mean of -log p at the sampled tokens. nan where there is nothing to take the mean of.
     """
-    length_N = rollout.tokens.mask_NT.sum(dim=1).float()
+    length_N = rollout.tokens.learn_NT.sum(dim=1).float()
     right = rollout.accuracy_N > 0.5
     return {
         "reward": _mean(rollout.reward_N[rollout.reward_N.isfinite()]),
@@ -99,7 +99,7 @@ def response_metrics(rollout: Rollout) -> dict[str, float]:
         "length_wrong": _mean(length_N[~right]),
         "finished": _mean(rollout.finished_N.float()),
         "silent_groups": silent_groups(rollout),
-        "entropy": _mean(-rollout.logp_NT[rollout.tokens.mask_NT]),
+        "entropy": _mean(-rollout.logp_NT[rollout.tokens.learn_NT]),
     }
 
 

@@ -19,8 +19,9 @@ from torch import Tensor
 
 from advantages import Select
 from rlzoo import noise
-from rlzoo.engine.protocol import Engine, Tokens, cat_padded
+from rlzoo.engine.protocol import Engine
 from rlzoo.engine.sampler import SampleRequest, Samples, check_prompt
+from rlzoo.engine.tokens import Tokens, cat_padded
 from rlzoo.errors import UserError
 from rlzoo.model.backbone import Backbone
 from rlzoo.tasks import Problem, Task
@@ -32,7 +33,7 @@ class Rollout:
 
     Attributes:
         problems: the P problems.
-        tokens: prompt and response tokens of the N = P * G rows, with the mask of the response.
+        tokens: the N = P * G rows; each continues the prompt of its problem.
         logp_NT: log-probs under the sampling policy.
         finished_N: bool, true where the response ended with an end token.
         reward_N: the task's reward, nan where it could not be scored.
@@ -59,7 +60,7 @@ class Rollout:
     @property
     def mask_NT(self) -> Tensor:
         """Tokens that may be learned from: a response without a reward is no response."""
-        return self.tokens.mask_NT & self.reward_N.isfinite()[:, None]
+        return self.tokens.learn_NT & self.reward_N.isfinite()[:, None]
 
     @property
     def usable_accuracy_PG(self) -> Tensor:
@@ -106,7 +107,7 @@ class Account:
     def add(self, sampled: Rollout, kept: Rollout, beside: int = 0) -> Account:
         """The account with one more round; `beside` are tokens that were sampled beside the rollout's own."""
         prompts = len(sampled.problems), len(sampled.problems) - len(kept.problems)
-        total, used = int(sampled.tokens.mask_NT.sum()), int(kept.tokens.mask_NT.sum())
+        total, used = int(sampled.tokens.learn_NT.sum()), int(kept.tokens.learn_NT.sum())
         return Account(
             self.rounds + 1,
             self.prompts_sampled + prompts[0],
@@ -254,11 +255,12 @@ def score_samples(
     completions = [backbone.decode(ids[:n]) for ids, n in zip(samples.response_NT.tolist(), lengths, strict=True)]
     scores = task.score([problem for problem in problems for _ in range(group_size)], completions)
     device = samples.logp_NT.device
+    group_N = torch.arange(len(problems)).repeat_interleave(group_size)
     reward_N = torch.tensor([math.nan if r is None else r for r in scores.reward], device=device, dtype=torch.float32)
     return Rollout(
         list(problems),
         group_size,
-        Tokens([prompt for prompt in prompts for _ in range(group_size)], samples.response_NT, samples.mask_NT),
+        Tokens(prompts, group_N, samples.response_NT, samples.mask_NT, samples.mask_NT),
         samples.logp_NT,
         samples.finished_N,
         reward_N,

@@ -192,7 +192,7 @@ class Run:
                 "answer": rollout.problems[row // rollout.group_size].answer,
                 "reward": float(rollout.reward_N[row]),
                 "accuracy": float(rollout.accuracy_N[row]),
-                "length": int(rollout.tokens.mask_NT[row].sum()),
+                "length": int(rollout.tokens.learn_NT[row].sum()),
                 "finished": bool(rollout.finished_N[row]),
             }
             for row in rows

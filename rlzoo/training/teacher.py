@@ -14,7 +14,8 @@ from torch import Tensor
 from rlzoo.config.engine import EngineSettings
 from rlzoo.config.run import TeacherConfig
 from rlzoo.engine.local import Fleet
-from rlzoo.engine.protocol import Engine, Scored, ScoreRequest, Tokens
+from rlzoo.engine.protocol import Engine, Scored, ScoreRequest
+from rlzoo.engine.tokens import Tokens
 from rlzoo.errors import UserError
 from rlzoo.model.backbone import Backbone
 
@@ -56,7 +57,7 @@ class Teacher:
 
         scored: Scored = self.model.run({"": score})[""]
         engine.seconds += time.perf_counter() - start
-        return scored.logp_NT.to(tokens.mask_NT.device)
+        return scored.logp_NT.to(tokens.token_NT.device)
 
 
 def refuse_other_tokens(teacher: Backbone, backbone: Backbone) -> None:

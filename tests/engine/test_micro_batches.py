@@ -6,20 +6,20 @@ import pytest
 import torch
 
 from rlzoo.engine.micro_batches import WIDEST, Pass, passes, passes_together
-from rlzoo.engine.protocol import Tokens
+from rlzoo.engine.tokens import Tokens
 
 
 def rows(lengths: list[int], prompt: int = 2, group: int = 1) -> Tokens:
     """One row per length; each `group` of them answer one prompt, all of one length."""
     mask_NT = torch.arange(max(lengths, default=1)) < torch.tensor(lengths, dtype=torch.long)[:, None]
-    prompts = [[1] * prompt for _ in lengths]
-    return Tokens([prompts[i - i % group] for i in range(len(lengths))], mask_NT.long(), mask_NT)
+    group_N = torch.arange(len(lengths)) // group
+    return Tokens([[1] * prompt for _ in lengths], group_N, mask_NT.long(), mask_NT, mask_NT)
 
 
 def size(tokens: Tokens, index: torch.Tensor) -> int:
     """Tokens of some rows, every prompt once."""
-    prompts = {id(tokens.prompts[i]): len(tokens.prompts[i]) for i in index.tolist()}
-    return sum(prompts.values()) + int(tokens.mask_NT[index].sum())
+    prompts = sum(len(tokens.prompts[p]) for p in tokens.group_N[index].unique().tolist())
+    return prompts + int(tokens.exists_NT[index].sum())
 
 
 def as_lists(chunks: list[Pass]) -> list[dict[int, list[int]]]:
@@ -32,7 +32,7 @@ def test_every_row_is_in_one_pass_and_the_budget_holds(budget: int, shares: bool
     requests = [rows([3, 9, 1, 4, 4], group=5), rows([7]), rows([2, 8, 2, 8, 2, 8, 2, 8], group=4)]
     seen: dict[int, list[int]] = {0: [], 1: [], 2: []}
     for chunk in passes(requests, budget, shares):
-        longest = max(2 + int(requests[k].mask_NT[index].sum(1).max()) for k, index in chunk.items())
+        longest = max(2 + int(requests[k].exists_NT[index].sum(1).max()) for k, index in chunk.items())
         number = sum(map(len, chunk.values()))
         if number > 1:
             assert number * longest <= budget * (WIDEST if shares else 1)
@@ -94,8 +94,8 @@ def test_rows_of_the_same_weights_fill_passes_together() -> None:
 
 
 def test_groups_stay_together_and_requests_apart() -> None:
-    """Whose rows they are is not mixed up where prompts are shared between requests and rows come in any order: the
-    first prompt's are rows 0 and 1 of one request and 1 and 2 of the other, 2 + 4 * 4 tokens."""
+    """Rows of the second request come in another order, and its prompts stay its own: 2 + 2 * 4 tokens for rows 0 and
+    1, 2 and 3 of the first request and 1 and 2 of the second, 2 + 4 for row 0 of the second."""
     one = rows([4] * 4, group=2)
     requests = [one, one.rows(torch.tensor([3, 1, 0]))]
-    assert as_lists(list(passes_together(requests, 18))) == [{0: [0, 1], 1: [1, 2]}, {0: [2, 3], 1: [0]}]
+    assert as_lists(list(passes_together(requests, 30))) == [{0: [0, 1, 2, 3]}, {1: [0, 1, 2]}]

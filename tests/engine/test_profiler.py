@@ -50,14 +50,18 @@ def test_a_run_goes_through_all_stages(
 
 
 def test_padding_is_counted_while_somebody_watches(backbone: Backbone) -> None:
-    """Responses of 3 tokens and 1 to a prompt of 3, the last column not fed: 3 + 2 and 3 + 1 of 2 x 5 tokens. In
-    line the prompt counts once, and no row's last token is fed: 3 + 2 + 0."""
-    prompt, mask_BT = backbone.encode("3+4"), torch.tensor([[True, True, True], [True, False, False]])
-    for share, real, computed in ((False, 9, 10), (True, 5, 5)):
+    """Responses of 3 tokens and 1 to a prompt of 3, no row's last token fed: 3 + 2 and 3 + 0 of 2 x 5 tokens. Packed,
+    the prompt counts once: 3 + 2 + 0."""
+    prompts, group_B, mask_BT = (
+        [backbone.encode("3+4")],
+        torch.zeros(2, dtype=torch.long),
+        torch.tensor([[True, True, True], [True, False, False]]),
+    )
+    for share, real, computed in ((False, 8, 10), (True, 5, 5)):
         clock = StageClock()
         with profiler.watch(clock):
-            policy_forward(backbone, None, None, [prompt] * 2, mask_BT.long(), mask_BT, in_line=share)
+            policy_forward(backbone, None, None, prompts, group_B, mask_BT.long(), mask_BT, in_line=share)
         assert (clock.real, clock.computed) == (real, computed)
         assert clock.padding == pytest.approx(1 - real / computed)
-    policy_forward(backbone, None, None, [prompt] * 2, mask_BT.long(), mask_BT)
+    policy_forward(backbone, None, None, prompts, group_B, mask_BT.long(), mask_BT)
     assert clock.computed == 5 and StageClock().padding == 0

@@ -83,12 +83,12 @@ def check_form(backbone: Backbone, asked: SampleRequest, got: Samples) -> None:
 
 
 def scored(backbone: Backbone, asked: SampleRequest, got: Samples) -> Tensor:
-    prompts = [prompt for prompt in asked.prompts for _ in range(asked.group_size)]
+    group_B = torch.arange(len(asked.prompts)).repeat_interleave(asked.group_size)
     stack = None if asked.theta is None else backbone.stack([asked.theta])
-    slot_B = torch.zeros(len(prompts), dtype=torch.long)
+    slot_B = torch.zeros_like(group_B)
     with torch.no_grad():
         out = policy_forward(
-            backbone, stack, slot_B, prompts, got.response_NT, got.mask_NT, temperature=asked.temperature
+            backbone, stack, slot_B, asked.prompts, group_B, got.response_NT, got.mask_NT, temperature=asked.temperature
         )
     return out.logp_BT
 

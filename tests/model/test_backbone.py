@@ -25,6 +25,10 @@ PROMPTS = ["3+4=", "sort 52413", "x", "12-7="]
 LENGTHS = [5, 2, 7, 0]
 
 
+EACH = torch.arange(len(PROMPTS))
+"""Every row continues a prompt of its own."""
+
+
 def batch(backbone: Backbone) -> tuple[list[list[int]], Tensor, Tensor]:
     prompts = [backbone.encode(prompt) for prompt in PROMPTS]
     response_BT = torch.randint(3, 90, (4, 7), generator=torch.Generator().manual_seed(1))
@@ -35,7 +39,7 @@ def test_forward_is_the_hugging_face_models_log_softmax(fp32: Backbone, qwen_fol
     """Each row alone, without padding, in the model as transformers loads it, divided by the temperature by hand."""
     model = AutoModelForCausalLM.from_pretrained(qwen_folder, dtype=torch.float32).eval()
     prompts, response_BT, mask_BT = batch(fp32)
-    out = policy_forward(fp32, None, None, prompts, response_BT, mask_BT, temperature=0.7, entropy=True)
+    out = policy_forward(fp32, None, None, prompts, EACH, response_BT, mask_BT, temperature=0.7, entropy=True)
     for b, prompt in enumerate(prompts):
         n = LENGTHS[b]
         tokens = torch.tensor([prompt + response_BT[b, :n].tolist()])
@@ -71,12 +75,12 @@ def test_peft_loads_what_is_saved_and_gives_the_same_logits(
 
 def test_a_fresh_adapter_and_no_adapter_are_the_base_model(backbone: Backbone) -> None:
     prompts, response_BT, mask_BT = batch(backbone)
-    base = policy_forward(backbone, None, None, prompts, response_BT, mask_BT).logp_BT
+    base = policy_forward(backbone, None, None, prompts, EACH, response_BT, mask_BT).logp_BT
     stack = backbone.stack([backbone.new_adapter(3), random_adapter(backbone, 4)])
     with torch.no_grad():
-        out = policy_forward(backbone, stack, torch.tensor([-1, 0, 0, 1]), prompts, response_BT, mask_BT)
+        out = policy_forward(backbone, stack, torch.tensor([-1, 0, 0, 1]), prompts, EACH, response_BT, mask_BT)
     torch.testing.assert_close(out.logp_BT, base, rtol=0, atol=1e-5)  # the last row, which is not fresh, has no token
-    changed = policy_forward(backbone, stack, torch.tensor([1, 1, 1, 1]), prompts, response_BT, mask_BT).logp_BT
+    changed = policy_forward(backbone, stack, torch.tensor([1, 1, 1, 1]), prompts, EACH, response_BT, mask_BT).logp_BT
     assert (changed - base).abs().max() > 0.1
 
 
@@ -87,7 +91,7 @@ def test_value_is_the_runs_own_head_on_the_state_before_the_token(fp32: Backbone
     for seed, theta in enumerate(thetas):  # the adapter itself stays the base model
         theta[-65:] = torch.randn(65, generator=torch.Generator().manual_seed(seed))
     slots = [0, 0, 1, 1]
-    out = policy_forward(fp32, fp32.stack(thetas), torch.tensor(slots), prompts, response_BT, mask_BT, value=True)
+    out = policy_forward(fp32, fp32.stack(thetas), torch.tensor(slots), prompts, EACH, response_BT, mask_BT, value=True)
     for b, prompt in enumerate(prompts):
         tokens = torch.tensor([prompt + response_BT[b, : LENGTHS[b]].tolist()])
         hidden = model.model(tokens).last_hidden_state[0, len(prompt) - 1 :][: LENGTHS[b]]
@@ -95,7 +99,7 @@ def test_value_is_the_runs_own_head_on_the_state_before_the_token(fp32: Backbone
         torch.testing.assert_close(out.value_BT[b, : LENGTHS[b]], expected, rtol=0, atol=2e-5)
     assert not out.value_BT[~mask_BT].any()
     with pytest.raises(ValueError, match="no value head"):
-        policy_forward(fp32, None, None, prompts, response_BT, mask_BT, value=True)
+        policy_forward(fp32, None, None, prompts, EACH, response_BT, mask_BT, value=True)
 
 
 def gradients(backbone: Backbone, rows: list[int], slots: list[int], thetas: list[Tensor], pad: int = 0) -> Tensor:
@@ -108,7 +112,8 @@ def gradients(backbone: Backbone, rows: list[int], slots: list[int], thetas: lis
         backbone,
         stack,
         torch.tensor(slots),
-        [prompts[b] for b in rows],
+        prompts,
+        torch.tensor(rows),
         response_BT[rows],
         mask_BT[rows],
         value=True,
@@ -142,7 +147,9 @@ def test_gradient_is_the_derivative_along_a_direction(fp32: Backbone) -> None:
 
     def total(vector: Tensor, grad: bool = False) -> tuple[Tensor, Tensor]:
         stack = fp32.stack([vector], requires_grad=grad)
-        logp = policy_forward(fp32, stack, torch.zeros(4, dtype=torch.long), prompts, response_BT, mask_BT).logp_BT
+        logp = policy_forward(
+            fp32, stack, torch.zeros(4, dtype=torch.long), prompts, EACH, response_BT, mask_BT
+        ).logp_BT
         if grad:
             logp.sum().backward()
         return logp.detach().double().sum(), stack.grads()[0]
@@ -177,7 +184,7 @@ def test_masked_positions_cannot_leak_even_when_not_finite(fp32: Backbone, monke
     for states in (original, poisoned):
         monkeypatch.setattr(fp32, "states", states)
         stack = fp32.stack([random_adapter(fp32, 1)], requires_grad=True)
-        out = policy_forward(fp32, stack, slot_B, prompts, response_BT, mask_BT, entropy=True)
+        out = policy_forward(fp32, stack, slot_B, prompts, EACH, response_BT, mask_BT, entropy=True)
         (out.logp_BT.sum() + out.entropy_BT.sum()).backward()
         results.append((out.logp_BT, out.entropy_BT, stack.grads()))
     assert all(torch.equal(clean, dirty) for clean, dirty in zip(*results, strict=True))
@@ -187,7 +194,7 @@ def test_head_sees_the_real_tokens_only(fp32: Backbone) -> None:
     prompts, response_BT, mask_BT = batch(fp32)
     shapes = []
     handle = fp32.model.get_output_embeddings().register_forward_hook(lambda *a: shapes.append(a[2].shape))
-    policy_forward(fp32, None, None, prompts, response_BT, mask_BT)
+    policy_forward(fp32, None, None, prompts, EACH, response_BT, mask_BT)
     handle.remove()
     assert shapes == [(sum(LENGTHS), fp32.vocab_size)]
 
@@ -271,12 +278,12 @@ def test_adapters_switch_off_after_an_error(fp32: Backbone) -> None:
 def test_other_number_formats_stay_near_float32(precision: str, qwen_folder: Path, fp32: Backbone) -> None:
     """bf16 and nf4 weights with bf16 and float32 activations: correlated with float32, and not equal to it."""
     prompts, response_BT, mask_BT = batch(fp32)
-    exact = policy_forward(fp32, None, None, prompts, response_BT, mask_BT).logp_BT[mask_BT]
+    exact = policy_forward(fp32, None, None, prompts, EACH, response_BT, mask_BT).logp_BT[mask_BT]
     for compute in ("fp32", "bf16"):
         made = Backbone.load(BackboneConfig(model=str(qwen_folder), precision=precision, compute=compute, device="cpu"))
         stack = made.stack([made.new_adapter(1)], requires_grad=True)
         zero = torch.zeros(4, dtype=torch.long)
-        out = policy_forward(made, stack, zero, prompts, response_BT, mask_BT, value=True)
+        out = policy_forward(made, stack, zero, prompts, EACH, response_BT, mask_BT, value=True)
         out.logp_BT.sum().backward()
         assert out.logp_BT.dtype == out.value_BT.dtype == stack.grads().dtype == torch.float32
         assert stack.grads().norm() > 1
@@ -303,10 +310,10 @@ def test_gpt2_with_its_own_kind_of_linear_layer(tmp_path: Path) -> None:
         torch.testing.assert_close(logits, theirs(tokens).logits, rtol=0, atol=2e-5)
     # Positions are learned vectors here, so unlike with rotary ones, counting the padding would show.
     prompts, response_BT, mask_BT = batch(made)
-    padded = policy_forward(made, None, None, prompts, response_BT, mask_BT).logp_BT
+    padded = policy_forward(made, None, None, prompts, EACH, response_BT, mask_BT).logp_BT
     for b in range(4):
         row = slice(b, b + 1)
-        alone = policy_forward(made, None, None, prompts[row], response_BT[row], mask_BT[row]).logp_BT
+        alone = policy_forward(made, None, None, prompts, EACH[row], response_BT[row], mask_BT[row]).logp_BT
         torch.testing.assert_close(padded[row], alone, rtol=0, atol=2e-5)
 
 

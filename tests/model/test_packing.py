@@ -14,7 +14,8 @@ def made() -> Line:
     prompt = [1, 2]
     response_BT = torch.tensor([[5, 6, 7], [8, 0, 0], [9, 9, 0]])
     mask_BT = torch.tensor([[1, 1, 1], [1, 0, 0], [1, 1, 0]]).bool()
-    return Line.of([prompt] * 3, torch.tensor([0, 0, 1]), response_BT, mask_BT, PAD)
+    group_B, slot_B = torch.tensor([0, 0, 0]), torch.tensor([0, 0, 1])
+    return Line.of([prompt], group_B, slot_B, response_BT, mask_BT, mask_BT, PAD)
 
 
 def test_each_adapter_has_its_prompt_once_and_as_much_of_the_line() -> None:
@@ -40,11 +41,21 @@ def test_a_response_is_predicted_from_the_token_before() -> None:
     assert made().before_R.tolist() == [1, 2, 3, 1, 5, 6]
 
 
-def test_prompts_are_shared_by_object_and_rows_may_be_mixed_or_empty() -> None:
-    one, other = [1, 2], [1, 2]
+def test_prompts_are_shared_by_index_and_rows_may_be_mixed_or_empty() -> None:
+    prompt, group_B = [1, 2], torch.tensor([0, 1, 0, 1])
     mask_BT = torch.tensor([[1, 1], [1, 1], [1, 1], [0, 0]]).bool()
     response_BT = torch.tensor([[3, 4], [5, 6], [7, 8], [0, 0]])
-    line = Line.of([one, other, one, other], torch.zeros(4, dtype=torch.int64), response_BT, mask_BT, PAD)
+    line = Line.of([prompt, prompt], group_B, torch.zeros(4).long(), response_BT, mask_BT, mask_BT, PAD)
     assert line.token_N.tolist() == [1, 2, 1, 2, 3, 5, 7]
     assert line.sequence_BS.tolist() == [[0, 1, 4], [2, 3, 5], [0, 1, 6], [2, 3, 2]]
     assert line.before_R.tolist() == [1, 4, 3, 5, 1, 6]
+
+
+def test_what_is_not_learned_is_fed_and_not_predicted() -> None:
+    """Prompt [1, 2] with [5, 6, 7, 8], of which 5 and 7 are learned: 8 and the last learned token are not fed. The
+    second row has nothing to learn and adds nothing."""
+    token_BT, exists_BT = torch.tensor([[5, 6, 7, 8], [3, 4, 0, 0]]), torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0]]).bool()
+    learn_BT = torch.tensor([[1, 0, 1, 0], [0, 0, 0, 0]]).bool()
+    line = Line.of([[1, 2]], torch.zeros(2).long(), torch.zeros(2).long(), token_BT, exists_BT, learn_BT, PAD)
+    assert line.token_N.tolist() == [1, 2, 5, 6]
+    assert line.before_R.tolist() == [1, 3]

@@ -44,7 +44,8 @@ def run(backbone: Backbone, in_line: bool, order: list[int] | None = None) -> tu
         backbone,
         stack,
         torch.tensor(SLOTS),
-        [prompts[OWNERS[b]] for b in order],
+        prompts,
+        torch.tensor(OWNERS)[order],
         response_BT[order],
         mask_BT[order],
         temperature=torch.linspace(0.5, 1.5, 8)[order],
@@ -90,8 +91,15 @@ def test_a_line_holds_every_prompt_once_and_no_padding_but_between_runs(fp32: Ba
 
 
 def test_responses_of_one_token_need_the_prompt_only(fp32: Backbone) -> None:
-    prompt = fp32.encode("3+4=")
-    fed = (None, None, [prompt] * 3, torch.tensor([[5], [6], [7]]), torch.ones(3, 1, dtype=torch.bool))
+    group_B = torch.zeros(3, dtype=torch.long)
+    fed = (
+        None,
+        None,
+        [fp32.encode("3+4=")],
+        group_B,
+        torch.tensor([[5], [6], [7]]),
+        torch.ones(3, 1, dtype=torch.bool),
+    )
     plain, shared = (policy_forward(fp32, *fed, in_line=line).logp_BT for line in (False, True))
     torch.testing.assert_close(shared, plain, rtol=0, atol=2e-5)
 

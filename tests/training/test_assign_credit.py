@@ -36,7 +36,7 @@ class FixedEngine:
         ]
         assert request.value is (who == "critic") and request.temperature == 0.5
         self.asked.append(who)
-        mask_NT = request.tokens.mask_NT.float()
+        mask_NT = request.tokens.learn_NT.float()
         return Scored({"reference": -3.0}.get(who, -2.0) * mask_NT, 0.25 * mask_NT if request.value else None)
 
 

@@ -10,7 +10,7 @@ import torch
 
 from advantages import Credit
 from objectives import get
-from rlzoo.engine.protocol import Tokens
+from rlzoo.engine.tokens import Tokens
 from rlzoo.tasks import Problem
 from rlzoo.training.credit import Assigned, minibatches
 from rlzoo.training.evaluate import pass_at_k, response_metrics
@@ -22,7 +22,7 @@ def rollout_of(rewards: list[list[float]], lengths: list[list[int]]) -> Rollout:
     reward_N, length_N = torch.tensor(rewards).flatten(), torch.tensor(lengths).flatten()
     mask_NT = torch.arange(int(length_N.max())) < length_N[:, None]
     rows = torch.arange(len(reward_N))
-    tokens = Tokens([[7]] * len(rows), rows[:, None] * mask_NT, mask_NT)
+    tokens = Tokens([[7]] * len(rewards), rows // len(rewards[0]), rows[:, None] * mask_NT, mask_NT, mask_NT)
     problems = [Problem(str(p), "") for p in range(len(rewards))]
     accuracy_N = (reward_N > 0).float()
     text = [str(i) for i in rows.tolist()]
@@ -38,12 +38,12 @@ def test_every_epoch_has_every_group_once_and_in_another_order() -> None:
     rollout = rollout_of([[0.0, 1.0]] * 5, [[2, 3]] * 5)
     made = list(minibatches(get("dapo"), assigned(rollout), seed=1, step=2, epochs=3, count=2))
     assert [len(tokens) for tokens, _ in made] == [6, 4] * 3
-    epochs = [torch.cat([t.response_NT[:, 0] for t, _ in made[i : i + 2]]).tolist() for i in (0, 2, 4)]
+    epochs = [torch.cat([t.token_NT[:, 0] for t, _ in made[i : i + 2]]).tolist() for i in (0, 2, 4)]
     assert all(sorted(rows) == list(range(10)) for rows in epochs)
     assert all(a // 2 == b // 2 for rows in epochs for a, b in zip(rows[::2], rows[1::2], strict=True))
     assert len({tuple(rows) for rows in epochs}) > 1
     again = list(minibatches(get("dapo"), assigned(rollout), seed=1, step=2, epochs=3, count=2))
-    assert all(torch.equal(a[0].response_NT, b[0].response_NT) for a, b in zip(made, again, strict=True))
+    assert all(torch.equal(a[0].token_NT, b[0].token_NT) for a, b in zip(made, again, strict=True))
 
 
 def test_weights_are_those_of_the_whole_update() -> None:
@@ -64,7 +64,7 @@ def test_what_an_objective_asks_for_is_handed_over_and_nothing_else() -> None:
     ((_, plain),) = minibatches(get("dapo"), given, seed=0, step=0, epochs=1, count=1)
     assert plain.sampler_logp_BT is None and plain.chosen_BT is None
     ((tokens, corrected),) = minibatches(get("dapo[correction=token]"), given, seed=0, step=0, epochs=1, count=1)
-    rows = tokens.response_NT.amax(dim=1)
+    rows = tokens.token_NT.amax(dim=1)
     assert torch.equal(corrected.sampler_logp_BT, rollout.logp_NT[rows])  # type: ignore[arg-type]
     assert torch.equal(corrected.old_logp_BT, old_NT[rows])
     halves = [b for _, b in minibatches(get("kl_cov"), given, seed=0, step=0, epochs=1, count=2)]
@@ -82,8 +82,8 @@ def test_right_responses_share_what_is_imitated_over_the_whole_update() -> None:
     imitating = get("dapo[imitation=positive_likelihood]")
     ((tokens, whole),) = minibatches(imitating, assigned(rollout), seed=0, step=0, epochs=1, count=1)
     assert whole.imitation_BT is not None
-    right_B = tokens.mask_NT.sum(dim=1) > 2
-    assert torch.equal(whole.imitation_BT, (tokens.mask_NT & right_B[:, None]) / 7)
+    right_B = tokens.learn_NT.sum(dim=1) > 2
+    assert torch.equal(whole.imitation_BT, (tokens.learn_NT & right_B[:, None]) / 7)
     halves = [b for _, b in minibatches(imitating, assigned(rollout), seed=0, step=0, epochs=1, count=2)]
     assert sorted(1 / float(b.imitation_BT.max()) for b in halves) == pytest.approx([3, 4])  # type: ignore[union-attr]
 
@@ -111,9 +111,9 @@ def test_keeping_and_joining_prompts() -> None:
     assert account == Account(1, 3, 1, 21, 7)
     short = rollout_of([[0.5, 0.5]], [[1, 1]])
     both = Rollout.cat([kept, short])
-    assert both.tokens.mask_NT.sum(dim=1).tolist() == [1, 2, 5, 6, 1, 1] and len(both.problems) == 3
-    assert both.tokens.response_NT[3:].tolist() == [[5] * 6, [0] * 6, [1] + [0] * 5]  # padded on the right
-    assert torch.equal(both.logp_NT, -both.tokens.mask_NT.float())
+    assert both.tokens.learn_NT.sum(dim=1).tolist() == [1, 2, 5, 6, 1, 1] and len(both.problems) == 3
+    assert both.tokens.token_NT[3:].tolist() == [[5] * 6, [0] * 6, [1] + [0] * 5]  # padded on the right
+    assert torch.equal(both.logp_NT, -both.tokens.learn_NT.float())
 
 
 def test_greedy_rewards_go_with_their_prompts() -> None:
@@ -157,8 +157,8 @@ def test_an_update_has_the_rows_of_its_prompts_in_every_field() -> None:
     row_NT = torch.arange(8.0)[:, None] * rollout.mask_NT
     given = Assigned(rollout, Credit(row_NT + 1, row_NT + 2), row_NT + 3, row_NT + 4, row_NT + 5, (), {})
     for tokens, batch in minibatches(get("ppo"), given, seed=0, step=0, epochs=1, count=3):
-        row_BT = tokens.response_NT.float()  # row i's tokens are all i
-        assert torch.equal(batch.mask_BT, tokens.mask_NT)
+        row_BT = tokens.token_NT.float()  # row i's tokens are all i
+        assert torch.equal(batch.mask_BT, tokens.learn_NT)
         fields = (batch.advantage_BT, batch.return_BT, batch.old_logp_BT, batch.ref_logp_BT, batch.old_value_BT)
         for offset, field in enumerate(fields, start=1):
             assert field is not None and torch.equal(field, row_BT + offset)

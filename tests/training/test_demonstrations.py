@@ -80,8 +80,8 @@ def test_the_first_loss_is_the_likelihood_of_the_demonstrations(
     index_of = {task.problem("train", index).prompt: index for index in range(997)}
     problems = [task.problem("train", index_of[s["prompt"]]) for s in shown]
     given = demonstrated(backbone, task, problems, SampleRequest(None, (), 4, 6, 0, 0, range(4)))
-    prompts = [backbone.encode(p.prompt) for p in problems for _ in range(4)]
-    out = policy_forward(backbone, None, None, prompts, given.response_NT, given.mask_NT)
+    prompts, group = [backbone.encode(p.prompt) for p in problems], torch.arange(16) // 4
+    out = policy_forward(backbone, None, None, prompts, group, given.response_NT, given.mask_NT)
     assert record["loss"] == pytest.approx(-out.logp_BT.sum().item() / int(given.mask_NT.sum()), rel=1e-5)
     assert record["accuracy"] == 1 and record["tokens_sampled"] == 0 and record["tokens_trained"] == 16 * 4
     assert record["sampler_gap"] is record["entropy"] is record["kl_old"] is None

@@ -50,7 +50,7 @@ def test_evaluation_has_noise_of_its_own(backbone: Backbone) -> None:
     for seed in range(4):
         request = SampleRequest(None, rollout.tokens.prompts, 1, 6, seed=seed, step=0, prompt_keys=list(range(8)))
         (trained_on,) = sample(backbone, [request])
-        assert trained_on.response_NT.tolist() != rollout.tokens.response_NT.tolist()
+        assert trained_on.response_NT.tolist() != rollout.tokens.token_NT.tolist()
 
 
 def test_held_out_is_the_test_split(backbone: Backbone) -> None:

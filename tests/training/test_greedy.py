@@ -40,7 +40,7 @@ def test_the_greedy_reward_is_that_of_the_likeliest_tokens(backbone: Backbone) -
     """Asked for alone, one prompt at a time: the same responses, so the same verdicts and the same tokens paid."""
     rollout, _, account = rolled_out(backbone, greedy=True)
     plain, _, cheaper = rolled_out(backbone, greedy=False)
-    assert torch.equal(rollout.tokens.response_NT, plain.tokens.response_NT) and plain.greedy_N is None
+    assert torch.equal(rollout.tokens.token_NT, plain.tokens.token_NT) and plain.greedy_N is None
     task, theta, tokens = EvenTask("even"), random_adapter(backbone, 3), 0
     rewards: list[float] = []
     for problem in rollout.problems:

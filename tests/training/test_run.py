@@ -15,7 +15,8 @@ from rlzoo.config.engine import EngineSettings
 from rlzoo.config.run import RunConfig
 from rlzoo.engine.local import Fleet
 from rlzoo.engine.optimizer import Learner
-from rlzoo.engine.protocol import Engine, Scored, ScoreRequest, Tokens, Updated, UpdateRequest
+from rlzoo.engine.protocol import Engine, Scored, ScoreRequest, Updated, UpdateRequest
+from rlzoo.engine.tokens import Tokens
 from rlzoo.errors import UserError
 from rlzoo.model.backbone import Backbone
 from rlzoo.store.run_folder import RunFolder, read_lines
@@ -108,7 +109,8 @@ def test_scores_together_are_scores_alone(backbone: Backbone) -> None:
     of other widths and temperatures, may share a pass."""
     thetas = [random_adapter(backbone, seed) for seed in (1, 2)]
     mask_NT = torch.arange(4) < torch.tensor([[4], [2], [3]])
-    tokens = Tokens([[5, 6], [7], [8, 9, 10]], torch.arange(20, 32).view(3, 4) * mask_NT, mask_NT)
+    token_NT = torch.arange(20, 32).view(3, 4) * mask_NT
+    tokens = Tokens([[5, 6], [7], [8, 9, 10]], torch.arange(3), token_NT, mask_NT, mask_NT)
     requests = [
         ScoreRequest(thetas[0], tokens, 0.7),
         ScoreRequest(None, tokens, 1.0),
@@ -143,7 +145,7 @@ def test_values_and_their_gradients_are_the_critic_adapters(make_config: MakeCon
         for seed, theta in enumerate([*own.parameters, *head.parameters]):
             theta.copy_(random_adapter(backbone, seed))
     mask_NT = torch.arange(3) < torch.tensor([[3], [2]])
-    tokens = Tokens([[5, 6], [7]], torch.arange(20, 26).view(2, 3) * mask_NT, mask_NT)
+    tokens = Tokens([[5, 6], [7]], torch.arange(2), torch.arange(20, 26).view(2, 3) * mask_NT, mask_NT, mask_NT)
     ones, zeros = mask_NT.float(), torch.zeros(2, 3)
     batch = TokenBatch(mask_NT, ones / 5, ones, zeros - ones, zeros - ones, zeros, ones)
     objective = get("ppo[value=plain]")
@@ -187,7 +189,8 @@ def test_engine_time_is_shared_by_tokens(backbone: Backbone, monkeypatch: pytest
     def job(rows: int) -> Callable[[Engine], Any]:
         async def score(engine: Engine) -> None:
             engines.append(engine)
-            tokens = Tokens([[1, 2]] * rows, torch.ones(rows, 2, dtype=torch.long), torch.ones(rows, 2) > 0)
+            mask_NT = torch.ones(rows, 2, dtype=torch.bool)
+            tokens = Tokens([[1, 2]] * rows, torch.arange(rows), mask_NT.long(), mask_NT, mask_NT)
             scored = await engine.score(ScoreRequest(None, tokens, 1.0))
             assert scored.logp_NT.shape == (rows, 2) and scored.value_NT is None
 

@@ -54,12 +54,12 @@ def kl_by_hand(config: RunConfig, backbone: Backbone, teacher: Backbone, theta: 
         None, prompts, train.group_size, train.max_new_tokens, config.seed, 0, range(len(prompts)), train.temperature
     )
     (samples,) = sample(backbone, [request])
-    rows = [prompt for prompt in prompts for _ in range(train.group_size)]
+    group = torch.arange(len(prompts)).repeat_interleave(train.group_size)
     stack = None if theta is None else teacher.stack([theta])
-    slots = None if theta is None else torch.zeros(len(rows), dtype=torch.long)
+    slots = None if theta is None else torch.zeros(len(group), dtype=torch.long)
     with torch.no_grad():
         out = policy_forward(
-            teacher, stack, slots, rows, samples.response_NT, samples.mask_NT, temperature=train.temperature
+            teacher, stack, slots, prompts, group, samples.response_NT, samples.mask_NT, temperature=train.temperature
         )
     return float((samples.logp_NT - out.logp_BT)[samples.mask_NT].mean())
 

@@ -48,15 +48,15 @@ def scored(backbone: Backbone, rows_each: int) -> tuple[Tensor, Tensor, Tensor]:
     response = torch.randint(5, 60, (rows, 12), generator=seeded)
     mask = torch.arange(12) < torch.randint(1, 13, (rows, 1), generator=seeded)
     prompts = [backbone.encode("sort 5241"), backbone.encode("1+2")]
-    asked = [prompts[row % 2] for row in range(rows)]
+    group = torch.arange(rows) % 2
     stack = backbone.stack([random_adapter(backbone, k) for k in range(3)], requires_grad=True)
     slot = torch.arange(3).repeat_interleave(rows_each)
     with backbone.held_weights():
-        out = policy_forward(backbone, stack, slot, asked, response, mask, value=True)
+        out = policy_forward(backbone, stack, slot, prompts, group, response, mask, value=True)
         weight = torch.randn(out.logp_BT.shape, generator=seeded)
         (out.logp_BT * weight + out.value_BT * weight.square()).sum().backward()
         with torch.no_grad():
-            bare = policy_forward(backbone, None, None, asked, response, mask).logp_BT
+            bare = policy_forward(backbone, None, None, prompts, group, response, mask).logp_BT
     return torch.stack([out.logp_BT, out.value_BT]).detach(), stack.grads(), bare
 
 
@@ -221,8 +221,8 @@ def test_a_nan_in_one_run_stays_in_that_run(fp32: Backbone, rows_each: int) -> N
     mask = torch.arange(14) < length[:, None]
     for nan in (0, 1):
         stack = fp32.stack(thetas if nan == 1 else thetas[::-1], requires_grad=True)
-        asked = [prompts[row % 2] for row in range(len(mask))]
-        out = policy_forward(fp32, stack, slot, asked, torch.full(mask.shape, 7), mask)
+        group = torch.arange(len(mask)) % 2
+        out = policy_forward(fp32, stack, slot, prompts, group, torch.full(mask.shape, 7), mask)
         out.logp_BT[mask].sum().backward()
         is_nan = (slot == nan)[:, None].expand(mask.shape)[mask]
         assert torch.equal(out.logp_BT[mask].isnan(), is_nan)
@@ -232,18 +232,18 @@ def test_a_nan_in_one_run_stays_in_that_run(fp32: Backbone, rows_each: int) -> N
 def test_bare_rows_in_a_line_with_gradient(backbone: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two rows without an adapter beside three with one: what they say is the base model's."""
     prompts = [backbone.encode("sort 52"), backbone.encode("1+2")]
-    asked, slot = [prompts[row % 2] for row in range(5)], torch.tensor([-1, -1, 0, 0, 1])
+    group, slot = torch.arange(5) % 2, torch.tensor([-1, -1, 0, 0, 1])
     response = torch.randint(5, 60, (5, 9), generator=torch.Generator().manual_seed(0))
     mask = torch.ones(5, 9, dtype=torch.bool)
 
     def got() -> tuple[Tensor, Tensor]:
         stack = backbone.stack([random_adapter(backbone, k) for k in (1, 2)], requires_grad=True)
-        out = policy_forward(backbone, stack, slot, asked, response, mask).logp_BT
+        out = policy_forward(backbone, stack, slot, prompts, group, response, mask).logp_BT
         out.square().sum().backward()
         return out.detach(), stack.grads()
 
     ours = got()
-    bare = policy_forward(backbone, None, None, asked[:2], response[:2], mask[:2]).logp_BT.detach()
+    bare = policy_forward(backbone, None, None, prompts, group[:2], response[:2], mask[:2]).logp_BT.detach()
     torch.testing.assert_close(ours[0][:2], bare, rtol=1e-5, atol=1e-5)
     monkeypatch.setattr(backbone, "_written", None)
     for one, other in zip(ours, got(), strict=True):

@@ -17,10 +17,10 @@ SCALING = 0.4
 
 def made(lengths: list[int]) -> Line:
     """Two runs, with 2 and 1 responses to a prompt of 3 tokens, and 1 and 0 to one of 5."""
-    short, long = [1, 2, 3], [4, 5, 6, 7, 8]
-    prompts = [short, long, short, short]
+    prompts, group_B = [[1, 2, 3], [4, 5, 6, 7, 8]], torch.tensor([0, 1, 0, 0])
     mask_BT = torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]
-    return Line.of(prompts, torch.tensor([0, 0, 0, 1]), torch.ones_like(mask_BT).long(), mask_BT, 0)
+    slot_B = torch.tensor([0, 0, 0, 1])
+    return Line.of(prompts, group_B, slot_B, torch.ones_like(mask_BT).long(), mask_BT, mask_BT, 0)
 
 
 def angles(columns: int) -> tuple[Tensor, Tensor]:
@@ -69,7 +69,7 @@ def test_places() -> None:
     prompt's first token.
     """
     mask_BT = torch.tensor([[1, 1, 1], [1, 1, 0]]).bool()
-    line = Line.of([[1, 2], [3]], torch.zeros(2, dtype=torch.int64), torch.ones(2, 3).long(), mask_BT, 0)
+    line = Line.of([[1, 2], [3]], torch.arange(2), torch.zeros(2).long(), torch.ones(2, 3).long(), mask_BT, mask_BT, 0)
     assert line.token_N.tolist() == [1, 2, 3, 1, 1, 1]
     prompts, responses = Block.of_prompts(line), Block.of_responses(line)
     assert prompts.key_RS[:, :3].tolist() == [[0, 1, 0], [2, 2, 2]]
