@@ -22,6 +22,7 @@ import math
 import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from itertools import combinations, product
 from pathlib import Path
 from typing import Annotated
@@ -279,8 +280,7 @@ def main(
             raise UserError(
                 f"the control compares one objective with itself: name one, with {2 * SEEDS[0]} seeds or more"
             )
-        with watched({run.name: run for run in chosen.runs()}, out) as on_record:
-            comparison = compare(chosen, out, resume=resume, on_record=on_record)
+        comparison = compare(chosen, out, resume=resume, watch=partial(watched, folder=out))
     text = page(chosen, comparison, shlex.join(["python", "-m", "benchmarks.calibration", *words]), trials)
     Console().print(Markdown(text))
     if write:

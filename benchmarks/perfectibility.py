@@ -9,6 +9,7 @@ are solved. Training accuracy is measured on exactly these prompts, with fresh n
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -114,8 +115,8 @@ def main(
     console.print(
         f"{task.label}: {len(found)} of {4 * problems} problems are solved {LOW:.0%} to {HIGH:.0%} of the time"
     )
-    with watched({run.name: run for run in chosen.runs()}, out) as on_record:
-        result = compare(chosen, out, resume=resume, on_record=on_record, backbone=backbone, task=Half(task, found))
+    watch = partial(watched, folder=out)
+    result = compare(chosen, out, resume=resume, watch=watch, backbone=backbone, task=Half(task, found))
     console.print(table(result, chosen.train.steps))
 
 

@@ -6,6 +6,7 @@ python -m benchmarks.tasks --out runs/tasks --write benchmarks/results/tasks.md
 from __future__ import annotations
 
 import shlex
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -97,8 +98,8 @@ def main(
     backbone = Backbone.load(first.backbone)
     for name, chosen in configs.items():
         folder = out / name.replace(":", "-")
-        with watched({run.name: run for run in chosen.runs()}, folder) as on_record:
-            results[name] = compare(chosen, folder, resume=resume, on_record=on_record, backbone=backbone)
+        watch = partial(watched, folder=folder)
+        results[name] = compare(chosen, folder, resume=resume, watch=watch, backbone=backbone)
         console.print(name, comparison_table(results[name], console.width))
     text = markdown(results, first, command(config, tasks, assignments or []))
     if write:

@@ -6,6 +6,8 @@ A report that cannot be written is a warning. It never ends or loses a run.
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from rlzoo.config.run import RunConfig
 from rlzoo.errors import UserError
 from rlzoo.experiments import ablate as ablation
 from rlzoo.experiments import compare as comparison
+from rlzoo.experiments.watch import Watch, unwatched
 from rlzoo.report.live import LiveReport
 from rlzoo.report.outputs import draw_curves, write_outputs
 from rlzoo.store.run_folder import CURVES
@@ -22,38 +25,44 @@ from rlzoo.training.loop import OnRecord
 
 
 def compare(
-    config: CompareConfig, folder: str | Path, *, on_record: OnRecord | None = None, **options: Any
+    config: CompareConfig, folder: str | Path, *, watch: Watch = unwatched, **options: Any
 ) -> comparison.Comparison:
     """Do what `rlzoo.experiments.compare.compare` does, with a live report, and draw the curves."""
-    result = comparison.compare(config, folder, on_record=LiveReport(Path(folder), on_record), **options)
+    result = comparison.compare(config, folder, watch=_reporting(Path(folder), watch), **options)
     _write(config, result.folder)
     return result
 
 
 def ablate(
-    plan: ablation.Plan,
-    config: CompareConfig,
-    folder: str | Path,
-    *,
-    on_record: OnRecord | None = None,
-    **options: Any,
+    plan: ablation.Plan, config: CompareConfig, folder: str | Path, *, watch: Watch = unwatched, **options: Any
 ) -> ablation.Ablation:
     """Do what `rlzoo.experiments.ablate.ablate` does, with a live report, and draw the curves."""
-    folder = Path(folder)
-    result = ablation.ablate(plan, config, folder, on_record=LiveReport(folder, on_record), **options)
-    _write(config, folder)
+    result = ablation.ablate(plan, config, Path(folder), watch=_reporting(Path(folder), watch), **options)
+    _write(config, Path(folder))
     return result
 
 
-def train(config: RunConfig, folder: str | Path, **options: Any) -> dict[str, Any]:
+def train(config: RunConfig, folder: str | Path, *, watch: Watch = unwatched, **options: Any) -> dict[str, Any]:
     """Do what `rlzoo.training.loop.train` does, and draw the run's curves."""
-    summary = loop.train(config, folder, **options)
+    with watch({config.name: config}) as on_record:
+        summary = loop.train(config, folder, on_record=on_record, **options)
     if summary["step"]:
         try:
             draw_curves([Path(folder)], Path(folder) / CURVES, title=f"{config.name} on {config.task.name}")
         except UserError as error:
             warnings.warn(str(error), stacklevel=2)
     return summary
+
+
+def _reporting(folder: Path, watch: Watch) -> Watch:
+    """Watch as `watch` does, and write the live report of a folder."""
+
+    @contextmanager
+    def watched(runs: Mapping[str, RunConfig]) -> Iterator[OnRecord]:
+        with watch(runs) as on_record:
+            yield LiveReport(folder, on_record)
+
+    return watched
 
 
 def _write(config: CompareConfig, folder: Path) -> None:

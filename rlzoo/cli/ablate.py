@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
@@ -88,8 +89,7 @@ def comparison_of(
 def run_plan(name: str, made: Plan, config: CompareConfig, out: Path | None, resume: bool) -> Ablation:
     """Run a plan with the live table; into runs/TASK-ablate-NAME if no folder is named."""
     folder = out or default_folder(f"{config.task.name}-ablate-{name}")
-    with watched({run.name: run for run in config.runs()}, folder) as on_record:
-        return ablate(made, config, folder, resume=resume, on_record=on_record)
+    return ablate(made, config, folder, resume=resume, watch=partial(watched, folder=folder))
 
 
 def print_plan(console: Console, made: Plan, config: CompareConfig) -> None:

@@ -7,6 +7,7 @@ import shlex
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,6 @@ from rlzoo.config.messages import Model, validate
 from rlzoo.config.run import RunConfig, SharedConfig
 from rlzoo.experiments.compare import Comparison
 from rlzoo.experiments.folders import run_folders
-from rlzoo.experiments.tune import Search, search, search_runs
 from rlzoo.model.backbone import Backbone
 from rlzoo.report.progress import Progress, RunProgress
 from rlzoo.store.run_folder import ADAPTER, CONFIG
@@ -51,21 +51,14 @@ def settings(model: type[Model], file: Path | None, assignments: Sequence[str], 
 def train_command(config: RunConfig, out: Path | None, resume: bool) -> dict[str, Any]:
     """Train one run and return its summary."""
     folder = out or default_folder(config.task.name) / config.name
-    with watched({config.name: config}, folder) as on_record:
-        summary = train(config, folder, resume=resume, on_record=on_record)
+    summary = train(config, folder, resume=resume, watch=partial(watched, folder=folder))
     return {"folder": str(folder), **summary}
 
 
 def compare_command(config: CompareConfig, out: Path | None, resume: bool) -> Comparison:
     """Train every objective with every seed and return the comparison."""
     folder = out or default_folder(config.task.name)
-    found: Search | None = None
-    if config.tune.values and not config.tuned:
-        with watched(search_runs(config), folder) as on_record:
-            found = search(config, folder, resume=resume, on_record=on_record)
-        config = config.model_copy(update={"tuned": found.chosen})
-    with watched({run.name: run for run in config.runs()}, folder) as on_record:
-        return compare(config, folder, resume=resume, on_record=on_record, tune=found.as_dict() if found else None)
+    return compare(config, folder, resume=resume, watch=partial(watched, folder=folder))
 
 
 def evaluate_command(folders: Sequence[Path], with_base: bool, file: Path | None, **given: Any) -> list[dict[str, Any]]:

@@ -25,9 +25,9 @@ from objectives import Objective
 from rlzoo.config.comparison import CompareConfig
 from rlzoo.config.messages import readable
 from rlzoo.errors import UserError
-from rlzoo.experiments.compare import SUMMARY, Comparison, compare
+from rlzoo.experiments.compare import Comparison, compare
 from rlzoo.stats.intervals import Interval, interval, verdict
-from rlzoo.store.run_folder import RunFolder
+from rlzoo.store.run_folder import SUMMARY, RunFolder
 
 Block = Literal["ladder", "leave-one-out", "sweep", "factorial"]
 
@@ -180,7 +180,7 @@ def ablate(made: Plan, config: CompareConfig, folder: Path, **training: Any) -> 
 
     Args:
         config: whose objectives are the plan's rows.
-        training: what `rlzoo.experiments.compare.compare` takes: resume, on_record, backbone, task.
+        training: what `rlzoo.experiments.compare.compare` takes: resume, watch, backbone, task.
 
     Raises:
         UserError: see `rlzoo.experiments.compare.compare`.

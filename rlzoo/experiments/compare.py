@@ -2,74 +2,43 @@
 
 Same prompts, same noise, same schedule per seed, so the seeds are pairs. A folder of a comparison:
 
-    comparison.json   its configuration
+    comparison.json   its configuration, from the beginning
     summary.json      table and verdicts, as data
     OBJECTIVE/seedN/  the run folders
+    tune/             those of a search before it, if there was one
 
 Curves and report of that folder are `rlzoo.report`'s.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from rlzoo.config.comparison import CompareConfig
+from rlzoo.config.messages import validate
 from rlzoo.errors import UserError
+from rlzoo.experiments.folders import COMPARISON, refuse_taken
+from rlzoo.experiments.rows import Row, summary_row
+from rlzoo.experiments.tune import Search, search
+from rlzoo.experiments.watch import Watch, unwatched
 from rlzoo.model.backbone import Backbone
 from rlzoo.stats.comparisons import judgements
-from rlzoo.stats.intervals import Interval, interval, paired
 from rlzoo.stats.scores import Trace
 from rlzoo.stats.verdicts import Judgement
-from rlzoo.store.run_folder import CONFIG, RunFolder, refuse_differences
-from rlzoo.tasks import Task
+from rlzoo.store.run_folder import SUMMARY, RunFolder
+from rlzoo.tasks import Task, load_task
 from rlzoo.training.loop import OnRecord, train_fleet
-
-COMPARISON = "comparison.json"
-SUMMARY = "summary.json"
-
-
-@dataclass(frozen=True)
-class Row:
-    """One objective's outcome over its seeds. Accuracies are held-out; tokens and seconds are means per run.
-
-    Attributes:
-        before, after, gain: None when no seed finished. `gain` pairs each seed's after with its own before.
-        tokens_sampled: everything that was sampled, also what selection discarded.
-        engine_s: this algorithm's share of the time in which its runs shared batches with others.
-        tuned: the setting that was chosen for this objective, and its value.
-        pass_k: the largest k that pass@k was measured for, before and after; None with one response per prompt.
-    """
-
-    objective: str
-    seeds: int
-    failed: int
-    before: Interval | None
-    after: Interval | None
-    gain: Interval | None
-    length_before: float | None
-    length_after: float | None
-    updates: float
-    tokens_sampled: float
-    tokens_discarded: float
-    engine_s: float
-    tuned: dict[str, float] | None = None
-    pass_k: int | None = None
-    pass_before: Interval | None = None
-    pass_after: Interval | None = None
-    pass_gain: Interval | None = None
-
-    def as_dict(self) -> dict[str, Any]:
-        """JSON types."""
-        return {k: v.as_dict() if isinstance(v, Interval) else v for k, v in self.__dict__.items()}
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """What a comparison ended with."""
+    """What a comparison ended with, or what has ended of it so far."""
 
     folder: Path
+    config: CompareConfig
     rows: list[Row]
     summaries: list[dict[str, Any]]
     elapsed_s: float
@@ -94,98 +63,93 @@ def compare(
     folder: str | Path,
     *,
     resume: bool = False,
-    on_record: OnRecord | None = None,
+    watch: Watch = unwatched,
     backbone: Backbone | None = None,
     task: Task | None = None,
-    tune: dict[str, Any] | None = None,
 ) -> Comparison:
     """Train all runs of a comparison together and summarize them.
 
-    With `resume`, runs that have ended are left alone, so objectives and seeds can be added to a folder. The table has
-    the objectives and seeds of `config`; every run in the folder has its settings.
+    With values to tune, a search comes first, whose choice the runs are made with. With `resume`, runs that have ended
+    are left alone, so objectives and seeds can be added to a folder. The table has the objectives and seeds of
+    `config`; every run in the folder has its settings.
 
     Args:
-        tune: the search that `config.tuned` is from, to be kept in summary.json; see `rlzoo.experiments.tune`.
+        backbone, task: what to train on instead of loading what the configuration names.
 
     Raises:
-        UserError: values are to be tuned and are not yet; the folder is in use, holds runs of other settings, or cannot
-            be written; see `rlzoo.store.run_folder`.
+        UserError: the folder is in use, holds runs of other settings, or cannot be written; see
+            `rlzoo.store.run_folder` and `rlzoo.training.loop.train_fleet`.
     """
     folder = Path(folder)
-    if config.tune.values and not config.tuned:
-        raise UserError("tune.values: rlzoo compare alone searches first; here give tuned, or leave tune.values out")
     refuse_taken(config, folder, resume)
-    runs = {run.name: (run, folder / run.name) for run in config.runs()}
-    trained = train_fleet(runs, resume=resume, on_record=on_record, backbone=backbone, task=task)
-    return summarize(config, folder, list(trained.values()), tune)
-
-
-def refuse_taken(config: CompareConfig, folder: Path, resume: bool) -> None:
-    """Raise UserError if a folder holds a comparison that is not to be resumed, or runs of other settings."""
-    if (folder / COMPARISON).exists() and not resume:
-        raise UserError(
-            f"{folder} already holds a comparison. Continue it, or add objectives and seeds to it, with --resume; or "
-            "name another folder with --out."
+    found: Search | None = None
+    if config.tune.values and not config.tuned:
+        task, backbone = task or load_task(config.task), backbone or Backbone.load(config.backbone)
+        found = search(config, folder, resume=resume, watch=watch, backbone=backbone, task=task)
+        config = config.model_copy(update={"tuned": found.chosen})
+    runs = {run.name: run for run in config.runs()}
+    with watch(runs) as on_record:
+        summaries = train_fleet(
+            {name: (run, folder / name) for name, run in runs.items()},
+            resume=resume,
+            on_record=_keep_first(config, folder, on_record),
+            backbone=backbone,
+            task=task,
         )
-    for run in (RunFolder(path.parent) for path in sorted(folder.glob(f"*/*/{CONFIG}"))):
-        if run.began:
-            refuse_differences(run.path, config.shared_part(run.read_json(CONFIG)), config.shared())
-
-
-def summarize(
-    config: CompareConfig, folder: Path, summaries: list[dict[str, Any]], tune: dict[str, Any] | None = None
-) -> Comparison:
-    """Write table and verdicts of runs that have ended."""
-    objectives = {run.row: run.objective.name for run in config.runs()}
-    rows = [summary_row(name, [s for s in summaries if s["objective"] == name]) for name in objectives]
-    if config.tuned:
-        rows = [replace(row, tuned={config.tune.field: config.tuned[objectives[row.objective]]}) for row in rows]
-    elapsed = max(summary["elapsed_s"] for summary in summaries)
-    traces = [
-        Trace(s["objective"], s["seed"], RunFolder.open(folder / s["name"]).read_metrics(), s["state"] == "failed")
-        for s in summaries
-    ]
-    comparison = Comparison(folder, rows, summaries, elapsed, judgements(traces, config.margin), tune)
-    RunFolder(folder).write_json(COMPARISON, config.model_dump(mode="json"))
+    comparison = summarize(config, folder, list(summaries.values()), found.as_dict() if found else None)
     RunFolder(folder).write_json(SUMMARY, comparison.as_dict())
     return comparison
 
 
-def summary_row(objective: str, summaries: list[dict[str, Any]]) -> Row:
-    """Summarize one objective's runs: intervals over the seeds that finished, costs over all."""
-    done = [s for s in summaries if s["state"] == "done"]
-    before = {s["seed"]: s["before"]["accuracy"] for s in done}
-    after = {s["seed"]: s["after"]["accuracy"] for s in done}
+def _keep_first(config: CompareConfig, folder: Path, on_record: OnRecord | None) -> OnRecord:
+    """Write the comparison's configuration at the first record: its runs have folders then, and none has trained."""
+    kept = False
 
-    def mean(values: list[float]) -> float | None:
-        return sum(values) / len(values) if values else None
+    def tell(name: str, record: dict[str, Any]) -> None:
+        nonlocal kept
+        if not kept:
+            RunFolder(folder).write_json(COMPARISON, config.model_dump(mode="json"))
+            kept = True
+        if on_record is not None:
+            on_record(name, record)
 
-    return Row(
-        objective=objective,
-        seeds=len(summaries),
-        failed=len(summaries) - len(done),
-        before=interval(list(before.values())) if done else None,
-        after=interval(list(after.values())) if done else None,
-        gain=paired(after, before) if done else None,
-        length_before=mean([s["before"]["length"] for s in done]),
-        length_after=mean([s["after"]["length"] for s in done]),
-        **{
-            key: mean([s[key] for s in summaries]) or 0.0
-            for key in ("updates", "tokens_sampled", "tokens_discarded", "engine_s")
-        },
-        **_pass_at_k(done),
+    return tell
+
+
+def read_comparison(folder: str | Path) -> Comparison:
+    """Read a comparison from its folder; of one that still trains, or was interrupted, the runs that have ended.
+
+    Raises:
+        UserError: the folder holds no comparison.
+    """
+    folder = Path(folder)
+    if not (folder / COMPARISON).is_file():
+        raise UserError(f"{folder} holds no comparison: there is no {COMPARISON} in it")
+    config = validate(CompareConfig, RunFolder(folder).read_json(COMPARISON), str(folder / COMPARISON))
+    ended = [folder / run.name / SUMMARY for run in config.runs()]
+    summaries = [RunFolder(path.parent).read_json(SUMMARY) for path in ended if path.is_file()]
+    stored = RunFolder(folder).read_json(SUMMARY) if (folder / SUMMARY).is_file() else {}
+    return summarize(config, folder, summaries, stored.get("tune"))
+
+
+def summarize(
+    config: CompareConfig, folder: Path, summaries: Sequence[dict[str, Any]], tune: dict[str, Any] | None = None
+) -> Comparison:
+    """Make table and verdicts of runs that have ended."""
+    objectives = {run.row: run.objective.name for run in config.runs()}
+    rows = [summary_row(name, [s for s in summaries if s["objective"] == name]) for name in objectives]
+    if config.tuned:
+        rows = [replace(row, tuned={config.tune.field: config.tuned[objectives[row.objective]]}) for row in rows]
+    traces = [
+        Trace(s["objective"], s["seed"], RunFolder.open(folder / s["name"]).read_metrics(), s["state"] == "failed")
+        for s in summaries
+    ]
+    return Comparison(
+        folder=folder,
+        config=config,
+        rows=rows,
+        summaries=list(summaries),
+        elapsed_s=max((summary["elapsed_s"] for summary in summaries), default=0.0),
+        judgements=judgements(traces, config.margin),
+        tune=tune,
     )
-
-
-def _pass_at_k(done: list[dict[str, Any]]) -> dict[str, Any]:
-    """Summarize pass@k at the largest k that the runs were measured for before and after; nothing if for none."""
-    ks = [int(key.removeprefix("pass@")) for s in done for key in s["after"] if key.startswith("pass@")]
-    if not ks:
-        return {}
-    before, after = ({s["seed"]: s[end][f"pass@{max(ks)}"] for s in done} for end in ("before", "after"))
-    return {
-        "pass_k": max(ks),
-        "pass_before": interval(list(before.values())),
-        "pass_after": interval(list(after.values())),
-        "pass_gain": paired(after, before),
-    }

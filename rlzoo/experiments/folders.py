@@ -1,4 +1,4 @@
-"""The runs in and below some folders, in the order in which tables and figures list them."""
+"""Folders of comparisons, and the runs in and below them in the order in which tables and figures list them."""
 
 from __future__ import annotations
 
@@ -7,9 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import objectives
+from rlzoo.config.comparison import CompareConfig
 from rlzoo.errors import UserError
-from rlzoo.experiments.tune import TUNE
-from rlzoo.store.run_folder import CONFIG, RunFolder
+from rlzoo.store.run_folder import CONFIG, RunFolder, refuse_differences
+
+COMPARISON, TUNE = "comparison.json", "tune"
+"""In the folder of a comparison: its configuration, and the folder of the search before it."""
 
 
 def run_folders(folders: Sequence[Path]) -> list[Path]:
@@ -40,3 +43,15 @@ def table_position(name: str) -> int:
     """Return at which row of rlzoo list an objective stands; ablations come after all."""
     names = objectives.names()
     return names.index(name) if name in names else len(names)
+
+
+def refuse_taken(config: CompareConfig, folder: Path, resume: bool) -> None:
+    """Raise UserError if a folder holds a comparison that is not to be resumed, or runs of other settings."""
+    runs = [run for path in sorted(folder.glob(f"*/*/{CONFIG}")) if (run := RunFolder(path.parent)).began]
+    if (folder / COMPARISON).exists() and runs and not resume:
+        raise UserError(
+            f"{folder} already holds a comparison. Continue it, or add objectives and seeds to it, with --resume; or "
+            "name another folder with --out."
+        )
+    for run in runs:
+        refuse_differences(run.path, config.shared_part(run.read_json(CONFIG)), config.shared())

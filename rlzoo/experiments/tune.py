@@ -18,11 +18,9 @@ from typing import Any
 
 from rlzoo.config.comparison import CompareConfig
 from rlzoo.config.run import TUNE_SEEDS, RunConfig
-from rlzoo.experiments.compare import refuse_taken
+from rlzoo.experiments.folders import TUNE, refuse_taken
+from rlzoo.experiments.watch import Watch, unwatched
 from rlzoo.training.loop import train_fleet
-
-TUNE = "tune"
-"""Folder of the search in that of its comparison."""
 
 
 @dataclass(frozen=True)
@@ -89,18 +87,22 @@ def search_runs(config: CompareConfig) -> dict[str, RunConfig]:
     return runs
 
 
-def search(config: CompareConfig, folder: Path, *, resume: bool = False, **training: Any) -> Search:
+def search(
+    config: CompareConfig, folder: Path, *, resume: bool = False, watch: Watch = unwatched, **training: Any
+) -> Search:
     """Run a comparison's search into its folder.
 
     Args:
-        training: what `rlzoo.training.loop.train_fleet` takes: on_record, backbone, task.
+        training: what `rlzoo.training.loop.train_fleet` takes: backbone, task.
 
     Raises:
         UserError: as `rlzoo.experiments.compare.compare`.
     """
     refuse_taken(config, folder, resume)
     runs = search_runs(config)
-    made = train_fleet({name: (run, folder / name) for name, run in runs.items()}, resume=resume, **training)
+    with watch(runs) as on_record:
+        folders = {name: (run, folder / name) for name, run in runs.items()}
+        made = train_fleet(folders, resume=resume, on_record=on_record, **training)
     trials: dict[str, list[Trial]] = {objective.name: [] for objective in config.objectives}
     for name in trials:
         for value in config.tune.values:

@@ -68,7 +68,7 @@ class Study:
     """The runs of a report.
 
     Attributes:
-        stored: comparison.json, which is written when a comparison has ended; None before.
+        stored: comparison.json, which a comparison writes when it begins; None for a run alone.
         contrasts: of an ablation that has ended, as in summary.json.
     """
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,10 @@ import pytest
 from rlzoo.config.comparison import CompareConfig
 from rlzoo.config.run import RunConfig
 from rlzoo.errors import UserError
-from rlzoo.experiments.compare import compare, summary_row
+from rlzoo.experiments.compare import compare, read_comparison
+from rlzoo.experiments.rows import summary_row
 from rlzoo.model.backbone import Backbone
-from rlzoo.training.loop import train
+from rlzoo.training.loop import OnRecord, train
 
 MakeConfig = Callable[..., RunConfig]
 
@@ -47,6 +49,33 @@ def test_a_comparison_from_start_to_table(make_config: MakeConfig, backbone: Bac
         "reinforce",
         "summary.json",
     ]
+
+
+def test_an_interrupted_comparison_is_read_and_goes_on(
+    make_config: MakeConfig, backbone: Backbone, tmp_path: Path
+) -> None:
+    """Interrupted when its first run ends: what has ended is a comparison, the rest trains when it is resumed."""
+
+    @contextmanager
+    def interrupted(runs: Mapping[str, RunConfig]) -> Iterator[OnRecord]:
+        def stop(name: str, record: dict[str, Any]) -> None:
+            if record["kind"] == "end":
+                raise KeyboardInterrupt
+
+        yield stop
+
+    config = comparison(make_config)
+    with pytest.raises(KeyboardInterrupt):
+        compare(config, tmp_path, watch=interrupted, backbone=backbone)
+    so_far = read_comparison(tmp_path)
+    assert so_far.config == config and [row.objective for row in so_far.rows] == ["reinforce", "grpo"]
+    assert 1 <= len(so_far.summaries) < 4 and sum(row.seeds for row in so_far.rows) == len(so_far.summaries)
+    with pytest.raises(UserError, match=r"already holds a comparison.*--resume"):
+        compare(config, tmp_path, backbone=backbone)
+    whole = compare(config, tmp_path, resume=True, backbone=backbone)
+    assert read_comparison(tmp_path).as_dict() == whole.as_dict()
+    with pytest.raises(UserError, match=r"holds no comparison: there is no comparison.json"):
+        read_comparison(tmp_path / "grpo")
 
 
 def test_objectives_and_seeds_can_be_added(make_config: MakeConfig, backbone: Backbone, tmp_path: Path) -> None:

@@ -17,7 +17,8 @@ from rlzoo.cli.report import beyond_the_table, comparison_table
 from rlzoo.config.comparison import CompareConfig
 from rlzoo.config.run import OTHER_SEEDS, RunConfig
 from rlzoo.engine.sampler import SampleRequest
-from rlzoo.experiments.compare import compare, summary_row
+from rlzoo.experiments.compare import compare
+from rlzoo.experiments.rows import summary_row
 from rlzoo.model.backbone import Backbone
 from rlzoo.report.notes import controls
 from rlzoo.store.run_folder import ADAPTER, RunFolder

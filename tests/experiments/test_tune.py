@@ -59,11 +59,10 @@ def test_everyone_is_searched_alike_on_seeds_of_the_search(make_config: MakeConf
 
 def test_a_tuned_comparison_runs_resumes_and_tells(make_config: MakeConfig, backbone: Backbone, tmp_path: Path) -> None:
     config = comparison(make_config, tune=TUNE, controls=["same"])
-    with pytest.raises(UserError, match="rlzoo compare alone searches first"):
-        compare(config, tmp_path, backbone=backbone)
-    found = search(config, tmp_path, backbone=backbone)
-    tuned = config.model_copy(update={"tuned": found.chosen})
-    result = compare(tuned, tmp_path, backbone=backbone, tune=found.as_dict())
+    result = compare(config, tmp_path, backbone=backbone)
+    found = search(config, tmp_path, resume=True, backbone=backbone)  # the same numbers, from the folders
+    assert result.tune == found.as_dict() and result.config.tuned == found.chosen
+    assert json.loads((tmp_path / "comparison.json").read_text())["tuned"] == found.chosen
     for row in result.rows:
         name = row.objective.partition("+")[0]
         assert row.tuned == {"lr": found.chosen[name]}
@@ -87,9 +86,8 @@ def test_a_tuned_comparison_runs_resumes_and_tells(make_config: MakeConfig, back
     with pytest.raises(UserError, match="already holds a comparison"):
         search(config, tmp_path, backbone=backbone)
     more = comparison(make_config, tune=TUNE, objectives=["reinforce", "grpo", "gspo"], seeds=3)
-    again = search(more, tmp_path, resume=True, backbone=backbone)
-    assert {name: again.chosen[name] for name in found.chosen} == found.chosen
-    compare(more.model_copy(update={"tuned": again.chosen}), tmp_path, resume=True, backbone=backbone)
+    again = compare(more, tmp_path, resume=True, backbone=backbone)
+    assert {name: again.config.tuned[name] for name in found.chosen} == found.chosen
     assert all(path.read_bytes() == text for path, text in logs.items())
 
 

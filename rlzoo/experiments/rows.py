@@ -1,0 +1,84 @@
+"""A row of a comparison's table: one objective's outcome over its seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rlzoo.stats.intervals import Interval, interval, paired
+
+
+@dataclass(frozen=True)
+class Row:
+    """One objective's outcome over its seeds. Accuracies are held-out; tokens and seconds are means per run.
+
+    Attributes:
+        before, after, gain: None when no seed finished. `gain` pairs each seed's after with its own before.
+        tokens_sampled: everything that was sampled, also what selection discarded.
+        engine_s: this algorithm's share of the time in which its runs shared batches with others.
+        tuned: the setting that was chosen for this objective, and its value.
+        pass_k: the largest k that pass@k was measured for, before and after; None with one response per prompt.
+    """
+
+    objective: str
+    seeds: int
+    failed: int
+    before: Interval | None
+    after: Interval | None
+    gain: Interval | None
+    length_before: float | None
+    length_after: float | None
+    updates: float
+    tokens_sampled: float
+    tokens_discarded: float
+    engine_s: float
+    tuned: dict[str, float] | None = None
+    pass_k: int | None = None
+    pass_before: Interval | None = None
+    pass_after: Interval | None = None
+    pass_gain: Interval | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON types."""
+        return {k: v.as_dict() if isinstance(v, Interval) else v for k, v in self.__dict__.items()}
+
+
+def summary_row(objective: str, summaries: Sequence[Mapping[str, Any]]) -> Row:
+    """Summarize one objective's runs: intervals over the seeds that finished, costs over all."""
+    done = [s for s in summaries if s["state"] == "done"]
+    before = {s["seed"]: s["before"]["accuracy"] for s in done}
+    after = {s["seed"]: s["after"]["accuracy"] for s in done}
+
+    def mean(values: list[float]) -> float | None:
+        return sum(values) / len(values) if values else None
+
+    return Row(
+        objective=objective,
+        seeds=len(summaries),
+        failed=len(summaries) - len(done),
+        before=interval(list(before.values())) if done else None,
+        after=interval(list(after.values())) if done else None,
+        gain=paired(after, before) if done else None,
+        length_before=mean([s["before"]["length"] for s in done]),
+        length_after=mean([s["after"]["length"] for s in done]),
+        **{
+            key: mean([s[key] for s in summaries]) or 0.0
+            for key in ("updates", "tokens_sampled", "tokens_discarded", "engine_s")
+        },
+        **_pass_at_k(done),
+    )
+
+
+def _pass_at_k(done: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Summarize pass@k at the largest k that the runs were measured for before and after; nothing if for none."""
+    ks = [int(key.removeprefix("pass@")) for s in done for key in s["after"] if key.startswith("pass@")]
+    if not ks:
+        return {}
+    before, after = ({s["seed"]: s[end][f"pass@{max(ks)}"] for s in done} for end in ("before", "after"))
+    return {
+        "pass_k": max(ks),
+        "pass_before": interval(list(before.values())),
+        "pass_after": interval(list(after.values())),
+        "pass_gain": paired(after, before),
+    }
