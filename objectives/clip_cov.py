@@ -10,7 +10,8 @@ whose loss is taken from the authors' code. A_i as in GRPO.
 Deviations: the covariance uses the sampling policy's log-probs over the whole step, where the code uses the current
 ones of each micro-batch; the tokens are equally spaced in the order of their covariance, where the code draws them at
 random (see `objectives.parts.tokens`). The recipe's clip of the ratio to [0, 2] is left out.
-What it changes: a step changes the entropy by about minus this covariance, and few tokens carry most of it.
+What it changes: a natural-gradient step changes the entropy by about minus this covariance (theorem 2; a
+policy-gradient step by minus Cov(log pi, pi A), theorem 1), and few tokens carry most of it.
 When it is inert: when no token lies between the bounds, as with advantages or log-probs that hardly differ.
 Disputed: whether the law R = -a exp(H) + b behind it has coefficients that no algorithm changes, as the paper says.
 """

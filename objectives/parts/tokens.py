@@ -1,7 +1,8 @@
 """Tokens that are treated apart because they drive the entropy down, chosen once per optimizer step.
 
-A policy-gradient step changes the entropy by about minus the covariance of log pi and advantage, and a few tokens carry
-most of it (entropy mechanism, 2505.22617). With means over the N tokens of the step, token t contributes
+A natural-gradient step changes a state's entropy by about -Cov(log pi, A), a policy-gradient step by about
+-Cov(log pi, pi A), covariances over the tokens that pi could choose there (2505.22617, theorems 2 and 1); a few sampled
+tokens carry most of the first one. With means over the N tokens of the step, token t contributes
 
     cov_t = (log pi_t - mean log pi) (A_t - mean A)
 

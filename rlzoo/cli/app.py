@@ -480,15 +480,18 @@ def values(
 @command
 def claims(
     names: Annotated[list[str] | None, typer.Argument(help="Claims by name; all if not given.")] = None,
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="Markdown file to write the table to.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Page (.md), or figure of named claims.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Check statements about the algorithms, one by one: supported, refuted, or not resolvable."""
+    """Check statements about the algorithms: supported, refuted, depends, or inconclusive. Named ones in full."""
     with starting():
-        from rlzoo.cli import lab
+        from rlzoo.cli import claims
 
-    results = lab.claims_command(names or [], out)
+    results = claims.claims_command(names or [], out)
     if as_json:
         print_json([result.as_dict() for result in results])
+    elif names:
+        for result in results:
+            Console().print(claims.claim_card(result), "")
     else:
-        Console().print(lab.claims_table(results))
+        Console().print(claims.claims_table(results))

@@ -1,20 +1,18 @@
-"""The laboratory on the command line: `rlzoo lab` measures gradients exactly, `rlzoo claims` checks statements."""
+"""The laboratory on the command line: `rlzoo lab` measures gradients exactly."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 import objectives
 from rlzoo.cli import zoo
-from rlzoo.errors import UserError, nearest
-from rlzoo.lab.claims import CLAIMS, Result, run
+from rlzoo.errors import UserError
 from rlzoo.lab.group import SUPPLIED
 from rlzoo.lab.measure import Measurement, Setting, measure, sweep
 from rlzoo.report.palette import looks
@@ -112,66 +110,3 @@ def _number(x: float) -> str:
 
 def _short(x: float) -> str:
     return f"{x / 1000:g}k" if x >= 1000 else f"{x:g}"
-
-
-def claims_command(names: Sequence[str], out: Path | None) -> list[Result]:
-    """Check claims (all if none is named), and write the table as Markdown if asked.
-
-    Raises:
-        UserError: an unknown claim.
-    """
-    for name in names:
-        if name not in CLAIMS:
-            raise UserError(f"unknown claim {name!r}; {nearest(name, CLAIMS)}")
-    results: list[Result] = []
-    with Console(stderr=True).status("checking") as status:
-        for claim in [CLAIMS[name] for name in names or CLAIMS]:
-            status.update(f"checking {claim.name}")
-            results.append(run(claim))
-    if out is not None:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(markdown(results, names))
-    return results
-
-
-def claims_table(results: Iterable[Result]) -> Table:
-    """Return one line per claim: verdict, statement, what was measured."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_lines=False)
-    table.add_column("verdict", no_wrap=True)
-    table.add_column("claim", ratio=2)
-    table.add_column("measured", ratio=3)
-    styles = {"supported": "green", "refuted": "red", "not resolvable": "yellow"}
-    for result in results:
-        claim = result.claim
-        verdict = Text(result.verdict, style=styles[result.verdict])
-        if result.verdict != claim.expected:
-            verdict.append("\nexpected:\n" + claim.expected, style="dim")
-        table.add_row(verdict, Text(claim.name, style="bold") + Text(f"\n{claim.statement}"), Text(result.measured))
-    return table
-
-
-def markdown(results: Sequence[Result], names: Sequence[str] = ()) -> str:
-    """Return the table of results as it stands in benchmarks/results/claims.md."""
-    count = {
-        verdict: sum(r.verdict == verdict for r in results) for verdict in dict.fromkeys(r.verdict for r in results)
-    }
-    lines = [
-        "# Claims",
-        "",
-        f"Made by `{' '.join(['rlzoo claims', *names])} --out benchmarks/results/claims.md`: "
-        + ", ".join(f"{n} {verdict}" for verdict, n in count.items())
-        + ". Every verdict is computed; nothing here is sampled unless a line says so.",
-        "",
-        "Worlds are small (at most a few hundred responses, float64), so that everything can be enumerated. What they",
-        "show is what an estimator does, not how much it matters for a large model.",
-        "",
-        "| claim | verdict | measured | how | source |",
-        "|---|---|---|---|---|",
-    ]
-    for r in results:
-        verdict = f"**{r.verdict}**"
-        if r.verdict != r.claim.expected:
-            verdict += f" (expected: {r.claim.expected})"
-        cells = (f"`{r.claim.name}`: {r.claim.statement}", verdict, r.measured, r.claim.how, r.claim.source)
-        lines.append("| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |")
-    return "\n".join(lines) + "\n"

@@ -72,11 +72,28 @@ def test_claims_prints_and_writes(tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     assert "supported" in result.stdout and "refuted" in result.stdout
     text = path.read_text()
-    assert "1 supported, 1 refuted" in text
+    assert "| often said | 0 | 1 | 0 | 0 |" in text and "| our lemma | 1 | 0 | 0 | 0 |" in text
     rows = [line for line in text.splitlines() if line.startswith("| `")]
-    assert len(rows) == 2 and all(line.replace("\\|", "").count("|") == 6 for line in rows)
+    assert len(rows) == 2 and all(line.replace("\\|", "").count("|") == 7 for line in rows)
     (only,) = json.loads(rlzoo("claims", "zero-objective", "--json").stdout)
     assert only["verdict"] == "supported" and only["numbers"]["objective"] < 1e-12
+
+
+def test_a_named_claim_prints_its_card_and_draws_its_figure(tmp_path: Path) -> None:
+    path = tmp_path / "card.png"
+    result = rlzoo("claims", "shaped-rewards-need-selection", "--out", str(path))
+    assert result.exit_code == 0, result.output
+    for word in (
+        "our lemma: derived",
+        "conditions",
+        "-7w/8",
+        "-7 / sqrt 8 = -2.475",
+        "true under the stated conditions",
+    ):
+        assert word in " ".join(result.stdout.split())
+    assert path.stat().st_size > 10_000
+    assert "name them" in " ".join(rlzoo("claims", "--out", str(path)).stderr.split())
+    assert ".md file" in " ".join(rlzoo("claims", "zero-objective", "--out", "x.txt").stderr.split())
 
 
 def test_the_figure_shows_what_the_sweep_measured(tmp_path: Path) -> None:

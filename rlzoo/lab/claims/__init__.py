@@ -1,12 +1,14 @@
 """Statements about policy-gradient objectives, each with a check that computes its verdict."""
 
-from rlzoo.lab.claims.card import CLAIMS, Claim, Finding, Result, claim, run
+from rlzoo.lab.claims.card import CLAIMS, ORIGINS, VERDICTS, Claim, Finding, Result, claim, run
 
 # isort: off
 # Each registers its cards as it is imported; the order is that of the table.
 from rlzoo.lab.claims import collapse
 from rlzoo.lab.claims import groups
 from rlzoo.lab.claims import lengths
+from rlzoo.lab.claims import statistics
+from rlzoo.lab.claims import shaping
 from rlzoo.lab.claims import selection
 from rlzoo.lab.claims import clipping
 from rlzoo.lab.claims import values
@@ -17,6 +19,8 @@ from rlzoo.lab.claims import optimum
 
 __all__ = [
     "CLAIMS",
+    "ORIGINS",
+    "VERDICTS",
     "Claim",
     "Finding",
     "Result",
@@ -30,5 +34,7 @@ __all__ = [
     "optimum",
     "run",
     "selection",
+    "shaping",
+    "statistics",
     "values",
 ]

@@ -10,7 +10,7 @@ from advantages import RewardToGo
 from objectives import Objective
 from objectives.grpo import GRPO
 from objectives.gspo import GSPO
-from objectives.parts import Clip, ClippedWeight, Linear, NoRatio, Sequence, SequenceSum, Token
+from objectives.parts import Clip, ClippedWeight, Linear, NoRatio, Sequence, SequenceMean, SequenceSum, Token, TokenMean
 from rlzoo.lab import group
 from rlzoo.lab.claims.card import Finding, claim
 from rlzoo.lab.measure import Setting, updates
@@ -32,8 +32,12 @@ VARIANTS: dict[str, Objective] = {
 
 @claim(
     name="one-gradient-on-policy",
-    statement="At the first update after sampling, PPO-clip, clip-higher, CISPO and GSPO have one gradient.",
-    source="the equations of 1707.06347, 2506.13585, 2507.18071",
+    statement="At the first update after sampling, PPO-clip, clip-higher, CISPO's clipped weight and GSPO's ratio "
+    "have one gradient, given one advantage and one aggregation.",
+    conditions="one advantage, one aggregation (sequence mean), no KL; CISPO as published takes the token mean "
+    "instead, whose gradient is another one",
+    origin="lemma",
+    source="follows from 1707.06347 equation 7, 2506.13585 equation 4, 2507.18071 equation 5",
     how="exact expected gradient and variance, groups of 8, table and transformer",
     expected="supported",
 )
@@ -44,15 +48,25 @@ def one_gradient() -> Finding:
         found = [moments(objective, at, 8) for objective in VARIANTS.values()]
         for a, b in itertools.combinations(found, 2):
             worst = max(worst, relative_difference(a.mean_SV, b.mean_SV), abs(a.variance / b.variance - 1))
+    at = first_update(make_world())
+    token_mean, sequence_mean = (
+        moments(PLAIN.but(aggregate=part), at, 8).mean_SV for part in (TokenMean(), SequenceMean())
+    )
+    apart = relative_difference(token_mean / token_mean.norm(), sequence_mean / sequence_mean.norm())
     return Finding(
-        worst < 1e-10, f"largest relative difference of any two, in mean or variance: {worst:.1e}", {"worst": worst}
+        worst < 1e-10,
+        f"largest relative difference of any two, in mean or variance: {worst:.1e}. With another aggregation it is "
+        f"another gradient: the token mean's direction (CISPO as published) is {apart:.0%} off the sequence mean's",
+        {"worst": worst, "token mean": apart},
     )
 
 
 @claim(
     name="gspo-is-grpo-on-policy",
-    statement="GSPO's first update is that of GRPO without KL (its sequence mean).",
-    source="2507.18071, section 4.2",
+    statement="GSPO's first update after sampling is that of GRPO without KL.",
+    conditions="sequence mean, one advantage per response, the policy is the sampler",
+    origin="lemma",
+    source="follows from 2507.18071, equations 5 and 10",
     how="exact expected gradient of the presets, groups of 16",
     expected="supported",
 )
@@ -64,8 +78,10 @@ def gspo_is_grpo() -> Finding:
 
 @claim(
     name="zero-objective",
-    statement="On-policy, GRPO's objective is 0 in every group, and its gradient is not.",
-    source="derived: advantages of a group sum to 0",
+    statement="At the first update after sampling, GRPO's objective is 0 in every group, and its gradient is not.",
+    conditions="groups of 3, no KL",
+    origin="lemma",
+    source="advantages of a group sum to 0",
     how="loss of every one of 343 ordered groups of 3, and the exact expected gradient",
     expected="supported",
 )
@@ -87,8 +103,12 @@ def zero_objective() -> Finding:
 
 @claim(
     name="off-policy-they-part",
-    statement="After a few updates on one rollout no two of them agree any more.",
-    source="the same equations",
+    statement="After a few updates on one rollout, no two of PPO-clip, clip-higher, CISPO's clipped weight, GSPO's "
+    "ratio and no ratio have the same gradient any more.",
+    conditions="fourth update along PPO-clip's own path in steps of 0.3, groups of 8; CISPO with a cap of 1.2, which "
+    "can bind here",
+    origin="lemma",
+    source="follows from 1707.06347, 2506.13585, 2507.18071",
     how="exact expected gradients at the fourth update of the clipped objective, groups of 8",
     expected="supported",
 )
@@ -144,9 +164,10 @@ def _supervised_gaps(objective: Objective) -> tuple[float, float]:
 
 @claim(
     name="sft-is-policy-gradient",
-    statement="Supervised fine-tuning is policy gradient (ratio pi / sg(pi)) with a sampler that emits only the "
-    "gold answer, "
-    "token reward 1, gamma 0.",
+    statement="Supervised fine-tuning is policy gradient (ratio pi / sg(pi)) with a sampler that emits only the gold "
+    "answer, token reward 1, gamma 0.",
+    conditions="ratio pi / sg(pi); the gold answer is the only response the sampler emits",
+    origin="lemma",
     source="derived",
     how="gradient of the project's REINFORCE parts against grad log pi(gold), for all 31 answers as gold",
     expected="supported",
@@ -158,9 +179,12 @@ def supervised() -> Finding:
 
 @claim(
     name="sft-is-importance-sampled",
-    statement="It is so as an importance-sampled objective too, with the sampler's own probability 1 in the ratio.",
-    source="folklore: any sampler q gives an importance-sampled objective",
-    how="the same with ratio pi / q, q = 1",
+    statement="Supervised fine-tuning is also the importance-sampled objective whose sampler q gives the gold answer "
+    "probability 1.",
+    conditions="ratio pi / q per token with q = 1, token reward 1, gamma 0",
+    origin="often said",
+    source="lecture notes: any sampler q gives an importance-sampled objective",
+    how="gradient of the project's parts with ratio pi / q against grad log pi(gold), for all 31 answers as gold",
     expected="refuted",
 )
 def supervised_with_ratio() -> Finding:

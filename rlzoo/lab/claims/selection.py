@@ -26,6 +26,8 @@ def _mixed_share(p: float) -> float:
     name="dynamic-sampling-keeps-the-direction",
     statement="Refilling with mixed groups multiplies the expected gradient by 1 / E[P(mixed)] and keeps its "
     "direction.",
+    conditions="loss per prompt (not the token mean over prompts), expected gradient, no cap on refills",
+    origin="lemma",
     source="derived, on 2503.14476, section 3.2",
     how="exact expected gradient over five prompts of success 0.01 to 0.9, groups of 8, per-prompt loss",
     expected="supported",
@@ -62,12 +64,14 @@ def _noise(prompts: int) -> tuple[float, float, float]:
 
 @claim(
     name="dynamic-sampling-costs-its-gain",
-    statement="What it gains per update it pays for in sampled tokens: over many prompts the noise per token "
-    "stays the same "
-    "(within 10%).",
+    statement="What dynamic sampling gains in noise per update it pays for in sampled tokens: over many prompts the "
+    "noise per token is the same.",
+    conditions="each prompt has a table of its own, which makes it an identity in the limit of many prompts; a pool "
+    "of 500 is within 10%, shared parameters are not measured",
+    origin="lemma",
     source="derived, on 2503.14476, section 3.2",
-    how="exact second moments, refilled over all groups of 8, prompts drawn from pools of 5 and 500 with success rates "
-    "0.01 to 0.9",
+    how="exact second moments, refilled over all groups of 8, prompts drawn from pools of 5 and 500 with success "
+    "rates 0.01 to 0.9",
     expected="supported",
 )
 def costs_its_gain() -> Finding:
