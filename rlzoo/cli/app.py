@@ -490,8 +490,5 @@ def claims(
     results = claims.claims_command(names or [], out)
     if as_json:
         print_json([result.as_dict() for result in results])
-    elif names:
-        for result in results:
-            Console().print(claims.claim_card(result), "")
     else:
-        Console().print(claims.claims_table(results))
+        claims.show(results, in_full=bool(names))

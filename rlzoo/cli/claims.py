@@ -46,6 +46,14 @@ def claims_command(names: Sequence[str], out: Path | None) -> list[Result]:
     return results
 
 
+def show(results: Sequence[Result], in_full: bool) -> None:
+    """Print each card in full, or all of them as a table."""
+    for result in results if in_full else ():
+        Console().print(claim_card(result), "")
+    if not in_full:
+        Console().print(claims_table(results))
+
+
 def claims_table(results: Iterable[Result]) -> Table:
     """Return one line per claim: verdict, statement, what was measured."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_lines=False)
