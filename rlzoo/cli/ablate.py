@@ -79,11 +79,11 @@ def plan_of(name: str, to: str | None, only: Block | None, sweeps: dict[str, lis
 
 
 def comparison_of(
-    made: Plan, config: Path | None, assignments: Sequence[str], given: dict[str, object]
+    made: Plan, config: Path | None, assignments: Sequence[str], given: dict[str, object], trust: bool = False
 ) -> CompareConfig:
     """Return the comparison that a plan's rows are, with settings as `rlzoo compare` takes them."""
     given = given | {"objectives": [row.name for row in made.rows]}
-    return settings(CompareConfig, config, assignments, given)
+    return settings(CompareConfig, config, assignments, given, trust)
 
 
 def run_plan(name: str, made: Plan, config: CompareConfig, out: Path | None, resume: bool) -> Ablation:

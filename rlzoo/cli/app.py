@@ -49,6 +49,7 @@ BudgetOption = Annotated[
     typer.Option("--budget", metavar="UNIT=N", help="What ends a run: tokens=200k, trained, updates, seconds."),
 ]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with what the folder holds; start what it does not.")]
+Trust = Annotated[bool, typer.Option("--trust", help="Run the reward code that a run folder's settings name.")]
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -203,6 +204,7 @@ def train(
     budget: BudgetOption = None,
     out: Out = None,
     resume: Resume = False,
+    trust: Trust = False,
     as_json: Json = False,
 ) -> None:
     """Train one objective with one seed."""
@@ -212,7 +214,7 @@ def train(
         from rlzoo.config.run import RunConfig
 
     given = {"objective": objective, "task": task, "seed": seed}
-    summary = run.train_command(run.settings(RunConfig, config, assignments or [], given), out, resume)
+    summary = run.train_command(run.settings(RunConfig, config, assignments or [], given, trust), out, resume)
     if as_json:
         print_json(summary)
     else:
@@ -248,6 +250,7 @@ def compare(
     ] = None,
     out: Out = None,
     resume: Resume = False,
+    trust: Trust = False,
     as_json: Json = False,
 ) -> None:
     """Train objectives side by side, each with several seeds, and compare them."""
@@ -257,7 +260,7 @@ def compare(
         from rlzoo.config.comparison import CompareConfig
 
     given = {"objectives": objectives or None, "task": task, "seeds": seeds, "controls": controls or None}
-    chosen = run.settings(CompareConfig, config, assignments or [], given)
+    chosen = run.settings(CompareConfig, config, assignments or [], given, trust)
     comparison = run.compare_command(chosen, out, resume)
     if as_json:
         print_json({"folder": str(comparison.folder), **comparison.as_dict()})
@@ -290,6 +293,7 @@ def ablate(
     budget: BudgetOption = None,
     out: Out = None,
     resume: Resume = False,
+    trust: Trust = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the rows, train nothing.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -299,7 +303,7 @@ def ablate(
 
         sweeps, rest = ablate.split_sweeps(with_budget(budget, assignments))
         made = ablate.plan_of(name, to, only, sweeps, factorial)
-        chosen = ablate.comparison_of(made, config, rest, {"task": task, "seeds": seeds})
+        chosen = ablate.comparison_of(made, config, rest, {"task": task, "seeds": seeds}, trust)
     console = Console()
     if dry_run:
         if as_json:
@@ -330,6 +334,7 @@ def evaluate(
         Path | None, typer.Option("--config", "-c", help="Settings for the base model, a TOML file.")
     ] = None,
     assignments: Set = None,
+    trust: Trust = False,
     as_json: Json = False,
 ) -> None:
     """Measure trained runs, or the base model, on held-out problems."""
@@ -348,6 +353,7 @@ def evaluate(
         samples=samples,
         greedy=greedy,
         assignments=assignments or [],
+        trust=trust,
     )
     if as_json:
         print_json(results)

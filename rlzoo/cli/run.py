@@ -22,6 +22,7 @@ from rlzoo.config.budget import Budget
 from rlzoo.config.comparison import CompareConfig
 from rlzoo.config.messages import Model, validate
 from rlzoo.config.run import RunConfig, SharedConfig
+from rlzoo.config.trust import refuse_code
 from rlzoo.experiments.compare import Comparison
 from rlzoo.experiments.folders import run_folders
 from rlzoo.model.backbone import Backbone
@@ -33,19 +34,27 @@ from rlzoo.training.evaluate import evaluate_policy
 err = Console(stderr=True)
 
 
-def settings(model: type[Model], file: Path | None, assignments: Sequence[str], given: dict[str, Any]) -> Model:
+def settings(
+    model: type[Model], file: Path | None, assignments: Sequence[str], given: dict[str, Any], trust: bool = False
+) -> Model:
     """Return the settings of a command: the file's, under what options gave, under --set.
 
+    Args:
+        trust: whether code may run that a run folder's file names (a JSON file; a TOML file was written by its user).
+
     Raises:
-        UserError: see `cli_settings`.
+        UserError: see `rlzoo.cli.settings` and `rlzoo.config.trust`.
     """
     table = read_file(file) if file else {}
     table |= {key: value for key, value in given.items() if value is not None}
     if isinstance(table.get("task"), str):
         table["task"] = {"name": table["task"]}  # so that --set task.reward=... goes together with --task sort
-    on_top = [*(key for key, value in given.items() if value is not None), *assignments]
-    source = " with ".join(filter(None, [str(file or ""), "the command line's settings" if on_top or not file else ""]))
-    return validate(model, override(table, assignments), source)
+    typed = [key for key, value in given.items() if value is not None]
+    source = " with ".join(filter(None, [str(file or ""), "the command line's settings" if typed or assignments or not file else ""]))
+    made = validate(model, override(table, assignments), source)
+    if file is not None and file.suffix == ".json" and not trust:
+        refuse_code(made, file, [*typed, *(text.partition("=")[0].strip() for text in assignments)])
+    return made
 
 
 def train_command(config: RunConfig, out: Path | None, resume: bool) -> dict[str, Any]:
@@ -113,11 +122,12 @@ def evaluation_settings(
     samples: int | None,
     greedy: bool,
     assignments: Sequence[str],
+    trust: bool = False,
 ) -> Model:
     """Return the settings in a file with the options of `rlzoo evaluate` over them."""
     options = {"prompts": prompts, "samples": 1 if greedy and samples is None else samples, "greedy": greedy or None}
     texts = [f"evaluation.{key}={str(value).lower()}" for key, value in options.items() if value is not None]
-    return settings(model, file, [*texts, *assignments], {"task": task})
+    return settings(model, file, [*texts, *assignments], {"task": task}, trust)
 
 
 def warmstart_command(out: Path, file: Path | None, assignments: Sequence[str]) -> dict[str, Any]:

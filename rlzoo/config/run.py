@@ -14,6 +14,7 @@ from objectives import Objective, get
 from rlzoo.config.budget import Budget
 from rlzoo.config.engine import EngineSettings
 from rlzoo.config.model import BackboneConfig
+from rlzoo.config.names import folder_name
 from rlzoo.config.settings import Settings
 from rlzoo.config.task import TaskConfig
 
@@ -196,7 +197,15 @@ def parse_objective(value: object) -> object:
 OWN = {"critic": "value", "value_warmup_steps": "value", "teacher": "teacher_logp"}
 """Setting of `train` -> the need of the objectives that alone take it."""
 
-AnyObjective = Annotated[Objective, BeforeValidator(parse_objective)]
+
+
+def named_for_a_folder(objective: Objective) -> Objective:
+    """Refuse an objective whose name cannot be its folder's."""
+    folder_name(objective.name)
+    return objective
+
+
+AnyObjective = Annotated[Objective, BeforeValidator(parse_objective), AfterValidator(named_for_a_folder)]
 
 
 class RunConfig(SharedConfig):

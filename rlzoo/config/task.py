@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from rlzoo.config.trust import Code
 
 
 class TaskConfig(BaseModel):
@@ -19,9 +21,9 @@ class TaskConfig(BaseModel):
     """`kind` or `kind:argument`; the argument is a level, a path, or a name, as the kind says."""
     level: str | None = None
     """Difficulty of a procedural task: easy, medium, hard, or mixed."""
-    reward: str | None = None
+    reward: Annotated[str | None, Code()] = None
     """Import path of the reward function (`package.module:function` or `file.py:function`); None: the accuracy."""
-    accuracy: str | None = None
+    accuracy: Annotated[str | None, Code()] = None
     """Import path of the function that decides what is right; None: the task's own verdict."""
 
     prompt_column: str | None = None

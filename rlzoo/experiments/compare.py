@@ -28,6 +28,8 @@ from rlzoo.model.backbone import Backbone
 from rlzoo.stats.comparisons import judgements
 from rlzoo.stats.scores import Trace
 from rlzoo.stats.verdicts import Judgement
+from rlzoo.store.files import inside
+from rlzoo.store.lock import hold_whole
 from rlzoo.store.run_folder import SUMMARY, RunFolder
 from rlzoo.tasks import Task, load_task
 from rlzoo.training.loop import OnRecord, train_fleet
@@ -81,24 +83,25 @@ def compare(
             `rlzoo.store.run_folder` and `rlzoo.training.loop.train_fleet`.
     """
     folder = Path(folder)
-    refuse_taken(config, folder, resume)
-    found: Search | None = None
-    if config.tune.values and not config.tuned:
-        task, backbone = task or load_task(config.task), backbone or Backbone.load(config.backbone)
-        found = search(config, folder, resume=resume, watch=watch, backbone=backbone, task=task)
-        config = config.model_copy(update={"tuned": found.chosen})
-    runs = {run.name: run for run in config.runs()}
-    with watch(runs) as on_record:
-        summaries = train_fleet(
-            {name: (run, folder / name) for name, run in runs.items()},
-            resume=resume,
-            on_record=_keep_first(config, folder, on_record),
-            backbone=backbone,
-            task=task,
-        )
-    comparison = summarize(config, folder, list(summaries.values()), found.as_dict() if found else None)
-    RunFolder(folder).write_json(SUMMARY, comparison.as_dict())
-    return comparison
+    with hold_whole(folder):  # two comparisons at once would each write their own table
+        refuse_taken(config, folder, resume)
+        found: Search | None = None
+        if config.tune.values and not config.tuned:
+            task, backbone = task or load_task(config.task), backbone or Backbone.load(config.backbone)
+            found = search(config, folder, resume=resume, watch=watch, backbone=backbone, task=task)
+            config = config.model_copy(update={"tuned": found.chosen})
+        runs = {run.name: run for run in config.runs()}
+        with watch(runs) as on_record:
+            summaries = train_fleet(
+                {name: (run, inside(folder, name)) for name, run in runs.items()},
+                resume=resume,
+                on_record=_keep_first(config, folder, on_record),
+                backbone=backbone,
+                task=task,
+            )
+        comparison = summarize(config, folder, list(summaries.values()), found.as_dict() if found else None)
+        RunFolder(folder).write_json(SUMMARY, comparison.as_dict())
+        return comparison
 
 
 def _keep_first(config: CompareConfig, folder: Path, on_record: OnRecord | None) -> OnRecord:

@@ -20,6 +20,7 @@ from rlzoo.config.comparison import CompareConfig
 from rlzoo.config.run import TUNE_SEEDS, RunConfig
 from rlzoo.experiments.folders import TUNE, refuse_taken
 from rlzoo.experiments.watch import Watch, unwatched
+from rlzoo.store.files import inside
 from rlzoo.training.loop import train_fleet
 
 
@@ -98,10 +99,9 @@ def search(
     Raises:
         UserError: as `rlzoo.experiments.compare.compare`.
     """
-    refuse_taken(config, folder, resume)
     runs = search_runs(config)
     with watch(runs) as on_record:
-        folders = {name: (run, folder / name) for name, run in runs.items()}
+        folders = {name: (run, inside(folder, name)) for name, run in runs.items()}
         made = train_fleet(folders, resume=resume, on_record=on_record, **training)
     trials: dict[str, list[Trial]] = {objective.name: [] for objective in config.objectives}
     for name in trials:

@@ -104,8 +104,9 @@ class Backbone:
                     dtype=dtype,
                     device_map={"": device},
                     quantization_config=quantization if config.precision == "nf4" else None,
+                    trust_remote_code=False,  # left out, transformers asks on stdin whether to run a model's code
                 )
-            except (OSError, ValueError, KeyError) as error:
+            except Exception as error:  # of a file cut short, a pickle, sizes that do not fit: each reader's own kinds
                 raise UserError(hub.why_not_loaded(config.model, error)) from error
         return cls(config, model, tokenizer, device)
 

@@ -73,12 +73,16 @@ def load_tokenizer(name: str) -> Any:
     """
     declared = get_tokenizer_config(name).get("tokenizer_class")
     loader = PreTrainedTokenizerFast if declared in ("TokenizersBackend", "PreTrainedTokenizerFast") else AutoTokenizer
-    return loader.from_pretrained(name)
+    return loader.from_pretrained(name, trust_remote_code=False)
 
 
 def why_not_loaded(model: str, error: Exception) -> str:
     """Return what to tell the user about a model that transformers could not load."""
     reason = " ".join(str(error).split())[:300]
+    if "trust_remote_code" in reason:
+        return f"{model!r} brings code of its own for its layers or tokenizer, which is never run: choose another model"
+    if "weights_only" in str(error) or "Unpickling" in type(error).__name__:
+        return f"{model!r} holds its weights as a pickle that could run code, which is refused: save it as safetensors"
     if Path(model).expanduser().is_dir() or model == "shipped":
         return f"the folder {model!r} holds no model that can be loaded: {type(error).__name__}: {reason}"
     return (

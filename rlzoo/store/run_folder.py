@@ -13,9 +13,12 @@ an uninterrupted one would have written. A folder has one writer at a time (see 
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import math
 import os
+import shutil
+import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,14 +27,24 @@ from typing import Any, BinaryIO
 import torch
 
 from rlzoo.errors import UserError
-from rlzoo.store.lock import LOCK, FolderLock, hold
+from rlzoo.store import files, records
+from rlzoo.store.files import PARTIAL
+from rlzoo.store.lock import FolderLock, hold
 from rlzoo.store.provenance import environment
 
-CONFIG, ENVIRONMENT, SUMMARY = "config.json", "environment.json", "summary.json"
+CONFIG, ENVIRONMENT, SUMMARY, COMPARISON = "config.json", "environment.json", "summary.json", "comparison.json"
 METRICS, SAMPLES, STATE, CURVES, ADAPTER = "metrics.jsonl", "samples.jsonl", "state.pt", "curves.png", "adapter"
-LOGS = (METRICS, SAMPLES)
+CRITIC = "critic"
+"""Folder of a critic adapter, in the same format as the policy's."""
+LOGS = {METRICS: records.Record, SAMPLES: records.Sample}
+MODELS = {
+    CONFIG: records.Config,
+    ENVIRONMENT: records.Environment,
+    SUMMARY: records.Summary | records.Outcome,
+    COMPARISON: records.Comparison,
+}
+"""File -> what it holds."""
 REPORT = "report.html"  # of a comparison, or of one run
-PARTIAL = ".partial"  # suffix of a file that is being written; readers never look at it
 
 
 class RunFolder:
@@ -42,6 +55,7 @@ class RunFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._sums: dict[str, tuple[int, Any]] = {}
 
     @classmethod
     def create(cls, path: str | Path, config: dict[str, Any], resume: bool = False) -> RunFolder:
@@ -61,9 +75,10 @@ class RunFolder:
         """
         folder = cls(Path(path))
         config = json.loads(json.dumps(config))  # tuples become lists: what is compared is what is stored
-        with folder.safely("make the folder"):
-            folder.path.mkdir(parents=True, exist_ok=True)
-            present = sorted(p.name for p in folder.path.iterdir() if p.suffix != PARTIAL and p.name != LOCK)
+        files.make_folder(folder.path)
+        with folder.safely("read the folder"):
+            found = (p.name for p in folder.path.iterdir() if p.suffix != PARTIAL)
+            present = sorted(name for name in found if not name.startswith("."))
         if CONFIG not in present and present:
             raise UserError(
                 f"{folder.path} is not empty and holds no run ({CONFIG} is missing; there is {present[0]}). "
@@ -79,8 +94,10 @@ class RunFolder:
             refuse_differences(folder.path, folder.read_json(CONFIG), config)
         now = environment()
         if ENVIRONMENT in present:
-            now["earlier"] = [*folder.read_json(ENVIRONMENT).pop("earlier", []), folder.read_json(ENVIRONMENT)]
-            now["earlier"][-1].pop("earlier", None)
+            before = folder.read_json(ENVIRONMENT)
+            now["earlier"] = [*before.pop("earlier", []), before]
+        with folder.safely("remove what a kill has left"):
+            folder.clean()
         folder.write_json(CONFIG, config)
         folder.write_json(ENVIRONMENT, now)
         return folder
@@ -88,7 +105,11 @@ class RunFolder:
     @classmethod
     def open(cls, path: str | Path) -> RunFolder:
         """Return an existing run's folder, to read from. Raises UserError where there is none."""
-        if not (Path(path) / CONFIG).is_file():
+        try:
+            there = (Path(path) / CONFIG).is_file()
+        except (OSError, ValueError):  # a path too long, or with a NUL
+            there = False
+        if not there:
             raise UserError(f"{path} is not a run folder: it has no {CONFIG}.")
         return cls(Path(path))
 
@@ -96,6 +117,15 @@ class RunFolder:
     def began(self) -> bool:
         """Whether there is anything to lose: a record, or a checkpoint."""
         return _length(self.path / METRICS) > 0 or (self.path / STATE).exists()
+
+    def clean(self) -> None:
+        """Remove what a kill leaves: files that were being written, and folders of half an adapter."""
+        for path in self.path.glob("*" + PARTIAL):
+            path.unlink()
+        for name in (ADAPTER, CRITIC):
+            for path in (self.path / name).glob("tmp*"):
+                if path.is_dir() and not path.is_symlink() and not (self.path / name).is_symlink():
+                    shutil.rmtree(path)
 
     def log(self, record: dict[str, Any]) -> None:
         """Append one record to metrics.jsonl. A number that is not finite is written as null: JSON has no NaN."""
@@ -110,84 +140,117 @@ class RunFolder:
         return read_lines(self.path / METRICS)
 
     def write_json(self, name: str, value: Any) -> None:
-        """Write one JSON file, whole or not at all."""
-        self.write_text(name, json.dumps(finite(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+        """Write one JSON file, whole or not at all, through its model if it has one."""
+        value = finite(value)
+        if name in MODELS:
+            records.checked(MODELS[name], value, self.path / name)
+        self.write_text(name, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
     def write_text(self, name: str, text: str) -> None:
-        """Write one text file, whole or not at all."""
-        self._replace(name, lambda file: file.write(text.encode()))
+        """Write one text file, whole or not at all. Half characters, which no file can hold, become question marks."""
+        self._replace(name, lambda file: file.write(text.encode("utf-8", "replace")))
+
+    def write_with(self, name: str, write: Callable[[BinaryIO], object]) -> None:
+        """Have `write` fill a file, whole or not at all."""
+        self._replace(name, write)
 
     def read_json(self, name: str) -> Any:
-        """Return the content of one JSON file of the folder."""
-        return json.loads((self.path / name).read_text())
+        """Return the content of one JSON file of the folder, read through its model if it has one.
+
+        Raises:
+            UserError: it is not there, is not JSON, or does not fit its model.
+        """
+        value = files.read_json(self.path / name)
+        return records.checked(MODELS[name], value, self.path / name) if name in MODELS else value
 
     def save_state(self, state: dict[str, Any]) -> None:
         """Write the checkpoint, whole or not at all: tensors, numbers, strings and containers of these.
 
-        Returns when checkpoint and logs are on the disk, so that a power cut cannot separate them.
+        Returns when checkpoint and logs are on the disk, so that a power cut cannot separate them. It remembers length
+        and SHA-256 of both logs; its own tensors have the CRC-32 of the zip file that torch writes.
         """
         for name in LOGS:
-            self._sync(self.path / name)
-        lengths = {name: _length(self.path / name) for name in LOGS}
-        self._replace(STATE, lambda file: torch.save({"state": state, "lengths": lengths}, file))
+            files.sync(self.path / name)
+        sums = {name: self._digest(name) for name in LOGS}
+        saved = {
+            "state": state,
+            "lengths": {name: length for name, (length, _) in sums.items()},
+            "digests": {name: running.hexdigest() for name, (_, running) in sums.items()},
+        }
+        self._replace(STATE, lambda file: torch.save(saved, file))
 
     def load_state(self) -> dict[str, Any] | None:
         """Return the last checkpoint (on the CPU) and cut the logs back to it; None and empty logs if there is none.
 
         Raises:
-            UserError: the checkpoint cannot be read, or a log is shorter than the checkpoint remembers.
+            UserError: the checkpoint is damaged or would run code, or a log is not what the checkpoint remembers.
+        """
+        saved = self.read_state()
+        lengths = dict.fromkeys(LOGS, 0) if saved is None else saved["lengths"]
+        with self.safely("cut the logs back to the checkpoint"):
+            for name in LOGS:
+                if _length(self.path / name) > lengths[name]:
+                    files.refuse_odd(self.path / name)
+                    os.truncate(self.path / name, lengths[name])
+        self._sums.clear()
+        return None if saved is None else saved["state"]
+
+    def read_state(self) -> dict[str, Any] | None:
+        """Return what the checkpoint's file holds, None without one, having checked it and the logs; change nothing.
+
+        Raises:
+            UserError: as `load_state`.
         """
         path = self.path / STATE
-        state, lengths = None, dict.fromkeys(LOGS, 0)
-        if path.exists():
-            try:
-                saved = torch.load(path, map_location="cpu", weights_only=True)
-                state, lengths = saved["state"], saved["lengths"]
-            except Exception as error:  # torch raises many kinds; each means that this is not a file of ours
-                raise UserError(
-                    f"{path} cannot be read as a checkpoint ({error}). Start again in another folder."
-                ) from error
+        if not path.exists():
+            return None
+        try:
+            with zipfile.ZipFile(path) as archive:
+                damaged = archive.testzip()
+            if damaged is not None:
+                raise ValueError(f"the checksum of {damaged} is wrong: the file is damaged")
+            saved = torch.load(path, map_location="cpu", weights_only=True)
+            lengths, digests = {n: int(saved["lengths"][n]) for n in LOGS}, saved.get("digests", {})
+            saved = {"state": saved["state"], "lengths": lengths, "digests": digests}
+        except Exception as error:  # torch raises many kinds; each means that this is not a file of ours
+            reason = "it holds code, which is never run" if "Weights only load failed" in str(error) else error
+            raise UserError(
+                f"{path} cannot be read as a checkpoint ({reason}). Put back a copy, or start again in another folder."
+            ) from error
         for name, length in lengths.items():
             if _length(self.path / name) < length:
                 raise UserError(
                     f"{self.path / name} is shorter than when the checkpoint was made: it was edited or lost. "
                     f"Put it back, or start again in another folder."
                 )
-        with self.safely("cut the logs back to the checkpoint"):
-            for name, length in lengths.items():
-                if _length(self.path / name) > length:
-                    os.truncate(self.path / name, length)
-        return state
+            if name in digests and _sha256(self.path / name, length).hexdigest() != digests[name]:
+                raise UserError(
+                    f"{self.path / name} is not what it was when the checkpoint was made: it was edited or damaged. "
+                    f"Put it back, or start again in another folder."
+                )
+        return saved
 
-    def _append(self, name: str, records: Iterable[dict[str, Any]]) -> None:
-        lines = [json.dumps(finite(r), ensure_ascii=False, allow_nan=False) + "\n" for r in records]
-        # One unbuffered write: once it returns, the lines outlive this process however it ends.
-        with self.safely(f"write {name}"), open(self.path / name, "ab", buffering=0) as file:
-            _write_all(file, "".join(lines).encode())
+    def _append(self, name: str, lines: Iterable[dict[str, Any]]) -> None:
+        rows = [records.checked(LOGS[name], finite(row), f"a record for {self.path / name}") for row in lines]
+        text = "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
+        data = text.encode("utf-8", "replace")
+        with self.safely(f"write {name}"):
+            length, running = self._digest(name)
+            files.append(self.path / name, data)
+            running.update(data)
+            self._sums[name] = (length + len(data), running)
+
+    def _digest(self, name: str) -> tuple[int, Any]:
+        """Length of a log and its running SHA-256, read from the file where it is not known."""
+        length = _length(self.path / name)
+        known = self._sums.get(name)
+        if known is None or known[0] != length:
+            known = self._sums[name] = (length, _sha256(self.path / name, length))
+        return known
 
     def _replace(self, name: str, write: Callable[[BinaryIO], object]) -> None:
-        partial = self.path / (name + PARTIAL)
         with self.safely(f"write {name}"):
-            try:
-                with open(partial, "wb") as file:
-                    write(file)
-                    file.flush()
-                    os.fsync(file.fileno())
-            except BaseException:
-                partial.unlink(missing_ok=True)
-                raise
-            os.replace(partial, self.path / name)
-            self._sync(self.path)
-
-    def _sync(self, path: Path) -> None:
-        """Have the disk keep what the operating system was told; of a folder: its list of names."""
-        if not path.exists() or (path.is_dir() and os.name == "nt"):
-            return
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+            files.replace(self.path / name, write)
 
     @contextmanager
     def safely(self, action: str) -> Iterator[None]:
@@ -212,19 +275,32 @@ class RunFolder:
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
-    """Return the objects of a JSON-lines file, [] if there is none; a last line without its end is left out."""
+    """Return the objects of a JSON-lines file, [] if there is none; a last line without its end is left out.
+
+    Raises:
+        UserError: a line is not JSON or does not fit the file's model; the message has its number.
+    """
     if not path.exists():
         return []
-    return [json.loads(line) for line in path.read_bytes().split(b"\n")[:-1]]
-
-
-def _write_all(file: Any, data: bytes) -> None:
-    while data:
-        data = data[file.write(data) :]
+    kind = LOGS.get(path.name, dict[str, Any])
+    lines = files.read_bytes(path).split(b"\n")[:-1]
+    numbered = [(f"{path}, line {n}", line) for n, line in enumerate(lines, start=1)]
+    return [records.checked(kind, files.parse_json(line, where), where) for where, line in numbered]
 
 
 def _length(path: Path) -> int:
-    return path.stat().st_size if path.exists() else 0
+    return path.stat().st_size if path.is_file() else 0
+
+
+def _sha256(path: Path, length: int) -> Any:
+    """The SHA-256 of the first bytes of a file."""
+    running = hashlib.sha256()
+    if length:
+        with open(path, "rb") as file:
+            while length and (block := file.read(min(length, 1 << 20))):
+                running.update(block)
+                length -= len(block)
+    return running
 
 
 def finite(value: Any) -> Any:

@@ -12,9 +12,11 @@ from pathlib import Path
 import pytest
 
 from rlzoo.errors import UserError
-from rlzoo.store.lock import LOCK, hold
+from rlzoo.store.lock import hold
 from rlzoo.store.run_folder import RunFolder
 
+CONFIG = {"objective": {"name": "x"}, "task": {"name": "sort"}, "train": {"steps": 3}, "seed": 0}
+LINE = {"kind": "train", "step": 1}
 ROOT = Path(__file__).parents[2]
 HOLD = """
 import sys, time
@@ -38,12 +40,12 @@ def test_a_folder_that_another_process_writes_is_refused_until_that_is_killed(tm
     process = elsewhere(tmp_path)
     try:
         with pytest.raises(UserError, match=rf"being written by another process \(pid {process.pid}\).*--out"):
-            RunFolder.create(tmp_path, {"seed": 0}, resume=True)
-        assert [path.name for path in tmp_path.iterdir()] == [LOCK]
+            RunFolder.create(tmp_path, CONFIG, resume=True)
+        assert list(tmp_path.iterdir()) == []
     finally:
         process.send_signal(signal.SIGKILL)
         process.wait()
-    RunFolder.create(tmp_path, {"seed": 0}).log({"step": 1})
+    RunFolder.create(tmp_path, CONFIG).log(LINE)
 
 
 def test_one_process_may_hold_a_folder_more_than_once_and_lets_go_with_the_last(tmp_path: Path) -> None:
@@ -54,11 +56,22 @@ def test_one_process_may_hold_a_folder_more_than_once_and_lets_go_with_the_last(
     elsewhere(tmp_path).kill()
 
 
+def test_the_lock_outlives_whatever_is_deleted_in_the_folder(tmp_path: Path) -> None:
+    process = elsewhere(tmp_path)
+    try:
+        for path in tmp_path.iterdir():
+            path.unlink()
+        with pytest.raises(UserError, match="being written by another process"):
+            hold(tmp_path)
+    finally:
+        process.kill()
+
+
 def test_reading_needs_no_lock(tmp_path: Path) -> None:
-    RunFolder.create(tmp_path, {"seed": 0}).log({"step": 1})
+    RunFolder.create(tmp_path, CONFIG).log(LINE)
     gc.collect()
     process = elsewhere(tmp_path)
     try:
-        assert RunFolder.open(tmp_path).read_metrics() == [{"step": 1}]
+        assert RunFolder.open(tmp_path).read_metrics() == [LINE]
     finally:
         process.kill()
