@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, cast
 
 import typer
-from rich.console import Console
 from rich.text import Text
+
+from rlzoo.cli.console import complain, finish, prepare, print_json, terminal, unable, write_stdout
 
 FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
 
@@ -56,7 +57,11 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 def main() -> None:
     """Run the command line: the console script."""
-    app()
+    prepare()
+    try:
+        app()
+    finally:
+        finish()
 
 
 def guarded(function: Function) -> Function:
@@ -73,6 +78,9 @@ def guarded(function: Function) -> Function:
                 raise
             complain(str(error))
             raise typer.Exit(BAD_INPUT) from None
+        except (OSError, MemoryError, RecursionError) as error:
+            complain(unable(error))
+            raise typer.Exit(FAILED) from None
         except KeyboardInterrupt as interrupt:
             complain(str(interrupt) or "interrupted", kind="stopped")
             raise typer.Exit(INTERRUPTED) from None
@@ -84,15 +92,6 @@ def command(function: Function) -> Function:
     """Register a command under its function's name."""
     app.command(name=function.__name__.removesuffix("_"))(guarded(function))
     return function
-
-
-def complain(message: str, kind: str = "error") -> None:
-    """Print a message for a person on stderr: wrapped at words, but an indented line (a command, say) stays whole."""
-    console = Console(stderr=True, highlight=False)
-    first, *rest = message.split("\n")
-    console.print(Text(f"{kind}: ", style="bold red") + Text(first), soft_wrap=not console.is_terminal)
-    for line in rest:
-        console.print(Text(line), soft_wrap=line.startswith(" ") or not console.is_terminal)
 
 
 def with_budget(budget: str | None, assignments: list[str] | None) -> list[str]:
@@ -116,15 +115,8 @@ def with_search(tune: str | None, seeds: int | None) -> list[str]:
 @contextmanager
 def starting() -> Iterator[None]:
     """Show, in a terminal, that something goes on: importing the libraries takes some seconds."""
-    with Console(stderr=True).status("starting"):
+    with terminal(stderr=True).status("starting"):
         yield
-
-
-def print_json(value: Any) -> None:
-    """Print a value as JSON on stdout; a number that JSON cannot hold is null."""
-    from rlzoo.store.run_folder import finite
-
-    sys.stdout.write(json.dumps(finite(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 @app.callback()
@@ -168,13 +160,13 @@ def list_(
         if as_json:
             print_json(getattr(names, what)())
         else:
-            names.print_names(Console(), what)
+            names.print_names(terminal(), what)
     elif as_json:
         print_json(zoo.rows())
     elif as_markdown:
-        sys.stdout.write(zoo.markdown())
+        write_stdout(zoo.markdown())
     else:
-        zoo.print_list(Console())
+        zoo.print_list(terminal())
 
 
 @command
@@ -189,7 +181,7 @@ def show(
     if as_json:
         print_json(zoo.described(objective))
     else:
-        zoo.print_page(Console(), objective)
+        zoo.print_page(terminal(), objective)
 
 
 @command
@@ -218,7 +210,7 @@ def train(
     if as_json:
         print_json(summary)
     else:
-        console = Console()
+        console = terminal()
         console.print(report.run_table([summary]))
         notes = [*report.unspent([summary]), *report.failures([summary])]
         there = f"{'Run and curves' if summary['step'] else 'Run'}: {summary['folder']}"  # no step, no curves
@@ -265,7 +257,7 @@ def compare(
     if as_json:
         print_json({"folder": str(comparison.folder), **comparison.as_dict()})
     else:
-        console = Console()
+        console = terminal()
         console.print(report.comparison_table(comparison, console.width))
         run.print_verdicts(console, report.verdicts(comparison))
         run.print_notes(console, report.comparison_notes(comparison))
@@ -304,7 +296,7 @@ def ablate(
         sweeps, rest = ablate.split_sweeps(with_budget(budget, assignments))
         made = ablate.plan_of(name, to, only, sweeps, factorial)
         chosen = ablate.comparison_of(made, config, rest, {"task": task, "seeds": seeds}, trust)
-    console = Console()
+    console = terminal()
     if dry_run:
         if as_json:
             print_json(made.as_dict())
@@ -358,7 +350,7 @@ def evaluate(
     if as_json:
         print_json(results)
     else:
-        Console().print(report.evaluation_table(results))
+        terminal().print(report.evaluation_table(results))
 
 
 @command
@@ -372,7 +364,7 @@ def curves(
         from rlzoo.report.outputs import draw_curves
 
     paths = draw_curves(folders, out, "tokens_sampled" if tokens else "step")
-    Console().print(Text(f"drawn: {', '.join(map(str, paths))}"))
+    terminal().print(Text(f"drawn: {', '.join(map(str, paths))}"))
 
 
 @command
@@ -390,10 +382,10 @@ def report(
         from rlzoo.report import write_report, write_tables
 
     path = write_report(folder, out)
-    Console().print(Text(f"report: {path}"), soft_wrap=True)
+    terminal().print(Text(f"report: {path}"), soft_wrap=True)
     if tables:
         paths = write_tables(folder, path.parent / "tables")
-        Console().print(Text(f"tables: {', '.join(map(str, paths))}"), soft_wrap=True)
+        terminal().print(Text(f"tables: {', '.join(map(str, paths))}"), soft_wrap=True)
 
 
 @command
@@ -411,7 +403,7 @@ def warmstart(
     if as_json:
         print_json(summary)
     else:
-        Console().print(Text(f"The model is in {out}. Try it: rlzoo evaluate --set backbone.model={out}"))
+        terminal().print(Text(f"The model is in {out}. Try it: rlzoo evaluate --set backbone.model={out}"))
 
 
 @command
@@ -442,7 +434,7 @@ def lab(
     if as_json:
         print_json([row.as_dict() | {"error": row.error(budget)} for row in rows])
         return
-    console = Console()
+    console = terminal()
     console.print(lab.lab_table(rows, centre, budget, console.width))
     for note in lab.lab_notes(rows, centre, out):
         console.print(Text(note, style="dim"))
@@ -477,7 +469,7 @@ def values(
     if as_json:
         print_json([row.as_dict() for row in rows])
         return
-    console = Console()
+    console = terminal()
     console.print(values.values_table(rows, setting, console.width))
     for note in [*values.values_notes(setting), *([f"Page: {out}"] if out else [])]:
         console.print(Text(note, style="dim"))

@@ -6,12 +6,12 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 import objectives
 from rlzoo.cli import zoo
+from rlzoo.cli.console import terminal
 from rlzoo.errors import UserError
 from rlzoo.lab.group import SUPPLIED
 from rlzoo.lab.measure import Measurement, Setting, measure, sweep
@@ -39,7 +39,7 @@ def lab_command(
 
     if out.suffix not in (".png", ".svg", ".pdf"):
         raise UserError(f"--out {out}: a figure is .png, .svg or .pdf")
-    with Console(stderr=True).status("measuring") as status:
+    with terminal(stderr=True).status("measuring") as status:
         rows = sweep(chosen, centre, AXES, groups, progress=lambda what: status.update(f"measuring {what}"))
     draw(rows, centre, budget, out)
     return rows

@@ -17,6 +17,7 @@ from rich.progress import Progress as Bar
 from rich.text import Text
 
 from rlzoo.api.reported import compare, train
+from rlzoo.cli.console import terminal
 from rlzoo.cli.settings import override, read_file
 from rlzoo.config.budget import Budget
 from rlzoo.config.comparison import CompareConfig
@@ -31,7 +32,7 @@ from rlzoo.store.run_folder import ADAPTER, CONFIG
 from rlzoo.tasks import load_task
 from rlzoo.training.evaluate import evaluate_policy
 
-err = Console(stderr=True)
+err = terminal(stderr=True)
 
 
 def settings(
@@ -50,7 +51,9 @@ def settings(
     if isinstance(table.get("task"), str):
         table["task"] = {"name": table["task"]}  # so that --set task.reward=... goes together with --task sort
     typed = [key for key, value in given.items() if value is not None]
-    source = " with ".join(filter(None, [str(file or ""), "the command line's settings" if typed or assignments or not file else ""]))
+    source = " with ".join(
+        filter(None, [str(file or ""), "the command line's settings" if typed or assignments or not file else ""])
+    )
     made = validate(model, override(table, assignments), source)
     if file is not None and file.suffix == ".json" and not trust:
         refuse_code(made, file, [*typed, *(text.partition("=")[0].strip() for text in assignments)])

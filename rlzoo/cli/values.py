@@ -6,13 +6,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 import objectives
 from objectives import Objective
 from rlzoo.cli import zoo
+from rlzoo.cli.console import terminal
 from rlzoo.errors import UserError
 from rlzoo.lab.families import Row, ValueSetting, checkpoints, race
 from rlzoo.lab.group import SUPPLIED
@@ -45,7 +45,7 @@ def values_command(names: Sequence[str], setting: ValueSetting, out: Path | None
     if out is not None and out.suffix != ".md":
         raise UserError(f"--out {out}: the page is a .md file; the figure goes beside it as .png")
     chosen = [zoo.find(name) for name in names] or first_of_each_family()
-    with Console(stderr=True).status("learning") as status:
+    with terminal(stderr=True).status("learning") as status:
         rows = race(chosen, setting, progress=lambda name: status.update(f"learning: {name}"))
     if out is not None:
         from rlzoo.lab.values_figure import draw

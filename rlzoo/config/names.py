@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+
 LONGEST = 200
 """Bytes of a name; file systems end at 255, and a control or a suffix may follow."""
 RESERVED = frozenset({"tune", "tables", "adapter", "critic"})

@@ -198,7 +198,6 @@ OWN = {"critic": "value", "value_warmup_steps": "value", "teacher": "teacher_log
 """Setting of `train` -> the need of the objectives that alone take it."""
 
 
-
 def named_for_a_folder(objective: Objective) -> Objective:
     """Refuse an objective whose name cannot be its folder's."""
     folder_name(objective.name)

@@ -60,6 +60,6 @@ def refuse_code(settings: BaseModel, source: str | Path, typed: Collection[str] 
         module, _, function = path.rpartition(":")
         where = f"file {Path(module).expanduser().absolute()}" if module.endswith(".py") else f"module {module}"
         raise UserError(
-            f"{source} names code to run: {name} = {path!r}, which is the function {function!r} of the {where}. Whoever "
-            f"made the folder chose it. Read it, and then allow it with --trust; or name your own with --set {name}=..."
+            f"{source} names code to run: {name} = {path!r}, which is the function {function!r} of the {where}. "
+            f"Whoever made the folder chose it. Read it, then allow it with --trust, or give yours by --set {name}=..."
         )

@@ -70,8 +70,7 @@ class Backbone:
         self.pad_id = hub.pad_id(tokenizer, config.pad_token, config.model)
         self.end_ids = hub.end_ids(model, tokenizer, config.model)
         text = model.config.get_text_config()
-        self.hidden_size: int = text.hidden_size
-        self.vocab_size: int = text.vocab_size
+        self.hidden_size, self.vocab_size = int(text.hidden_size), int(text.vocab_size)
         self.context_length: int | None = getattr(text, "max_position_embeddings", None)
         self._switch = AdapterSwitch()
         self.layout, self.peft_config, self._linears = _attach(model, config, self._switch)

@@ -7,6 +7,7 @@ distance from the mean: with fewer than three, thin lines show the seeds themsel
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +23,9 @@ from numpy.typing import NDArray
 from scipy.stats import t as student
 
 from rlzoo.report.palette import Look, looks
+from rlzoo.report.text import visible
 from rlzoo.stats.intervals import CONFIDENCE
+from rlzoo.store.files import replace
 
 Horizontal = Literal["step", "tokens_sampled"]
 Array = NDArray[np.float64]
@@ -52,6 +55,7 @@ STYLE = {
     "axes.axisbelow": True,
     "xtick.color": "#444444",
     "ytick.color": "#444444",
+    "text.parse_math": False,  # names and paths are text, dollars included
     "svg.hashsalt": "rlzoo",  # the same curves make the same file
 }
 
@@ -104,12 +108,18 @@ def draw(
         panels: those for which no run has a number are left out.
 
     Raises:
-        ValueError: no run has a number for any panel.
+        ValueError: no run has a number for any panel, or a format is unknown.
+        UserError: a path is a link, a device or a folder.
+        OSError: the disk refuses; the old file is still there.
     """
     with matplotlib.rc_context(STYLE):
         figure = plot(runs, x, title, panels)
         for path in paths:
-            figure.savefig(path, dpi=150, metadata={"Date": None} if path.suffix == ".svg" else None)
+            form = path.suffix.removeprefix(".") or "png"
+            metadata = {"Date": None} if form == "svg" else None
+            drawn = io.BytesIO()
+            figure.savefig(drawn, dpi=150, format=form, metadata=metadata)
+            replace(path, lambda file, drawn=drawn: file.write(drawn.getbuffer()))
 
 
 @matplotlib.rc_context(STYLE)
@@ -118,6 +128,8 @@ def plot(runs: Sequence[Curves], x: Horizontal = "step", title: str = "", panels
     shown = [panel for panel in panels if any(_points(run, panel, x)[1].size for run in runs)]
     if not shown:
         raise ValueError("there is nothing to draw: no run has a record with any of the metrics")
+    runs = [Curves(visible(run.algorithm), run.seed, run.records) for run in runs]
+    title = visible(title)
     algorithms = list(dict.fromkeys(run.algorithm for run in runs))
     window = smoothing_window(runs)
     alpha = min(0.15, 0.6 / len(algorithms))  # many shades on top of each other would hide the lines

@@ -63,7 +63,9 @@ def refuse_odd(path: Path) -> None:
         return
     if not stat.S_ISREG(mode):
         what = {stat.S_IFLNK: "a symbolic link", stat.S_IFDIR: "a folder"}.get(stat.S_IFMT(mode), "no regular file")
-        raise UserError(f"{path} is {what}: only a regular file is written or replaced. Name another file, or remove it")
+        raise UserError(
+            f"{path} is {what}: only a regular file is written or replaced. Name another file, or remove it"
+        )
 
 
 def inside(root: Path, *names: str) -> Path:
@@ -88,7 +90,9 @@ def make_folder(path: Path) -> Path:
         path.mkdir(parents=True, exist_ok=True)
     except (OSError, ValueError) as error:  # a NUL or half a character in a name is a ValueError
         reason = getattr(error, "strerror", None) or error
-        raise UserError(f"could not make the folder {str(path)[:200]!r}: {reason}. Name another folder with --out.") from error
+        raise UserError(
+            f"could not make the folder {str(path)[:200]!r}: {reason}. Name another folder with --out."
+        ) from error
     return path
 
 

@@ -163,7 +163,7 @@ def test_a_checkpoint_that_is_none_is_an_error(tmp_path: Path) -> None:
 def test_loading_a_checkpoint_never_runs_code(tmp_path: Path) -> None:
     folder = RunFolder.create(tmp_path / "run", CONFIG)
     torch.save({"state": Boobytrap(str(tmp_path / "sprung")), "lengths": {}}, folder.path / STATE)
-    with pytest.raises(UserError, match="cannot be read.*holds code, which is never run"):
+    with pytest.raises(UserError, match=r"cannot be read.*holds code, which is never run"):
         folder.load_state()
     assert not (tmp_path / "sprung").exists()
 
