@@ -32,13 +32,20 @@ class Terminal(Console):
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
         """Yield the segments of something to print, made visible: text before it is wrapped, the rest after."""
         if isinstance(renderable, Text) and visible(renderable.plain) != renderable.plain:
-            layout = {name: getattr(renderable, name) for name in ("style", "justify", "overflow", "no_wrap", "end")}
-            renderable = Text(visible(renderable.plain), **layout)
+            renderable = self._visible(renderable)
         for segment in super().render(renderable, options):
             if segment.control or (segment.text.isascii() and segment.text.isprintable()):
                 yield segment
             else:
                 yield Segment(self._encodable(visible(segment.text)), segment.style)
+
+    def _visible(self, text: Text) -> Text:
+        """A copy of styled text with every control character written out."""
+        made = Text("", text.style, justify=text.justify, overflow=text.overflow, no_wrap=text.no_wrap, end=text.end)
+        for place, letter in enumerate(text.plain):
+            shown = visible(letter)
+            made.append(text[place] if shown == letter else Text(shown, text.get_style_at_offset(self, place)))
+        return made
 
     def _encodable(self, text: str) -> str:
         """With question marks for what the stream's encoding lacks: a locale is no reason to end in an error."""

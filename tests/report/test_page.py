@@ -175,7 +175,8 @@ def test_an_ablation_has_its_contrasts(tmp_path: Path) -> None:
     (tmp_path / "comparison.json").write_text(config.model_dump_json())
     contrast = {"block": "ladder", "label": "select=mixed", "verdict": "better"}
     difference = {"mean": 0.05, "low": 0.01, "high": 0.09, "n": 2}
-    (tmp_path / "summary.json").write_text(json.dumps({"ablation": [{**contrast, "difference": difference}]}))
+    outcome = {"rows": [], "runs": [], "ablation": [{**contrast, "difference": difference}]}
+    (tmp_path / "summary.json").write_text(json.dumps(outcome))
     text = Page(write_report(tmp_path)).text
     assert "What each part is worth" in text and "ladder select=mixed +5.0 ± 4.0 better" in text
 
