@@ -7,10 +7,11 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from rich import box
-from rich.console import Console, Group
+from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from rlzoo.cli.console import terminal
 from rlzoo.errors import UserError, nearest
 from rlzoo.lab.claims import CLAIMS, ORIGINS, VERDICTS, Result, run
 from rlzoo.lab.plots import FORMATS, draw, plot_of, scalars
@@ -34,7 +35,7 @@ def claims_command(names: Sequence[str], out: Path | None) -> list[Result]:
     if out is not None and out.suffix in FORMATS and not 0 < len(names) <= MOST_PANELS:
         raise UserError(f"--out {out}: a figure shows one to {MOST_PANELS} claims: name them")
     results: list[Result] = []
-    with Console(stderr=True).status("checking") as status:
+    with terminal(stderr=True).status("checking") as status:
         for claim in [CLAIMS[name] for name in names or CLAIMS]:
             status.update(f"checking {claim.name}")
             results.append(run(claim))
@@ -49,9 +50,9 @@ def claims_command(names: Sequence[str], out: Path | None) -> list[Result]:
 def show(results: Sequence[Result], in_full: bool) -> None:
     """Print each card in full, or all of them as a table."""
     for result in results if in_full else ():
-        Console().print(claim_card(result), "")
+        terminal().print(claim_card(result), "")
     if not in_full:
-        Console().print(claims_table(results))
+        terminal().print(claims_table(results))
 
 
 def claims_table(results: Iterable[Result]) -> Table:
