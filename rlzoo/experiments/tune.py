@@ -99,6 +99,7 @@ def search(
     Raises:
         UserError: as `rlzoo.experiments.compare.compare`.
     """
+    refuse_taken(config, folder, resume)
     runs = search_runs(config)
     with watch(runs) as on_record:
         folders = {name: (run, inside(folder, name)) for name, run in runs.items()}
