@@ -18,7 +18,7 @@ from typing import Any
 
 from rlzoo.config.comparison import CompareConfig
 from rlzoo.config.run import TUNE_SEEDS, RunConfig
-from rlzoo.experiments.folders import TUNE
+from rlzoo.experiments.folders import TUNE, refuse_taken
 from rlzoo.experiments.watch import Watch, unwatched
 from rlzoo.store.files import inside
 from rlzoo.training.loop import train_fleet
