@@ -29,7 +29,11 @@ class TaskConfig(BaseModel):
     prompt_column: str | None = None
     """Column with the prompt, text or chat messages; None: `prompt`."""
     answer_column: str | None = None
-    """Column with the right answer; None: `answer`."""
+    """Column with the right answer, or a list of right ones; `reward_model.ground_truth` is a field of a struct. None:
+    `answer`."""
+    grader: str | None = None
+    """What decides whether a response to a row of data is right: strict (the final answer), flexible (the last number),
+    math-verify, or gsm8k (as verl); None: strict. Not together with `accuracy`."""
     demonstration_column: str | None = None
     """Column with a response to imitate, for objectives that learn from demonstrations."""
     system: str | None = None

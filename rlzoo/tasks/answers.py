@@ -1,11 +1,11 @@
-r"""The verdict on real data: the final answer of a completion equals the answer given, as text or as a number.
+r"""The answer in a completion, and whether two answers are the same text or number.
 
 The final answer is what the last of these marks holds, or the whole text where there is none:
 
-    \boxed{72}        #### 72        <answer>72</answer>
+    \boxed{72}    \boxed 72    \fbox{72}        #### 72        <answer>72</answer>
 
-For mathematics with many spellings of one answer (1/2, 0.5, \frac{1}{2}), name a checker such as math-verify by import
-path: `accuracy = "my_checks.py:equivalent"`.
+Thinking is no answer: only what follows the last `</think>` counts, and nothing where `<think>` is never closed.
+Everything here takes time linear in the text, whatever a policy writes.
 """
 
 from __future__ import annotations
@@ -13,45 +13,106 @@ from __future__ import annotations
 import re
 from decimal import Decimal, InvalidOperation
 
-_TAGGED = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
+LONGEST_NUMBER = 400
+"""Characters; what is longer is no number (our choice)."""
+
 _HASHES = re.compile(r"####[ \t]*([^\n]*)")
-_BOXED = re.compile(r"\\boxed\s*\{")
+_BOXED = re.compile(r"\\(?:boxed|fbox)\b")
+_BARE = re.compile(r"\s*([^\s{}$]*)")
+_NUMBER = re.compile(r"-?\$?\.?\d[\d,]*(?:\.\d+)?")
 _THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
+_LATEX_SPACE = re.compile(r"\\[,;:! ]|~")
+_TEXT = re.compile(r"\\(?:text|textbf|mathrm|mathbf|mbox)\s*\{([^{}]*)\}")
+_LOOSE_SPACE = re.compile(r"(?<=[^\w\s])\s+|\s+(?=[^\w\s])")
+_CHOICE = re.compile(r"\(\s*(\w+)\s*\)")
+_SPELLINGS = str.maketrans({"−": "-", "–": "-", "\u00a0": " ", "\u202f": " ", "\u2009": " "})
+_BOOLEANS = ("true", "false")
+
+
+def spoken(text: str) -> str:
+    """Return what a response says after its thinking; nothing where the thinking does not end."""
+    _, closed, rest = text.rpartition("</think>")
+    if closed:
+        return rest
+    return text.partition("<think>")[0]
 
 
 def final_answer(text: str) -> str:
-    """The content of the last mark, stripped; the text itself, stripped, where there is no mark."""
-    marked = [(m.start(), m.group(1)) for pattern in (_TAGGED, _HASHES) for m in pattern.finditer(text)]
-    marked += [(m.start(), _until_closed(text, m.end())) for m in _BOXED.finditer(text)]
+    """Return the content of the last mark, stripped; what is said after the thinking, stripped, without a mark."""
+    text = spoken(text)
+    marked = [mark for mark in (_tagged(text), _boxed(text)) if mark is not None]
+    hashes = [(m.start(), m.group(1)) for m in _HASHES.finditer(text)]
+    # `#### Explanation` is a heading: a line of words counts only where no mark holds anything else.
+    with_digits = [mark for mark in hashes if any(letter.isdigit() for letter in mark[1])]
+    marked += with_digits if marked or with_digits else hashes
     return max(marked)[1].strip() if marked else text.strip()
 
 
-def matches(completion: str, answer: str) -> bool:
-    """Whether the final answers are the same text or number (`1,000.0` is `1000`; `$` and a last `.` do not count)."""
-    found, wanted = _plain(final_answer(completion)), _plain(final_answer(answer))
-    if found == wanted:
+def last_number(text: str) -> str | None:
+    """Return the last number that a response says, as it is spelt; None without one."""
+    found = None
+    for found in _NUMBER.finditer(spoken(text).translate(_SPELLINGS).replace("{,}", ",")):
+        pass
+    return None if found is None else found.group().replace("$", "").rstrip(",")
+
+
+def same(found: str, wanted: str) -> bool:
+    r"""Return whether two answers are one text, or one number, up to spelling.
+
+    `1,000.0` is `1000` and so are `1{,}000` and `1\,000`; `$`, `\$`, a last `.`, `**`, `\text{}`, the brackets of `(A)`
+    and spaces beside signs do not count, `−` is `-`, `True` is `true`. Nothing is the same as an empty answer.
+    """
+    found, wanted = plain(found), plain(wanted)
+    if found == wanted or (found.lower() == wanted.lower() and wanted.lower() in _BOOLEANS):
         return wanted != ""
-    a, b = _number(found), _number(wanted)
+    a, b = number(found), number(wanted)
     return a is not None and a == b
 
 
-def _until_closed(text: str, start: int) -> str:
-    """The text from `start` to the brace that closes the one before it, or to the end."""
-    depth = 1
-    for place in range(start, len(text)):
-        depth += {"{": 1, "}": -1}.get(text[place], 0)
-        if depth == 0:
-            return text[start:place]
-    return text[start:]
+def plain(answer: str) -> str:
+    """Return an answer without what only dresses it up."""
+    text = _LATEX_SPACE.sub("", answer.translate(_SPELLINGS)).replace("{,}", ",")
+    text = _TEXT.sub(r"\1", text).replace("\\$", "$").replace("\\%", "%").replace("\\left", "").replace("\\right", "")
+    text = text.strip().strip("*`").strip().strip("$").strip().removesuffix(".").strip("*`$").strip()
+    text = _LOOSE_SPACE.sub("", text)
+    choice = _CHOICE.fullmatch(text)
+    return choice.group(1) if choice else text
 
 
-def _plain(answer: str) -> str:
-    return answer.strip().strip("$").strip().removesuffix(".")
-
-
-def _number(answer: str) -> Decimal | None:
+def number(answer: str) -> Decimal | None:
+    """Return a plain answer as a number; None if it is none, or not finite."""
+    if len(answer) > LONGEST_NUMBER:
+        return None
     try:
-        number = Decimal(_THOUSANDS.sub("", answer))
+        found = Decimal(_THOUSANDS.sub("", answer.replace("$", "")))
     except InvalidOperation:
         return None
-    return number if number.is_finite() else None
+    return found if found.is_finite() else None
+
+
+def _tagged(text: str) -> tuple[int, str] | None:
+    """The last `<answer>` that is closed: where it begins, and what it holds."""
+    lower = text.lower()
+    end = lower.rfind("</answer>")
+    start = lower.rfind("<answer>", 0, end) if end >= 0 else -1
+    return None if start < 0 or len(lower) != len(text) else (start, text[start + len("<answer>") : end])
+
+
+def _boxed(text: str) -> tuple[int, str] | None:
+    r"""The last box: where it begins, and what it holds up to the brace that closes it; of `\boxed 5` the next word."""
+    found = None
+    for found in _BOXED.finditer(text):
+        pass
+    if found is None:
+        return None
+    rest = text[found.end() :]
+    inner = rest.lstrip()
+    if not inner.startswith("{"):
+        word = _BARE.match(rest)
+        return found.start(), word.group(1) if word else ""
+    depth = 0
+    for place, letter in enumerate(inner):
+        depth += {"{": 1, "}": -1}.get(letter, 0)
+        if depth == 0:
+            return found.start(), inner[1:place]
+    return found.start(), inner[1:]

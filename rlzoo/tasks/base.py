@@ -72,6 +72,10 @@ class Task(ABC):
     def grade(self, problem: Problem, completion: str) -> float:
         """The task's own verdict on one completion: 0 or 1, or a fraction for graded data."""
 
+    def grades(self, problems: Sequence[Problem], completions: Sequence[str]) -> dict[str, list[float]]:
+        """The accuracies of the same completions under every grader that evaluations report; none but for data."""
+        return {}
+
     def demonstration(self, problem: Problem, rng: Random, clean: bool = False) -> str:
         """A response to imitate, drawn by `rng` where there are several.
 

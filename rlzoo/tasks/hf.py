@@ -33,9 +33,8 @@ class HuggingFace(TableTask):
         if config.test_fraction is None:
             return cls(config, train, read_split(config, argument, config.test_split or "test"))
         name = config.prompt_column or "prompt"
-        if len(train):
-            column(train[0], name, "prompt_column", f"task {config.name!r}, first row")
-        splits = held_out(train[name], config.test_fraction) if len(train) else []
+        prompts = [column(row, name, "prompt_column", f"task {config.name!r}, row {i}") for i, row in enumerate(train)]
+        splits = held_out(prompts, config.test_fraction)
         rows = {s: train.select([i for i, split in enumerate(splits) if split == s]) for s in ("train", "test")}
         return cls(config, rows["train"], rows["test"])
 

@@ -9,7 +9,7 @@ from typing import Any
 from rlzoo.config.task import TaskConfig
 from rlzoo.errors import UserError
 from rlzoo.tasks.registry import register_task
-from rlzoo.tasks.table import TABLE_FIELDS, TableTask, as_prompt, chat_settings, column, held_out
+from rlzoo.tasks.table import TABLE_FIELDS, TableTask, as_answers, as_prompt, chat_settings, column, held_out
 
 HELD_OUT = 0.1
 """Share of the rows that is the test split where none is given (our choice)."""
@@ -30,7 +30,8 @@ class JsonLines(TableTask):
         rows = read_rows(Path(argument).expanduser(), config)
         if config.test_path is not None:
             return cls(config, rows, read_rows(Path(config.test_path).expanduser(), config))
-        splits = held_out([row[config.prompt_column or "prompt"] for row in rows], config.test_fraction or HELD_OUT)
+        prompts = [column(row, config.prompt_column or "prompt", "prompt_column", config.name) for row in rows]
+        splits = held_out(prompts, config.test_fraction or HELD_OUT)
         train = [row for row, split in zip(rows, splits, strict=True) if split == "train"]
         test = [row for row, split in zip(rows, splits, strict=True) if split == "test"]
         return cls(config, train, test)
@@ -61,7 +62,7 @@ def _row(line: str, config: TaskConfig, where: str) -> dict[str, Any]:
         raise UserError(f"{where}: a JSON object is needed, with a prompt and an answer; this is {line.strip()[:60]!r}")
     as_prompt(column(row, config.prompt_column or "prompt", "prompt_column", where), *chat_settings(config), where)
     if config.accuracy is None or config.answer_column is not None:
-        column(row, config.answer_column or "answer", "answer_column", where)
+        as_answers(column(row, config.answer_column or "answer", "answer_column", where), config.accuracy is None, where)
     return row
 
 

@@ -16,3 +16,5 @@ class Problem:
     prompt: Prompt
     answer: str
     columns: dict[str, Any] = field(default_factory=dict)
+    answers: tuple[str, ...] = ()
+    """Of data: the answers of which any is right; `answer` shows them."""

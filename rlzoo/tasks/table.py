@@ -11,11 +11,11 @@ from typing import Any, Protocol
 
 from rlzoo.config.task import TaskConfig
 from rlzoo.errors import UserError, nearest
-from rlzoo.tasks.answers import matches
 from rlzoo.tasks.base import Split, Task
+from rlzoo.tasks.graders import GRADERS, REPORTED, grader, installed, right
 from rlzoo.tasks.problem import Problem, Prompt
 
-TABLE_FIELDS = frozenset({"prompt_column", "answer_column", "demonstration_column", "system", "chat"})
+TABLE_FIELDS = frozenset({"prompt_column", "answer_column", "demonstration_column", "system", "chat", "grader"})
 
 
 class Rows(Protocol):
@@ -26,7 +26,7 @@ class Rows(Protocol):
 
 
 class TableTask(Task):
-    """Problems are the rows of two tables; the verdict is `answers.matches`, or the function named as `accuracy`."""
+    """Problems are the rows of two tables; the verdict is a grader's, or that of the function named as `accuracy`."""
 
     at_hand = True
 
@@ -37,6 +37,9 @@ class TableTask(Task):
         self._answer_column = config.answer_column or "answer"
         self._demonstration_column = config.demonstration_column
         self._answer_needed = config.accuracy is None or config.answer_column is not None
+        if config.grader is not None and config.accuracy is not None:
+            raise UserError(f"task {self.name!r}: grader and accuracy both decide what is right; give one of them")
+        self._grade = grader(config.grader or "strict", f"task {self.name!r}")
         self._chat, self._system = chat_settings(config)
         for split, rows in self._rows.items():
             if len(rows) == 0:
@@ -62,8 +65,9 @@ class TableTask(Task):
         columns = {name: value for name, value in row.items() if name != self._prompt_column}
         if not self._answer_needed and self._answer_column not in row:
             return Problem(prompt, "", columns)
-        answer = column(row, self._answer_column, "answer_column", where)
-        return Problem(prompt, str(answer), columns)
+        answers = as_answers(column(row, self._answer_column, "answer_column", where), self._answer_needed, where)
+        text = answers[0] if len(answers) == 1 else json.dumps(answers, ensure_ascii=False)
+        return Problem(prompt, text, columns, answers)
 
     def demonstration(self, problem: Problem, rng: Random, clean: bool = False) -> str:
         if self._demonstration_column is None:
@@ -71,15 +75,48 @@ class TableTask(Task):
         return str(problem.columns[self._demonstration_column])
 
     def grade(self, problem: Problem, completion: str) -> float:
-        return float(matches(completion, problem.answer))
+        return right(self._grade, completion, problem.answers)
+
+    def grades(self, problems: Sequence[Problem], completions: Sequence[str]) -> dict[str, list[float]]:
+        """The accuracies of the same completions under every grader that is reported; none for rows without answers."""
+        if not all(problem.answers for problem in problems):
+            return {}
+        pairs = list(zip(problems, completions, strict=True))
+        names = [name for name in REPORTED if name != "math-verify" or installed()]
+        return {name: [right(GRADERS[name], c, p.answers) for p, c in pairs] for name in names}
 
 
 def column(row: Mapping[str, Any], name: str, setting: str, where: str) -> Any:
-    """The value of a column that has to be there."""
-    if row.get(name) is None:
-        problem = f"column {name!r} is empty" if name in row else f"no column {name!r}"
-        raise UserError(f"{where}: {problem}; set {setting} to one that is there: {nearest(name, row)}")
-    return row[name]
+    """The value of a column that has to be there; `reward_model.ground_truth` is a field of a column of structs."""
+    value: Any = row
+    for key in [name] if name in row else name.split("."):
+        known = key in value if isinstance(value, Mapping) else False
+        if not known or value[key] is None:
+            problem = f"column {name!r} is empty" if known else f"no column {name!r}"
+            hint = nearest(key, value) if isinstance(value, Mapping) else "it is no struct"
+            raise UserError(f"{where}: {problem}; set {setting} to one that is there: {hint}")
+        value = value[key]
+    return value
+
+
+def as_answers(value: Any, needed: bool, where: str) -> tuple[str, ...]:
+    """The answers that a column's value gives: a text, number or bool, or a list of these, any of which is right.
+
+    Raises:
+        UserError: anything else, such as a struct, and an answer is needed; without need there are none.
+    """
+    values = list(value) if isinstance(value, Sequence) and not isinstance(value, str) else [value]
+    if values and all(isinstance(one, str | int | float) for one in values):
+        return tuple(str(one) for one in values)
+    if not needed:
+        return ()
+    hint = ""
+    if isinstance(value, Mapping):
+        hint = f"; name the field that holds it, such as COLUMN.{next(iter(value), 'FIELD')}"
+    raise UserError(
+        f"{where}: the answer is {str(value)[:60]!r}; it has to be text, a number or a bool, or a list of these of which "
+        f"any is right{hint}"
+    )
 
 
 def chat_settings(config: TaskConfig) -> tuple[bool, str | None]:

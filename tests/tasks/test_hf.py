@@ -69,7 +69,7 @@ def test_saved_to_disk(folder: Path) -> None:
         ({"name": "hf:{folder}/files"}, "no column 'prompt'; set prompt_column .*question"),
         ({"name": "hf:{folder}/files", "prompt_column": "question", "test_split": "dev"}, "cannot read split 'dev'"),
         ({"name": "hf:{folder}/both", "prompt_column": "question"}, "no split 'test'.*known: train, validation"),
-        ({"name": "hf:{folder}/single", "test_fraction": 0.1}, "first row: no column 'prompt'"),
+        ({"name": "hf:{folder}/single", "test_fraction": 0.1}, "row 0: no column 'prompt'"),
         ({"name": "hf:{folder}/single", "subset": "main", "test_fraction": 0.1}, "subset does not apply"),
         ({"name": "hf:{folder}/single", "test_split": "test", "test_fraction": 0.1}, "not both"),
         ({"name": "hf:{folder}/blank", "test_fraction": 0.1}, "empty"),
