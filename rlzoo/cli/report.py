@@ -160,11 +160,12 @@ def run_table(summaries: Sequence[Mapping[str, Any]]) -> Table:
 
 
 def evaluation_table(results: Sequence[Mapping[str, Any]]) -> Table:
-    """Return one row per evaluated policy, with pass@k where there were several samples; fits 80 columns."""
+    """Return one row per evaluated policy, with pass@k where there were several samples and each grader of data."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
     table.add_column("policy", overflow="fold")
-    passes = [key for key in results[0]["metrics"] if key.startswith("pass@")]
-    for heading in ("task", "samples", "accuracy", *passes, "reward", "length", "ended"):
+    more = [key for key in results[0]["metrics"] if key.startswith(("pass@", "accuracy_"))]
+    names = [key.removeprefix("accuracy_") for key in more]
+    for heading in ("task", "samples", "accuracy", *names, "reward", "length", "ended"):
         table.add_column(heading, justify="left" if heading == "task" else "right", no_wrap=True)
     for label, result in zip(short_paths([result["policy"] for result in results]), results, strict=True):
         metrics = result["metrics"]
@@ -172,7 +173,7 @@ def evaluation_table(results: Sequence[Mapping[str, Any]]) -> Table:
             Text(label),
             Text(result["task"]),
             f"{result['prompts']} " + ("greedy" if result["greedy"] else f"x {result['samples']}"),
-            *(f"{metrics[key]:.1%}" for key in ("accuracy", *passes)),
+            *(f"{metrics[key]:.1%}" for key in ("accuracy", *more)),
             f"{metrics['reward']:.3f}",
             number(metrics["length"]),
             f"{metrics['finished']:.0%}",

@@ -149,11 +149,15 @@ class EvaluationSettings(Settings):
     tells new problems solved from the same ones solved more often."""
     greedy: bool = False
     """One most likely response per prompt instead of samples."""
+    with_greedy: bool = False
+    """Beside the samples, one most likely response per prompt: `accuracy_greedy`."""
 
     @model_validator(mode="after")
     def _greedy_is_one(self) -> Self:
         if self.greedy and max(self.samples, self.final_samples or 1) > 1:
             raise ValueError("greedy evaluation gives one response per prompt: leave samples and final_samples at 1")
+        if self.greedy and self.with_greedy:
+            raise ValueError("greedy evaluation is greedy already: with_greedy is for samples, leave it out")
         return self
 
     def at_the_ends(self) -> EvaluationSettings:

@@ -127,8 +127,8 @@ class Backbone:
         return [*ids, self.end_ids[0] if end is None else end]
 
     def decode(self, ids: list[int] | Tensor) -> str:
-        """Return the text of the tokens, special tokens left out."""
-        return self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        """Return the text of the tokens, without special tokens and end marks; see `hub.decode`."""
+        return hub.decode(self.tokenizer, self.end_ids, ids)
 
     def new_adapter(self, seed: int) -> Tensor:
         """Return a fresh theta [n] on the backbone's device; see `adapters.init_adapter`."""

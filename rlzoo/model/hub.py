@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import Tensor
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 from transformers.models.auto.tokenization_auto import get_tokenizer_config
 from transformers.utils import cached_file
@@ -116,6 +118,18 @@ def end_ids(model: Any, tokenizer: Any, name: str) -> list[int]:
             "tokenizer_config.json or eos_token_id in its generation_config.json"
         )
     return sorted(ids)
+
+
+def decode(tokenizer: Any, end_ids: list[int], ids: list[int] | Tensor) -> str:
+    """Return the text of tokens, without special ones and without end tokens that are marks, not letters.
+
+    Not every tokenizer declares the `<|im_end|>` that ends its turns as special.
+    """
+    ids = torch.as_tensor(ids).tolist()
+    if set(end_ids) & set(ids):
+        marks = tokenizer.added_tokens_decoder.keys() & set(end_ids)
+        ids = [token for token in ids if token not in marks]
+    return tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
 
 
 @contextlib.contextmanager

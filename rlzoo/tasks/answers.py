@@ -50,10 +50,8 @@ def final_answer(text: str) -> str:
 
 def last_number(text: str) -> str | None:
     """Return the last number that a response says, as it is spelt; None without one."""
-    found = None
-    for found in _NUMBER.finditer(spoken(text).translate(_SPELLINGS).replace("{,}", ",")):
-        pass
-    return None if found is None else found.group().replace("$", "").rstrip(",")
+    found = _NUMBER.findall(spoken(text).translate(_SPELLINGS).replace("{,}", ","))
+    return found[-1].replace("$", "").rstrip(",") if found else None
 
 
 def same(found: str, wanted: str) -> bool:
@@ -100,9 +98,7 @@ def _tagged(text: str) -> tuple[int, str] | None:
 
 def _boxed(text: str) -> tuple[int, str] | None:
     r"""The last box: where it begins, and what it holds up to the brace that closes it; of `\boxed 5` the next word."""
-    found = None
-    for found in _BOXED.finditer(text):
-        pass
+    *_, found = None, *_BOXED.finditer(text)
     if found is None:
         return None
     rest = text[found.end() :]

@@ -62,7 +62,9 @@ def _row(line: str, config: TaskConfig, where: str) -> dict[str, Any]:
         raise UserError(f"{where}: a JSON object is needed, with a prompt and an answer; this is {line.strip()[:60]!r}")
     as_prompt(column(row, config.prompt_column or "prompt", "prompt_column", where), *chat_settings(config), where)
     if config.accuracy is None or config.answer_column is not None:
-        as_answers(column(row, config.answer_column or "answer", "answer_column", where), config.accuracy is None, where)
+        as_answers(
+            column(row, config.answer_column or "answer", "answer_column", where), config.accuracy is None, where
+        )
     return row
 
 

@@ -17,7 +17,7 @@ from rlzoo.errors import UserError
 from rlzoo.tasks.answers import final_answer, same, spoken
 
 SECONDS = 5.0
-"""For one pair (our choice; math-verify's own limit is 5 seconds too, by a signal, which only a main thread can take)."""
+"""For one pair: math-verify's own limit, which it keeps by a signal that only a main thread can take."""
 START_SECONDS = 120.0
 """For the process to import math-verify."""
 LAST_CHARACTERS = 4000

@@ -114,8 +114,8 @@ def as_answers(value: Any, needed: bool, where: str) -> tuple[str, ...]:
     if isinstance(value, Mapping):
         hint = f"; name the field that holds it, such as COLUMN.{next(iter(value), 'FIELD')}"
     raise UserError(
-        f"{where}: the answer is {str(value)[:60]!r}; it has to be text, a number or a bool, or a list of these of which "
-        f"any is right{hint}"
+        f"{where}: the answer is {str(value)[:60]!r}; it has to be text, a number or a bool, or a list of these, any "
+        f"of which is right{hint}"
     )
 
 

@@ -8,7 +8,7 @@ with n samples of which c are right (Chen et al. 2107.03374, section 2.1): the u
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor
@@ -63,9 +63,12 @@ async def evaluate(
         greedy=settings.greedy,
     )
     rollout = score_samples(backbone, task, problems, prompts, await engine.sample(request))
-    metrics = response_metrics(rollout) | pass_at_k(rollout.accuracy_N.view(count, -1))
+    metrics = response_metrics(rollout) | graded(task, rollout) | pass_at_k(rollout.accuracy_N.view(count, -1))
     if settings.greedy:
         metrics["entropy"] = math.nan  # its estimate is of sampled tokens
+    if settings.with_greedy:
+        likeliest = await engine.sample(replace(request, group_size=1, greedy=True))
+        metrics["accuracy_greedy"] = _mean(score_samples(backbone, task, problems, prompts, likeliest).accuracy_N)
     return Evaluation(metrics, rollout)
 
 
@@ -101,6 +104,17 @@ def response_metrics(rollout: Rollout) -> dict[str, float]:
         "silent_groups": silent_groups(rollout),
         "entropy": _mean(-rollout.logp_NT[rollout.tokens.learn_NT]),
     }
+
+
+def graded(task: Task, rollout: Rollout) -> dict[str, float]:
+    """Return the accuracy of the same responses under every grader that there is for the task: `accuracy_strict`, ...
+
+    Much of what training gains early is format, which a lenient grader does not count. Empty for tasks with a verdict
+    of their own.
+    """
+    problems = [problem for problem in rollout.problems for _ in range(rollout.group_size)]
+    grades = task.grades(problems, rollout.completions)
+    return {f"accuracy_{name.replace('-', '_')}": sum(found) / len(found) for name, found in grades.items()}
 
 
 def silent_groups(rollout: Rollout) -> float:

@@ -12,7 +12,15 @@ import torch
 from peft import PeftModel
 from pydantic import ValidationError
 from torch import Tensor
-from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, Qwen2Config, Qwen2ForCausalLM
+from transformers import (
+    AddedToken,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GPT2Config,
+    GPT2LMHeadModel,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+)
 
 from rlzoo.config.model import BackboneConfig, LoraSettings
 from rlzoo.engine.sampler import SampleRequest, sample
@@ -441,3 +449,16 @@ def test_settings_that_make_no_sense() -> None:
     assert resolve_compute(BackboneConfig(precision="bf16"), torch.device("cuda")) == torch.bfloat16
     assert resolve_compute(BackboneConfig(precision="fp32"), torch.device("cuda")) == torch.float32
     assert resolve_compute(BackboneConfig(), torch.device("cpu")) == torch.float32
+
+
+def test_an_end_token_that_is_not_declared_special_is_no_text(tmp_path: Path) -> None:
+    folder = write_model(Qwen2ForCausalLM, Qwen2Config, tmp_path, vocab_size=128)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.add_tokens([AddedToken("<|turn|>", special=False)])
+    tokenizer.save_pretrained(folder)
+    end, (five,) = tokenizer.convert_tokens_to_ids("<|turn|>"), tokenizer("5")["input_ids"]
+    config = BackboneConfig(model=str(folder), precision="fp32", device="cpu")
+    assert Backbone.load(config).decode([five, end]) == "5<|turn|>"
+    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": [1, end, five]}))
+    backbone = Backbone.load(config)
+    assert backbone.decode([five, end]) == backbone.decode(torch.tensor([five, end])) == "5"  # a letter, though it ends

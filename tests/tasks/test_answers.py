@@ -72,8 +72,8 @@ def test_spellings_of_one_answer(found: str, wanted: str) -> None:
 
 @pytest.mark.parametrize(
     ("found", "wanted"),
-    [("50", "50%"), ("1 2", "12"), ("a", "A"), ("(1,2)", "1,2"), ("(A)", "B"), ("1{,}2", "12"), ("5", "-5"), ("x y", "xy"),
-     ("9" * 401, "9" * 401 + ".0")],
+    [("50", "50%"), ("1 2", "12"), ("a", "A"), ("(1,2)", "1,2"), ("(A)", "B"), ("1{,}2", "12"), ("5", "-5"),
+     ("x y", "xy"), ("9" * 401, "9" * 401 + ".0")],
 )  # fmt: skip
 def test_other_answers(found: str, wanted: str) -> None:
     assert not same(found, wanted)

@@ -48,7 +48,7 @@ def test_any_of_several_answers_is_right() -> None:
 
 
 def test_unknown_graders_are_refused() -> None:
-    with pytest.raises(UserError, match="here: unknown grader 'strikt'.*strict"):
+    with pytest.raises(UserError, match=r"here: unknown grader 'strikt'.*strict"):
         grader("strikt", "here")
 
 
@@ -105,7 +105,10 @@ def test_prompts_may_be_fields_of_a_struct(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("answer", "message"),
     [
-        ({"style": "rule", "ground_truth": "7"}, "line 3: the answer is .*name the field that holds it, such as COLUMN"),
+        (
+            {"style": "rule", "ground_truth": "7"},
+            "line 3: the answer is .*name the field that holds it, such as COLUMN",
+        ),
         ([], "line 3: the answer is '\\[\\]'; it has to be text, a number or a bool, or a list"),
         ([["7"]], "line 3: the answer is"),
     ],
@@ -122,4 +125,9 @@ def test_an_answer_that_cannot_be_compared_is_refused_by_its_row(tmp_path: Path,
 
 def test_grader_and_accuracy_exclude_each_other(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="grader and accuracy both decide"):
-        task_of(tmp_path / "a.jsonl", [{"prompt": "1", "answer": "1"}] * 9, grader="strict", accuracy="rlzoo.tasks.reasoning_gym:graded")
+        task_of(
+            tmp_path / "a.jsonl",
+            [{"prompt": "1", "answer": "1"}] * 9,
+            grader="strict",
+            accuracy="rlzoo.tasks.reasoning_gym:graded",
+        )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +81,26 @@ def test_greedy_takes_the_likeliest_token_and_claims_no_entropy(backbone: Backbo
     greedy, sampled = evaluated(backbone, greedy=True), evaluated(backbone)
     assert greedy.rollout.logp_NT[:, 0].mean() > sampled.rollout.logp_NT[:, 0].mean()
     assert math.isnan(greedy.metrics["entropy"]) and sampled.metrics["entropy"] > 0
+
+
+def test_greedy_responses_may_stand_beside_samples(backbone: Backbone) -> None:
+    both, greedy = evaluated(backbone, samples=4, with_greedy=True), evaluated(backbone, greedy=True)
+    assert both.metrics.pop("accuracy_greedy") == greedy.metrics["accuracy"]
+    assert both.metrics == evaluated(backbone, samples=4).metrics
+    with pytest.raises(ValueError, match="with_greedy is for samples"):
+        EvaluationSettings(greedy=True, with_greedy=True)
+
+
+def test_every_grader_of_a_task_grades_the_same_samples(backbone: Backbone) -> None:
+    class Graded(EvenTask):
+        def grades(self, problems: Sequence[Problem], completions: Sequence[str]) -> dict[str, list[float]]:
+            assert len(problems) == len(completions) == 16
+            return {"math-verify": [1.0] * 4 + [0.0] * 12}
+
+    chosen = EvaluationSettings(prompts=8, samples=2)
+    found = evaluate_policy(backbone, Graded("even"), None, chosen, max_new_tokens=6, temperature=1.0)
+    assert found.metrics["accuracy_math_verify"] == 4 / 16
+    assert not any(key.startswith("accuracy_") for key in evaluated(backbone).metrics)
 
 
 def test_accuracy_does_not_depend_on_what_the_reward_function_can_score(
