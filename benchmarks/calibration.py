@@ -35,9 +35,10 @@ from rich.markdown import Markdown
 from scipy import stats
 
 from rlzoo.api.reported import compare
-from rlzoo.cli.app import guarded
-from rlzoo.cli.run import settings, watched
+from rlzoo.cli.live import watched
+from rlzoo.cli.shell import guarded
 from rlzoo.config.comparison import MARGIN, CompareConfig
+from rlzoo.config.sources import settings
 from rlzoo.errors import UserError
 from rlzoo.experiments.compare import Comparison
 from rlzoo.report.progress import clock_time

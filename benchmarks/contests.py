@@ -14,7 +14,7 @@ from typing import Annotated
 
 import typer
 
-from rlzoo.cli.app import guarded
+from rlzoo.cli.shell import guarded
 from rlzoo.errors import UserError
 from rlzoo.report.read import Study, command, read_study
 from rlzoo.report.results import ablation, equal_cost, judge_runs, pairs, results

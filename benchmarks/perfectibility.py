@@ -18,9 +18,10 @@ from rich.console import Console
 from rich.table import Table
 
 from rlzoo.api.reported import compare
-from rlzoo.cli.app import guarded
-from rlzoo.cli.run import settings, watched
+from rlzoo.cli.live import watched
+from rlzoo.cli.shell import guarded
 from rlzoo.config.comparison import CompareConfig
+from rlzoo.config.sources import settings
 from rlzoo.errors import UserError
 from rlzoo.experiments.compare import Comparison
 from rlzoo.model.backbone import Backbone

@@ -23,7 +23,7 @@ from pydantic import ValidationError
 from rich.console import Console
 
 import objectives
-from rlzoo.cli.app import guarded
+from rlzoo.cli.shell import guarded
 from rlzoo.config.run import RunConfig
 from rlzoo.errors import UserError
 from rlzoo.store.provenance import environment

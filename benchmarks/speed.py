@@ -29,7 +29,7 @@ from benchmarks.speed_probe import probe
 from benchmarks.speed_report import Series, Table, different_work, rates_table, ratios_table, stage_table
 from benchmarks.speed_roofline import Rates, RatesWork, stage_tokens
 from benchmarks.speed_work import COIN, OBJECTIVE, Measured, Work
-from rlzoo.cli.app import guarded
+from rlzoo.cli.shell import guarded
 from rlzoo.config.model import BackboneConfig
 from rlzoo.errors import UserError
 from rlzoo.model.backbone import resolve_device

@@ -14,10 +14,11 @@ import typer
 from rich.console import Console
 
 from rlzoo.api.reported import compare
-from rlzoo.cli.app import guarded
+from rlzoo.cli.live import watched
 from rlzoo.cli.report import comparison_table
-from rlzoo.cli.run import settings, watched
+from rlzoo.cli.shell import guarded
 from rlzoo.config.comparison import CompareConfig
+from rlzoo.config.sources import settings
 from rlzoo.experiments.compare import Comparison
 from rlzoo.model.backbone import Backbone
 from rlzoo.report.progress import clock_time, short_count

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from rlzoo.cli.settings import read_file
 from rlzoo.config.comparison import CompareConfig
 from rlzoo.config.messages import validate
+from rlzoo.config.sources import read_file
 from rlzoo.config.warmstart import WarmstartConfig
 from rlzoo.tasks import load_task
 

@@ -10,8 +10,8 @@ from rich.table import Table
 from rich.text import Text
 
 import objectives
-from rlzoo.cli import zoo
 from rlzoo.cli.console import terminal
+from rlzoo.config.messages import find_objective
 from rlzoo.errors import UserError
 from rlzoo.lab.group import SUPPLIED
 from rlzoo.lab.measure import Measurement, Setting, measure, sweep
@@ -27,7 +27,7 @@ def lab_command(
         UserError: an unknown objective, one that needs what a laboratory has not, or a figure's suffix that cannot be
             drawn.
     """
-    chosen = [zoo.find(name) for name in names or objectives.names()]
+    chosen = [find_objective(name) for name in names or objectives.names()]
     missing = {objective.name: objective.needs - SUPPLIED for objective in chosen if objective.needs - SUPPLIED}
     if names and missing:
         name, needs = next(iter(missing.items()))
@@ -88,7 +88,7 @@ def lab_notes(rows: Sequence[Measurement], centre: Setting, out: Path | None) ->
         "gradient does not point uphill. A shaped reward or a KL term aims at something else than the reward, and "
         "counts as bias.",
     ]
-    demanded = {row.objective: zoo.find(row.objective).group_size for row in rows}
+    demanded = {row.objective: find_objective(row.objective).group_size for row in rows}
     if any(size not in (None, centre.group_size) for size in demanded.values()):
         sizes = ", ".join(f"{name} {size}" for name, size in demanded.items() if size is not None)
         notes.append(f"In groups of the size that they demand: {sizes}.")

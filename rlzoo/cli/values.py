@@ -11,8 +11,8 @@ from rich.text import Text
 
 import objectives
 from objectives import Objective
-from rlzoo.cli import zoo
 from rlzoo.cli.console import terminal
+from rlzoo.config.messages import find_objective
 from rlzoo.errors import UserError
 from rlzoo.lab.families import Row, ValueSetting, checkpoints, race
 from rlzoo.lab.group import SUPPLIED
@@ -44,7 +44,7 @@ def values_command(names: Sequence[str], setting: ValueSetting, out: Path | None
     """
     if out is not None and out.suffix != ".md":
         raise UserError(f"--out {out}: the page is a .md file; the figure goes beside it as .png")
-    chosen = [zoo.find(name) for name in names] or first_of_each_family()
+    chosen = [find_objective(name) for name in names] or first_of_each_family()
     with terminal(stderr=True).status("learning") as status:
         rows = race(chosen, setting, progress=lambda name: status.update(f"learning: {name}"))
     if out is not None:

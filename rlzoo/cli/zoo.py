@@ -16,8 +16,6 @@ from rich.text import Text
 import objectives
 from objectives import Objective
 from rlzoo.cli.names import note, toml
-from rlzoo.config.messages import readable
-from rlzoo.errors import UserError
 from rlzoo.report.palette import looks
 from rlzoo.report.text import paragraphs
 
@@ -116,14 +114,6 @@ def _full_grid(width: int, style: dict[str, str]) -> Table:
             # A part's settings stand on a line of their own, where they need the least room.
             grid.add_row(column, *(Text(cell.replace("(", "\n(")) for cell in cells))
     return grid
-
-
-def find(name: str) -> Objective:
-    """Return an objective by name, or an ablation of one. Raises UserError with the nearest name."""
-    try:
-        return objectives.get(name)
-    except ValueError as error:
-        raise UserError(readable(error)) from error
 
 
 def page(objective: Objective) -> str:

@@ -7,6 +7,7 @@ from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 
+from objectives import Objective, get
 from rlzoo.errors import UserError, nearest
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -26,6 +27,20 @@ def validate(model: type[Model], table: dict[str, Any], source: str) -> Model:
     except ValidationError as error:
         lines = [_explain(model, dict(one)) for one in error.errors()]
         raise UserError(f"{source} cannot be used:\n" + "\n".join(f"  {line}" for line in lines)) from error
+
+
+def find_objective(name: str | Objective) -> Objective:
+    """Return an objective by name, or an ablation of one such as `gspo[ratio=token]`; an objective is itself.
+
+    Raises:
+        UserError: the name is unknown, with the nearest one, or the parts do not fit together.
+    """
+    if isinstance(name, Objective):
+        return name
+    try:
+        return get(name)
+    except ValueError as error:
+        raise UserError(readable(error)) from error
 
 
 def readable(error: ValueError) -> str:

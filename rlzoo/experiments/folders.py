@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -55,3 +56,8 @@ def refuse_taken(config: CompareConfig, folder: Path, resume: bool) -> None:
         )
     for run in runs:
         refuse_differences(run.path, config.shared_part(run.read_json(CONFIG)), config.shared())
+
+
+def default_folder(task: str) -> Path:
+    """Return where runs on a task go when nobody says: runs/TASK, with what no file name should have taken out."""
+    return Path("runs") / re.sub(r"[^\w.+-]+", "-", task).strip("-")

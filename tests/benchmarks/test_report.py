@@ -6,8 +6,8 @@ import re
 from pathlib import Path
 
 from benchmarks.report import Measured, fitting, invent, markdown
-from rlzoo.report import write_report
 from rlzoo.report.charts import METRICS, PANELS
+from rlzoo.report.page import write_report
 from rlzoo.report.read import read_study
 
 

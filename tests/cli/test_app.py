@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,10 @@ import objectives
 from objectives.ablate import FAMILIES
 from rlzoo.cli.app import app
 from rlzoo.cli.names import toml
-from rlzoo.cli.run import settings
+from rlzoo.cli.shell import with_shortcuts
 from rlzoo.cli.zoo import markdown
 from rlzoo.config.run import RunConfig
+from rlzoo.config.sources import settings
 from rlzoo.report.text import paragraphs
 from rlzoo.store.run_folder import METRICS, RunFolder
 from rlzoo.tasks import task_kinds
@@ -249,6 +251,28 @@ def test_help_waits_for_no_library() -> None:
     code = f"{command}; assert not {{'torch', 'transformers', 'rlzoo.errors'}} & sys.modules.keys()"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=ENVIRONMENT)
     assert done.returncode == 0 and "--resume" in done.stdout, done.stderr
+
+
+def test_the_version_is_printed() -> None:
+    assert rlzoo("--version").stdout.strip() == version("rlzoo")
+
+
+@pytest.mark.parametrize("name", ["list", "show", "train", "compare", "ablate", "evaluate", "curves", "report", "lab"])
+def test_help_has_examples_and_defaults(name: str) -> None:
+    text = rlzoo(name, "--help", width=140).stdout
+    assert f"$ rlzoo {name} " in text
+    if "--lr" in text:
+        defaults = RunConfig(objective="grpo")  # type: ignore[arg-type]
+        assert f"[default: ({defaults.optimizer.lr:g})]" in text and f"[default: ({defaults.train.steps})]" in text
+
+
+def test_shortcuts_are_settings(tmp_path: Path) -> None:
+    shown = json.loads(rlzoo("ablate", "gspo", "--lr", "1e-3", "--steps", 7, "--dry-run", "--json").stdout)
+    assert len(shown["rows"]) > 2
+    assert with_shortcuts(["train.steps=9"], budget="tokens=2k", lr=1e-3, steps=7) == [
+        *('train.budget="tokens=2k"', "optimizer.lr=0.001", "train.steps=7", "train.steps=9")
+    ]
+    assert "greater than 0, got -1" in rlzoo("train", "grpo", "--lr", -1, code=2).stderr
 
 
 def test_unknown_command() -> None:

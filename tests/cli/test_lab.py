@@ -9,7 +9,8 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from objectives import get
-from rlzoo.cli.app import BAD_INPUT, app
+from rlzoo.cli.app import app
+from rlzoo.cli.shell import BAD_INPUT
 from rlzoo.lab.figure import AXES, along, draw
 from rlzoo.lab.measure import Setting, sweep
 

@@ -10,7 +10,8 @@ from typer.testing import CliRunner, Result
 
 import objectives
 from rlzoo.cli import values
-from rlzoo.cli.app import BAD_INPUT, app
+from rlzoo.cli.app import app
+from rlzoo.cli.shell import BAD_INPUT
 from rlzoo.lab.families import ValueSetting
 from rlzoo.stats.intervals import interval
 

@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 
 from objectives import get, names, parent
-from rlzoo.cli.ablate import joint_moves, plan_of, split_sweeps
-from rlzoo.experiments.ablate import Contrast, Plan, differing, measure, moved, plan
+from rlzoo.cli.ablate import joint_moves
+from rlzoo.config.sources import split_sweeps
+from rlzoo.experiments.ablate import measure
+from rlzoo.experiments.ablation_plan import Contrast, Plan, differing, moved, plan, plan_of
 from tests.backbones import *  # noqa: F403  fixtures
 from tests.cli.test_app import rlzoo, small
 
@@ -83,7 +85,7 @@ def test_a_sweep_is_the_objective_with_each_value() -> None:
     sweeps, rest = split_sweeps(["surrogate.high=0.2, 0.24,0.28", "train.steps=5", "select=[all,mixed]"])
     assert sweeps == {"surrogate.high": ["0.2", "0.24", "0.28"], "select": ["all", "mixed"]}
     assert rest == ["train.steps=5"]
-    made = plan_of("dapo", None, None, sweeps, None)
+    made = plan_of("dapo", sweeps=sweeps)
     assert rows(made, "sweep") == [
         "dapo[surrogate.high=0.2]",
         "dapo[surrogate.high=0.24]",
@@ -121,10 +123,10 @@ def test_effects_of_a_factorial() -> None:
 
 
 def test_three_factors_have_seven_effects_and_a_pair_that_moves_together_is_one() -> None:
-    made = plan_of("dapo", None, None, {}, "select,shape,aggregate")
+    made = plan_of("dapo", factors=[["select"], ["shape"], ["aggregate"]])
     assert len(made.rows) == 8 and len(made.contrasts) == 7
     assert all(sum(c.weights.values()) == 0 for c in made.contrasts)
-    pair = plan_of("ppo", "grpo", None, {}, "advantage+value,kl")
+    pair = plan_of("ppo", "grpo", factors=[["advantage", "value"], ["kl"]])
     assert [contrast.label for contrast in pair.contrasts] == ["advantage+value", "kl", "advantage+value x kl"]
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import matplotlib.image
 import pytest
 
-from rlzoo.report import write_report
+from rlzoo.report.page import write_report
 from tests.report.folders import write_study
 from tests.report.test_page import ATTACKS, hostile
 

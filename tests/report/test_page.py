@@ -13,7 +13,8 @@ import pytest
 import rlzoo.report.live as live
 from rlzoo.config.comparison import CompareConfig
 from rlzoo.errors import UserError
-from rlzoo.report import LiveReport, write_report, write_tables
+from rlzoo.report.live import LiveReport
+from rlzoo.report.page import write_report, write_tables
 from rlzoo.store.run_folder import REPORT
 from tests.report.folders import edit_json, write_run, write_study
 

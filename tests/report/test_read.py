@@ -10,7 +10,7 @@ import pytest
 from rlzoo.config.comparison import CompareConfig
 from rlzoo.config.run import RunConfig
 from rlzoo.errors import UserError
-from rlzoo.report import write_report
+from rlzoo.report.page import write_report
 from rlzoo.report.read import (
     MOMENTS,
     PROMPTS,

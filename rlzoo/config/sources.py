@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import importlib
 import json
-import sys
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from types import ModuleType
-from typing import Any, TypeVar
+from typing import Any
 
-from pydantic import BaseModel
-
+from objectives import Objective
+from rlzoo.config.messages import Model, validate
+from rlzoo.config.trust import refuse_code
 from rlzoo.errors import UserError
-
-Model = TypeVar("Model", bound=BaseModel)
 
 
 def read_file(path: Path) -> dict[str, Any]:
@@ -78,20 +74,51 @@ def override(table: dict[str, Any], assignments: Iterable[str]) -> dict[str, Any
     return result
 
 
-def import_module(name: str) -> ModuleType:
-    """Import a module of the working folder or an installed one, by name or by the path of its file.
+def settings(
+    model: type[Model], file: Path | None, assignments: Sequence[str], given: Mapping[str, Any], trust: bool = False
+) -> Model:
+    """Return the settings of a command: the file's, under what options gave, under --set.
+
+    Args:
+        given: option -> value; None is an option that was not given.
+        trust: whether code may run that a run folder's file names (a JSON file; a TOML file was written by its user).
 
     Raises:
-        UserError: it is not there, or fails while it is imported.
+        UserError: the file cannot be read, an assignment is malformed, a setting is unknown or wrong, or names code
+            that is not trusted (`rlzoo.config.trust`).
     """
-    path = Path(name)
-    if path.suffix == ".py":
-        folder, module = str(path.parent.resolve()), path.stem
-    else:
-        folder, module = str(Path.cwd()), name
-    if folder not in sys.path:
-        sys.path.insert(0, folder)
-    try:
-        return importlib.import_module(module)
-    except Exception as error:  # whatever a module of the user's raises
-        raise UserError(f"--import {name}: {type(error).__name__}: {error}") from error
+    table = read_file(file) if file else {}
+    table |= {key: value for key, value in given.items() if value is not None}
+    if isinstance(table.get("task"), str):
+        table["task"] = {"name": table["task"]}  # so that --set task.reward=... goes together with --task sort
+    typed = [key for key, value in given.items() if value is not None]
+    source = " with ".join(
+        filter(None, [str(file or ""), "the command line's settings" if typed or assignments or not file else ""])
+    )
+    made = validate(model, override(table, assignments), source)
+    if file is not None and file.suffix == ".json" and not trust:
+        refuse_code(made, file, [*typed, *(text.partition("=")[0].strip() for text in assignments)])
+    return made
+
+
+def split_sweeps(assignments: Sequence[str]) -> tuple[dict[str, list[str]], list[str]]:
+    """Tell the sweeps among --set (a column or a part's field, and several values) from settings.
+
+    Raises:
+        UserError: a column with one value, or with an empty one.
+    """
+    sweeps: dict[str, list[str]] = {}
+    rest: list[str] = []
+    for text in assignments:
+        key, _, values = (part.strip() for part in text.partition("="))
+        if key.partition(".")[0] not in Objective.columns:
+            rest.append(text)
+            continue
+        values = values.removeprefix("[").removesuffix("]")
+        sweeps[key] = [value.strip().strip("\"'") for value in values.split(",")]
+        if len(sweeps[key]) < 2 or not all(sweeps[key]):
+            raise UserError(
+                f"--set {text!r} names a column of the objective: list two or more values to sweep, "
+                f"--set {key}=A,B; to change it in all rows, ablate 'NAME[{key}={values}]'"
+            )
+    return sweeps, rest

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from rlzoo.cli.settings import override, parse_assignment, read_file
 from rlzoo.config.comparison import CompareConfig
 from rlzoo.config.messages import validate
 from rlzoo.config.run import RunConfig
+from rlzoo.config.sources import override, parse_assignment, read_file
 from rlzoo.errors import UserError
 
 

@@ -1,0 +1,119 @@
+"""What all commands share: the application, common options, exit codes, and what happens when something goes wrong.
+
+Results go to stdout, progress and errors to stderr. Exit codes: 0 done, 1 a run failed, 2 something in the input to
+mend, 130 interrupted. Each command imports what it needs when it runs: help does not wait for torch.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any, TypeVar, cast
+
+import typer
+
+from rlzoo.cli.console import complain, terminal, unable
+
+FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
+
+# Threads that wait for each other shall sleep, not spin: on two cores that something else uses too, spinning made
+# training ten times slower (111 s against 11 s). The OpenMP library reads this when torch is imported.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+app = typer.Typer(
+    name="rlzoo",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for a machine to read.")]
+Config = Annotated[
+    Path | None, typer.Option("--config", "-c", help="Settings: a TOML file, or the config.json of a run folder.")
+]
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", "-s", metavar="NAME=VALUE", help="One setting over the file's: train.steps=100. Repeatable."),
+]
+Task = Annotated[str | None, typer.Option("--task", "-t", help="Task, such as sort, add:hard, jsonl:PATH, hf:NAME.")]
+Out = Annotated[Path | None, typer.Option("--out", "-o", help="Folder for the results; runs/TASK/... if not given.")]
+BudgetOption = Annotated[
+    str | None,
+    typer.Option("--budget", metavar="UNIT=N", help="What ends a run: tokens=200k, trained, updates, seconds."),
+]
+Rate = Annotated[float | None, typer.Option("--lr", help="Learning rate.", show_default="0.002")]
+Steps = Annotated[int | None, typer.Option("--steps", min=1, help="Rollouts.", show_default="60")]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on with what the folder holds; start what it does not.")]
+Trust = Annotated[bool, typer.Option("--trust", help="Run the reward code that a run folder's settings name.")]
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def guarded(function: Function) -> Function:
+    """Let UserErrors end in a message without a traceback, and Ctrl-C in one that says how to go on."""
+
+    @functools.wraps(function)
+    def run(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return function(*args, **kwargs)
+        except ValueError as error:
+            from rlzoo.errors import UserError  # a ValueError; imported here, as it brings torch
+
+            if not isinstance(error, UserError):
+                raise
+            complain(str(error))
+            raise typer.Exit(BAD_INPUT) from None
+        except (OSError, MemoryError, RecursionError) as error:
+            complain(unable(error))
+            raise typer.Exit(FAILED) from None
+        except KeyboardInterrupt as interrupt:
+            complain(str(interrupt) or "interrupted", kind="stopped")
+            raise typer.Exit(INTERRUPTED) from None
+
+    return cast("Function", run)
+
+
+def command(*examples: str) -> Callable[[Function], Function]:
+    """Register a command under its function's name, with examples below its help."""
+    shown = "\n\n".join(f"  $ rlzoo {example}".replace("[", "\\[") for example in examples)
+
+    def register(function: Function) -> Function:
+        epilog = f"[bold]Examples[/bold]\n\n{shown}" if examples else None
+        app.command(name=function.__name__.removesuffix("_"), epilog=epilog)(guarded(function))
+        return function
+
+    return register
+
+
+def with_shortcuts(
+    assignments: list[str] | None, *, budget: str | None = None, lr: float | None = None, steps: int | None = None
+) -> list[str]:
+    """Put the options --budget, --lr and --steps before what --set gave."""
+    texts = {"train.budget": budget and json.dumps(budget), "optimizer.lr": lr, "train.steps": steps}
+    return [*(f"{name}={text}" for name, text in texts.items() if text is not None), *(assignments or [])]
+
+
+def with_search(tune: str | None, seeds: int | None) -> list[str]:
+    """The options --tune and --tune-seeds as --set would give them."""
+    made = [] if seeds is None else [f"tune.seeds={seeds}"]
+    if tune is not None:
+        setting, _, values = (part.strip() for part in tune.partition("="))
+        if not values:
+            from rlzoo.errors import UserError
+
+            raise UserError(f"--tune {tune!r} names no values to choose from: --tune lr=3e-4,7e-4,2e-3")
+        made += [f"tune.setting={json.dumps(setting)}", f"tune.values=[{values}]"]
+    return made
+
+
+@contextmanager
+def starting() -> Iterator[None]:
+    """Show, in a terminal, that something goes on: importing the libraries takes some seconds."""
+    with terminal(stderr=True).status("starting"):
+        yield
