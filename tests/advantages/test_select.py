@@ -22,6 +22,7 @@ NAN = math.nan
         ([0.3, 0.3, 0.3, 0.3], False, True),
         ([0.3, 0.3, 0.5, 0.3], True, True),  # partial marks that differ are something to learn from
         ([NAN, 1, 1, 1], False, True),  # no verdict is not a wrong answer
+        ([NAN, 0, 0, 0], False, True),  # nor a right one
         ([NAN, 1, 0, NAN], True, True),
         ([NAN, NAN, NAN, 1], False, True),
         ([NAN, NAN, NAN, NAN], False, False),

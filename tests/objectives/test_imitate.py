@@ -28,6 +28,12 @@ def test_without_a_right_token_there_is_nothing(mask: torch.Tensor) -> None:
     assert not PositiveLikelihood().weigh(wrong, mask).any()
 
 
+def test_right_is_more_than_half() -> None:
+    """Of partial marks 0.2, 0.5 and 0.6 the last alone is right: its three tokens share the weight."""
+    share_BT = PositiveLikelihood().weigh(torch.tensor([0.2, 0.5, 0.6]), MASK, torch.float64)
+    assert share_BT.tolist() == [[0, 0, 0], [0, 0, 0], [1 / 3, 1 / 3, 1 / 3]]
+
+
 def test_on_right_responses_alone_it_is_sft() -> None:
     """sft is -log pi per token; with nothing else in the loss (advantage 0) and coefficient 1 the gradients are one."""
     w = zoo.world()

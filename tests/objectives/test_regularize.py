@@ -142,3 +142,9 @@ def test_entropy_bonus_rewards_entropy() -> None:
     assert cost.item() == pytest.approx(-0.2)
     assert entropy.grad is not None
     assert entropy.grad.item() == pytest.approx(-0.1)
+
+
+def test_a_log_ratio_is_itself_up_to_20() -> None:
+    """k2 = D^2 / 2: 15 gives 112.5, and 25 is taken for 20, which gives 200, on both sides."""
+    gap = torch.tensor([15.0, -15.0, 25.0, -25.0], dtype=torch.float64)
+    assert K2(coef=1)(gap, torch.zeros_like(gap)).tolist() == [112.5, 112.5, 200, 200]

@@ -76,6 +76,16 @@ def test_a_step_without_tokens_chooses_none(part: Tokens) -> None:
     assert not part.choose(LOGP, ADVANTAGE, torch.zeros_like(MASK)).any()
 
 
+def test_padding_is_never_chosen() -> None:
+    """Centred log-probs (1, -1) times centred advantages (-1, 1): both covariances are -1, below padding's 0."""
+    logp, advantage = doubles([-1, -3, 0, 0]), doubles([-1, 1, 0, 0])
+    mask = torch.tensor([[True, True, False, False]])
+    assert covariance(logp, advantage, mask).tolist() == [[-1, -1, 0, 0]]
+    for share in (1e-4, 0.5, 1):
+        chosen = KLCov(share=share).choose(logp, advantage, mask)
+        assert chosen.sum() == max(1, int(share * 2)) and not chosen[~mask].any()
+
+
 def test_a_systematic_sample_covers_its_range() -> None:
     """Ten of a hundred covariances in a row: one from every ten, the sixth of each."""
     logp_1T = torch.arange(100).double()[None] / 10

@@ -152,6 +152,25 @@ def test_silence_is_told_of_groups_only() -> None:
     assert math.isnan(response_metrics(rollout_of([[1.0], [0.0]], [[2], [2]]))["silent_groups"])
 
 
+def test_rewards_that_differ_a_little_are_not_silent() -> None:
+    """Of (0.5, 0.75), (0.5, 0.51) and (0.5, 0.5) the last alone is silent."""
+    metrics = response_metrics(rollout_of([[0.5, 0.75], [0.5, 0.51], [0.5, 0.5]], [[1, 1]] * 3))
+    assert metrics["silent_groups"] == pytest.approx(1 / 3)
+
+
+def test_each_step_and_epoch_has_its_own_order_of_prompts() -> None:
+    given = assigned(rollout_of([[0.0, 1.0]] * 8, [[1, 1]] * 8))
+
+    def order(seed: int, step: int) -> list[int]:
+        made = minibatches(get("dapo"), given, seed=seed, step=step, epochs=2, count=8)
+        return [int(tokens.token_NT[0, 0]) for tokens, _ in made]
+
+    orders = [order(seed, step) for seed in (0, 1) for step in (0, 1, 2)]
+    epochs = {tuple(one[half]) for one in orders for half in (slice(0, 8), slice(8, 16))}
+    assert len(epochs) == 12 and {tuple(sorted(one)) for one in epochs} == {tuple(range(0, 16, 2))}
+    assert order(0, 1) == orders[1]
+
+
 def test_an_update_has_the_rows_of_its_prompts_in_every_field() -> None:
     rollout = rollout_of([[0.0, 1.0]] * 4, [[2, 3], [1, 3], [3, 3], [2, 2]])
     row_NT = torch.arange(8.0)[:, None] * rollout.mask_NT
