@@ -5,18 +5,24 @@
 Every column of the data arrives as a keyword whose value is a list over the completions, `prompts` among them, as in
 TRL. A function without `**kwargs` gets the keywords it names and no others. Where the prompt is a chat, a completion is
 a list with one message, `[{"role": "assistant", "content": text}]`, as in TRL; otherwise it is the text. None means
-unscorable.
+unscorable. The function may be `async`, and may print: that goes to stderr, as stdout is for results.
 
-A function is named `package.module:function`, or `path/to/file.py:function`.
+A function is named `package.module:function`, or `path/to/file.py:function`. A file may import its neighbours.
 """
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import importlib
 import importlib.util
 import inspect
+import io
 import math
-from collections.abc import Callable, Sequence
+import sys
+import traceback
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -24,6 +30,9 @@ from typing import Any
 
 from rlzoo.errors import UserError, nearest
 from rlzoo.tasks.problem import Problem
+
+LARGEST = 3.4e38
+"""Rewards are held in float32; what is larger would become infinite there."""
 
 
 @dataclass(frozen=True)
@@ -60,10 +69,10 @@ class RewardFunction:
         """
         where = f"{self.role} function {self.path}"
         keywords = self._keywords(problems, completions)
-        try:
+        with _of_the_user(f"{where} raised"):
             values = self.function(**keywords)
-        except Exception as error:
-            raise UserError(f"{where} raised {type(error).__name__}: {error}") from error
+            if inspect.isawaitable(values):
+                values = _awaited(values)
         return _checked(values, len(completions), where)
 
     def without_none(self, problems: Sequence[Problem], completions: Sequence[str]) -> list[float]:
@@ -75,6 +84,12 @@ class RewardFunction:
                 f"{self.role} function {self.path} returned None at position {values.index(None)}: "
                 f"{self.role} has to be known for every completion (None is for the reward)"
             )
+        for place, value in enumerate(known):
+            if not 0 <= value <= 1:
+                raise UserError(
+                    f"{self.role} function {self.path} returned {value:g} at position {place}: {self.role} is a share "
+                    "of 1, from 0 for wrong to 1 for right"
+                )
         return known
 
     def _keywords(self, problems: Sequence[Problem], completions: Sequence[str]) -> dict[str, Any]:
@@ -107,27 +122,68 @@ def _checked(values: Any, count: int, where: str) -> list[float | None]:
     for position, value in enumerate(values):
         try:
             number = None if value is None else float(value)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             raise UserError(f"{where} returned {value!r} at position {position}: not a number and not None") from None
         if number is not None and not math.isfinite(number):
             raise UserError(f"{where} returned {number} at position {position}: return None for what cannot be scored")
+        if number is not None and abs(number) > LARGEST:
+            raise UserError(
+                f"{where} returned {number:g} at position {position}: beyond {LARGEST:g}, what float32 holds"
+            )
         checked.append(number)
     return checked
 
 
-def _import(name: str, where: str) -> ModuleType:
+def _awaited(values: Awaitable[Any]) -> Any:
+    """What an async function ends with. It has its own event loop: the trainer's may be running in this thread."""
+
+    async def wait() -> Any:
+        return await values
+
+    with ThreadPoolExecutor(1) as beside:
+        return beside.submit(asyncio.run, wait()).result()
+
+
+@contextlib.contextmanager
+def _of_the_user(what: str) -> Iterator[None]:
+    """Within runs code of the user's: what it prints goes to stderr, and whatever it raises is said with its line.
+
+    SystemExit too: code of a model's that is run by `exec` must not end training by calling exit().
+    """
     try:
-        if not name.endswith(".py"):
-            return importlib.import_module(name)
-        file = Path(name).expanduser()
-        if not file.is_file():
-            raise UserError(f"{where}: no file {name}")
-        spec = importlib.util.spec_from_file_location(file.stem, file)
-        assert spec is not None and spec.loader is not None  # the name ends in .py
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        return module
+        with contextlib.redirect_stdout(sys.stderr or io.StringIO()):
+            yield
     except UserError:
         raise
-    except Exception as error:
-        raise UserError(f"{where}: importing {name} raised {type(error).__name__}: {error}") from error
+    except (Exception, SystemExit) as error:
+        said = f"exit status {error.code}" if isinstance(error, SystemExit) else str(error)
+        raise UserError(f"{what} {type(error).__name__}: {said}{_place(error)}") from error
+
+
+def _place(error: BaseException) -> str:
+    """Where the user's code raised: the last line of its traceback that is not of this file."""
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename != __file__]
+    own = [frame for frame in frames if "site-packages" not in frame.filename and not frame.filename.startswith("<")]
+    if isinstance(error, SyntaxError) and error.filename:
+        return f" ({error.filename}, line {error.lineno})"
+    frame = own[-1] if own else None
+    return f" ({frame.filename}, line {frame.lineno}: {frame.line})" if frame else ""
+
+
+def _import(name: str, where: str) -> ModuleType:
+    with _of_the_user(f"{where}: importing {name} raised"):
+        if not name.endswith(".py"):
+            return importlib.import_module(name)
+        file = Path(name).expanduser().resolve()
+        if not file.is_file():
+            raise UserError(f"{where}: no file {name} (paths count from the working folder, {Path.cwd()})")
+        beside = str(file.parent)
+        if beside not in sys.path:  # last, so that a neighbour hides no library
+            sys.path.append(beside)
+        # Its name is its whole path, so that it takes no library's place in sys.modules, where dataclasses look it up.
+        spec = importlib.util.spec_from_file_location(str(file), file)
+        assert spec is not None and spec.loader is not None  # the name ends in .py
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[str(file)] = module
+        spec.loader.exec_module(module)
+        return module

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import pytest
@@ -126,3 +127,75 @@ def test_a_file_that_does_not_run(tmp_path: Path) -> None:
 def test_accuracy_has_to_be_known(file: Path) -> None:
     with pytest.raises(UserError, match=r"accuracy function .*:some returned None at position 1"):
         load_task(TaskConfig(name="sort", accuracy=f"{file}:some")).score(PROBLEMS, ["12", "?"])
+
+
+def written(tmp_path: Path, text: str, name: str = "rw.py") -> Path:
+    (tmp_path / name).write_text(text)
+    return tmp_path / name
+
+
+def test_a_file_with_a_dataclass_of_late_annotations_is_imported(tmp_path: Path) -> None:
+    text = (
+        "from __future__ import annotations\nfrom dataclasses import dataclass\n@dataclass\nclass C:\n"
+        "    name: str | None = None\n"
+        "def f(completions, **_): return [1.0 if C().name is None else 0.0] * len(completions)\n"
+    )
+    assert call(written(tmp_path, text, "json.py"), "f", ("12", "")) == [1.0, 1.0]
+    import json
+
+    assert json.dumps([]) == "[]"  # the file of that name has not taken its place
+
+
+def test_a_file_imports_its_neighbours(tmp_path: Path) -> None:
+    written(tmp_path, "def g(c): return 0.5\n", "near_by.py")
+    file = written(tmp_path, "from near_by import g\ndef f(completions, **_): return [g(c) for c in completions]\n")
+    assert call(file, "f", ("12", "")) == [0.5, 0.5]
+
+
+def test_an_async_function_is_awaited_also_where_a_loop_runs(tmp_path: Path) -> None:
+    text = (
+        "import asyncio\nasync def one(c):\n    await asyncio.sleep(0)\n    return float(len(c))\n"
+        "async def f(completions, **_):\n    return await asyncio.gather(*(one(c) for c in completions))\n"
+    )
+    file = written(tmp_path, text)
+    assert call(file, "f", ("12", "")) == [2.0, 0.0]
+
+    async def trainer() -> list[float | None]:
+        return call(file, "f", ("12", ""))
+
+    assert asyncio.run(trainer()) == [2.0, 0.0]
+
+
+def test_what_a_function_prints_goes_to_stderr(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = written(
+        tmp_path, "print('on import')\ndef f(completions, **_):\n    print('hi')\n    return [0] * len(completions)\n"
+    )
+    call(file, "f", ("12", ""))
+    out, err = capsys.readouterr()
+    assert out == "" and "on import\nhi\n" in err
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (
+            "return [1 / 0 for c in completions]",
+            r"ZeroDivisionError: division by zero \(.*rw\.py, line 2: return \[",
+        ),
+        ("raise SystemExit(0)", r"raised SystemExit: exit status 0 \(.*rw\.py, line 2"),
+        ("exec('exit(3)')", r"raised SystemExit: exit status 3 \(.*rw\.py, line 2"),
+        ("return [1e39] * len(completions)", r"returned 1e\+39 at position 0: float32 ends at 3\.4e\+38"),
+        ("return [10 ** 400] * len(completions)", "at position 0: not a number"),
+    ],
+)
+def test_what_a_function_does_wrong_is_said_with_its_line(tmp_path: Path, line: str, message: str) -> None:
+    file = written(tmp_path, f"def f(completions, **_):\n    {line}\n")
+    with pytest.raises(UserError, match=message):
+        call(file, "f", ("12", ""))
+
+
+@pytest.mark.parametrize("value", [7.5, -0.1])
+def test_an_accuracy_is_a_share(tmp_path: Path, value: float) -> None:
+    file = written(tmp_path, f"def f(completions, **_): return [{value}] * len(completions)\n")
+    with pytest.raises(UserError, match="accuracy is a share of 1"):
+        load_task(TaskConfig(name="sort", accuracy=f"{file}:f")).score(PROBLEMS, ["12", "?"])
