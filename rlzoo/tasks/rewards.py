@@ -127,9 +127,7 @@ def _checked(values: Any, count: int, where: str) -> list[float | None]:
         if number is not None and not math.isfinite(number):
             raise UserError(f"{where} returned {number} at position {position}: return None for what cannot be scored")
         if number is not None and abs(number) > LARGEST:
-            raise UserError(
-                f"{where} returned {number:g} at position {position}: beyond {LARGEST:g}, what float32 holds"
-            )
+            raise UserError(f"{where} returned {number:g} at position {position}: float32 ends at {LARGEST:g}")
         checked.append(number)
     return checked
 
