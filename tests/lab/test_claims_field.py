@@ -44,7 +44,7 @@ def test_weights_of_a_response_by_hand() -> None:
     there = replace(at, old_logits_SV=old_SV, logits_SV=pi_SV.log())
     found = {name: log_RT[two].exp().tolist() for name, log_RT in off_policy.log_ratios(there).items()}
     assert found["token"] == pytest.approx([2, 0.125])
-    assert found["response"] == pytest.approx([0.25, 0.25]) and found["GSPO"] == pytest.approx([0.5, 0.5])
+    assert found["response"] == pytest.approx([0.25, 0.25]) and found["normalized"] == pytest.approx([0.5, 0.5])
     assert found["none"] == [1, 1]
 
 

@@ -19,7 +19,7 @@ from rlzoo.lab.world import make_world
 
 DRAWS = range(LEAST_DRAWS)
 DISTANCES = (0.02, 0.1, 0.3)
-RATIOS = ("token", "none", "GSPO", "response")
+RATIOS = ("token", "none", "normalized", "response")
 PATHS = {"climbed": "along the true gradient", "drifted": "in a random direction"}
 
 
@@ -29,7 +29,7 @@ def log_ratios(at: Situation) -> dict[str, Tensor]:
     token_RT = space.logp_RT(at.logp_SV) - space.logp_RT(at.old_logits_SV.log_softmax(dim=1))
     whole_RT = token_RT.sum(dim=1, keepdim=True).expand_as(token_RT)
     mean_RT = whole_RT / space.length_R[:, None]
-    return {"token": token_RT, "none": torch.zeros_like(token_RT), "GSPO": mean_RT, "response": whole_RT}
+    return {"token": token_RT, "none": torch.zeros_like(token_RT), "normalized": mean_RT, "response": whole_RT}
 
 
 @cache
@@ -78,7 +78,7 @@ def token_ratio() -> Finding:
             found = cosines(path, kl)
             for name in RATIOS:
                 means[path][name].append(_mean(found[name]))
-            shares.append(_mean([float(g > t) for g, t in zip(found["GSPO"], found["token"], strict=True)]))
+            shares.append(_mean([float(g > t) for g, t in zip(found["normalized"], found["token"], strict=True)]))
             below_none.append(sum(t < n for t, n in zip(found["token"], found["none"], strict=True)))
             exact_gap = max(exact_gap, 1 - min(found["response"]))
             listed = ", ".join(f"{name} {_mean(found[name]):.3f}" for name in RATIOS)
