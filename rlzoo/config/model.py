@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from datetime import date
 from typing import Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from rlzoo.config.settings import Settings
 
@@ -35,7 +36,25 @@ class BackboneConfig(Settings):
     """auto: the GPU when there is one."""
     pad_token: str | None = None
     """For a tokenizer without a padding token. Padding is masked by position, so any token will do, the end one too."""
+    end_tokens: tuple[str, ...] = ()
+    """Tokens that end a response, besides those that model and tokenizer declare; of a base model with a chat template
+    that closes turns with another token, say `<|im_end|>`."""
+    chat_template_kwargs: dict[str, str | int | float | bool] = Field(default_factory=dict)
+    """What the chat template takes besides the messages: `{enable_thinking = false}` for Qwen3."""
+    date: str = "2024-07-26"
+    """What a chat template that prints today's date is given, YYYY-MM-DD: prompts must not depend on the day."""
     lora: LoraSettings = Field(default_factory=LoraSettings)
+
+    def __hash__(self) -> int:
+        return hash(self.model_dump_json())  # a table of arguments has no hash of its own
+
+    @field_validator("date")
+    @classmethod
+    def _is_a_day(cls, value: str) -> str:
+        try:
+            return date.fromisoformat(value).isoformat()
+        except ValueError as error:
+            raise ValueError(f"write it as YYYY-MM-DD: {error}") from error
 
     @model_validator(mode="after")
     def _no_lost_precision(self) -> Self:

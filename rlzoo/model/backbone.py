@@ -35,6 +35,7 @@ from rlzoo.model.cpu.llama import Decoder
 from rlzoo.model.kv_cache import ROOM, with_room
 from rlzoo.model.multi_lora import AdapterSwitch, FleetLinear, RowPlan
 from rlzoo.model.packing import ATTENTION, Line, attending
+from rlzoo.model.prompts import Prompts
 
 
 def resolve_device(config: BackboneConfig) -> torch.device:
@@ -68,7 +69,8 @@ class Backbone:
         self.config, self.model, self.tokenizer, self.device = config, model, tokenizer, device
         self.dtype = resolve_compute(config, device)
         self.pad_id = hub.pad_id(tokenizer, config.pad_token, config.model)
-        self.end_ids = hub.end_ids(model, tokenizer, config.model)
+        self.end_ids = hub.end_ids(model, tokenizer, config)
+        self._prompts = Prompts(tokenizer, config, self.end_ids)
         text = model.config.get_text_config()
         self.hidden_size, self.vocab_size = int(text.hidden_size), int(text.vocab_size)
         self.context_length: int | None = getattr(text, "max_position_embeddings", None)
@@ -111,14 +113,7 @@ class Backbone:
 
     def encode(self, prompt: str | list[dict[str, Any]]) -> list[int]:
         """Return the tokens of a text, or of a list of chat messages followed by the opening of the model's turn."""
-        if isinstance(prompt, str):
-            return self.tokenizer(prompt)["input_ids"]
-        if not self.tokenizer.chat_template:
-            raise UserError(
-                f"the prompt is a list of chat messages, but the tokenizer of {self.config.model!r} has no chat "
-                "template: use a chat model, or give the prompt as one text"
-            )
-        return self.tokenizer.apply_chat_template(prompt, add_generation_prompt=True, return_dict=True)["input_ids"]
+        return self._prompts.encode(prompt)
 
     def encode_response(self, text: str) -> list[int]:
         """Return the tokens of a text as a response that comes to an end: the end token is the last."""

@@ -16,6 +16,7 @@ from transformers.models.auto.tokenization_auto import get_tokenizer_config
 from transformers.utils import cached_file
 from transformers.utils import logging as transformers_logging
 
+from rlzoo.config.model import BackboneConfig
 from rlzoo.errors import UserError
 from rlzoo.model import gguf
 
@@ -96,10 +97,7 @@ def why_not_loaded(model: str, error: Exception) -> str:
 def pad_id(tokenizer: Any, pad_token: str | None, name: str) -> int:
     """Return the padding token: the one asked for, or the tokenizer's own."""
     if pad_token is not None:
-        pad = tokenizer.convert_tokens_to_ids(pad_token)
-        if pad is None or tokenizer.convert_ids_to_tokens(pad) != pad_token:
-            raise UserError(f"backbone.pad_token {pad_token!r} is not in the vocabulary of {name!r}")
-        return pad
+        return _token_id(tokenizer, pad_token, "pad_token", name)
     if tokenizer.pad_token_id is None:
         raise UserError(
             f"the tokenizer of {name!r} has no pad token: set backbone.pad_token to any token of its "
@@ -108,16 +106,28 @@ def pad_id(tokenizer: Any, pad_token: str | None, name: str) -> int:
     return tokenizer.pad_token_id
 
 
-def end_ids(model: Any, tokenizer: Any, name: str) -> list[int]:
-    """Return the tokens that end a response: the tokenizer's, and those of the model's generation settings."""
+def end_ids(model: Any, tokenizer: Any, config: BackboneConfig) -> list[int]:
+    """Return the tokens that end a response: the tokenizer's, those of the generation settings, and `end_tokens`.
+
+    Raises:
+        UserError: there is none, or `end_tokens` names one that is not in the vocabulary.
+    """
     generation = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
     ids = {tokenizer.eos_token_id, *(generation if isinstance(generation, list) else [generation])} - {None}
+    ids |= {_token_id(tokenizer, token, "end_tokens", config.model) for token in config.end_tokens}
     if not ids:
         raise UserError(
-            f"{name!r} has no end token, so a response could never end: set eos_token in its "
-            "tokenizer_config.json or eos_token_id in its generation_config.json"
+            f"{config.model!r} has no end token, so a response could never end: set backbone.end_tokens, eos_token in "
+            "its tokenizer_config.json, or eos_token_id in its generation_config.json"
         )
     return sorted(ids)
+
+
+def _token_id(tokenizer: Any, token: str, setting: str, name: str) -> int:
+    found = tokenizer.convert_tokens_to_ids(token)
+    if found is None or tokenizer.convert_ids_to_tokens(found) != token:
+        raise UserError(f"backbone.{setting} {token!r} is not in the vocabulary of {name!r}")
+    return found
 
 
 def decode(tokenizer: Any, end_ids: list[int], ids: list[int] | Tensor) -> str:

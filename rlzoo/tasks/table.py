@@ -63,6 +63,8 @@ class TableTask(Task):
         if self._demonstration_column is not None and split == "train":
             column(row, self._demonstration_column, "demonstration_column", where)
         columns = {name: value for name, value in row.items() if name != self._prompt_column}
+        if self._demonstration_column == self._prompt_column:
+            columns[self._prompt_column] = last_reply(row[self._prompt_column], where)
         if not self._answer_needed and self._answer_column not in row:
             return Problem(prompt, "", columns)
         answers = as_answers(column(row, self._answer_column, "answer_column", where), self._answer_needed, where)
@@ -144,7 +146,20 @@ def as_prompt(value: Any, chat: bool, system: str | None, where: str) -> Prompt:
             '[{"role": "user", "content": "..."}]'
         )
     messages = [{"role": m["role"], "content": m["content"]} for m in value]
+    if messages[-1]["role"] == "assistant" and len(messages) > 1:
+        del messages[-1]  # the reply that is asked for; see `last_reply`
     return messages if system is None else [{"role": "system", "content": system}, *messages]
+
+
+def last_reply(value: Any, where: str) -> str:
+    """The assistant's reply that a list of messages ends with.
+
+    Raises:
+        UserError: it ends with something else.
+    """
+    if isinstance(value, str) or not value or value[-1].get("role") != "assistant":
+        raise UserError(f"{where}: the messages do not end with a reply of the assistant, so there is none to imitate")
+    return value[-1]["content"]
 
 
 def _is_message(value: Any) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ import pytest
 from rlzoo.config.task import TaskConfig
 from rlzoo.errors import UserError
 from rlzoo.tasks import load_task
-from rlzoo.tasks.table import held_out
+from rlzoo.tasks.table import held_out, last_reply
 
 ROWS: list[dict[str, Any]] = [{"prompt": f"{i}+1=", "answer": i + 1, "source": "made"} for i in range(40)]
 
@@ -108,3 +109,16 @@ def test_bad_settings(tmp_path: Path) -> None:
         load_task(TaskConfig(name=f"jsonl:{path}", system="Be brief.", chat=False))
     with pytest.raises(ValueError, match="less than 1"):
         TaskConfig(name=f"jsonl:{path}", test_fraction=1.0)
+
+
+def test_a_reply_at_the_end_of_messages_is_what_is_asked_for(tmp_path: Path) -> None:
+    chats = [[{"role": "user", "content": f"{i}+2?"}, {"role": "assistant", "content": str(i + 2)}] for i in range(20)]
+    path = write(tmp_path / "a.jsonl", [{"messages": chat, "answer": 4} for chat in chats])
+    config = TaskConfig(name=f"jsonl:{path}", prompt_column="messages", demonstration_column="messages")
+    problem = load_task(config).problem("train", 2)
+    (question,) = problem.prompt
+    assert question in [chat[0] for chat in chats]
+    answer = str(int(question["content"].partition("+")[0]) + 2)
+    assert load_task(config).demonstration(problem, Random(0)) == answer
+    with pytest.raises(UserError, match="do not end with a reply"):
+        last_reply(chats[0][:1], "row 0")
