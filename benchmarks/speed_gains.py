@@ -24,7 +24,8 @@ from objectives import Objective
 from rlzoo.engine import forked, local, sampler
 from rlzoo.engine.tokens import Tokens
 from rlzoo.model import backbone, log_probs, multi_lora
-from rlzoo.model.cpu import attention, matmul
+from rlzoo.model.cpu import attention
+from rlzoo.model.cpu.llama import LlamaLayers
 
 NEVER_REACHED = 1 << 60
 
@@ -41,26 +42,15 @@ def plain_passes(requests: Sequence[Tokens], budget: int, shares: bool = True) -
         yield {k: part[j] for k, part in enumerate(parts) if len(part[j])}
 
 
-TRY_LINE = backbone.Backbone._try_line
-
-
-def rows_after_all(made: backbone.Backbone) -> bool:
-    """Set the model up as for lines, but give it padded rows."""
-    TRY_LINE(made)
-    return False
-
-
 PLAIN: dict[str, Callable[[], AbstractContextManager[object]]] = {
     "": nullcontext,
     "a process on each core": lambda: patch.object(forked, "cores", lambda: 1),
-    "float32 products by oneDNN": lambda: patch.object(matmul, "onednn_is_exact", lambda: False),
-    "tokens in one line, prompts once": lambda: patch.object(backbone.Backbone, "_try_line", rows_after_all),
+    "packed rows, prompts once": lambda: patch.object(backbone, "can_pack", lambda model: False),
     "passes of whole runs": lambda: patch.multiple(local, passes=plain_passes, passes_together=plain_passes),
     "silent groups left out": lambda: patch.object(Objective, "learns_from", lambda self, batch: batch.mask_BT.any(1)),
     "own weights for each adapter": lambda: patch.object(multi_lora, "MERGED_BYTES", 0),
-    "layers written out": lambda: patch.object(backbone.Backbone, "_try_written", lambda self: None),
-    "attention as batched products, layers written out": lambda: patch.object(attention, "SHORT", 0),
-    "cache without copies": lambda: patch.object(backbone, "with_room", lambda cache, *_: cache),
+    "layers of model.cpu": lambda: patch.object(LlamaLayers, "of", lambda *_: None),
+    "attention as batched products, layers of model.cpu": lambda: patch.object(attention, "SHORT", 0),
     "finished rows leave the batch": lambda: patch.object(sampler, "COMPACT_BELOW", 0.0),
     "4-bit weights held while in use": lambda: patch.object(
         backbone.Backbone, "held_weights", lambda self: nullcontext()

@@ -26,7 +26,6 @@ from pydantic import BaseModel, ConfigDict
 from benchmarks.speed_memory import wait_for
 from benchmarks.speed_work import Measured, Work
 from rlzoo.model.backbone import Backbone
-from rlzoo.model.cpu import matmul
 
 SQUARE = 2048
 """Rows and columns of the large product."""
@@ -140,8 +139,7 @@ def measure_rates(asked: RatesWork) -> Rates:
     weights = {shape: torch.randn(shape, device=device, dtype=dtype) for shape in shapes}
     own = {tokens: own_rate(shapes, weights, tokens) for tokens in sorted(set(asked.tokens.values()))}
     x = torch.randn((SQUARE, SQUARE), device=device, dtype=dtype)
-    with matmul.fast(SQUARE, 2 * SQUARE**3, device):
-        square = 2 * SQUARE**3 / best_seconds(lambda: torch.mm(x, x), device)
+    square = 2 * SQUARE**3 / best_seconds(lambda: torch.mm(x, x), device)
     return Rates(
         sizes=sizes,
         dtype=str(dtype).removeprefix("torch."),
@@ -156,8 +154,7 @@ def own_rate(shapes: Counter[tuple[int, int]], weights: dict[tuple[int, int], to
     for shape, count in shapes.items():
         weight = weights[shape]
         x = torch.randn((tokens, shape[0]), device=weight.device, dtype=weight.dtype)
-        with matmul.fast(tokens, 2 * tokens * weight.numel(), weight.device):
-            seconds += count * best_seconds(lambda x=x, weight=weight: torch.mm(x, weight), weight.device)
+        seconds += count * best_seconds(lambda x=x, weight=weight: torch.mm(x, weight), weight.device)
     return 2 * tokens * sum(count * inputs * outputs for (inputs, outputs), count in shapes.items()) / seconds
 
 

@@ -97,7 +97,7 @@ def test_operations_are_those_of_the_model(folder: Path) -> None:
     sizes = Sizes.of(backbone)
     assert sizes.attention == 2 * SHAPE.hidden_size
     assert sizes.adapters == backbone.layout.size - SHAPE.hidden_size - 1
-    linear = [m.base for m in backbone.model.modules() if type(m).__name__ == "FleetLinear"]
+    linear = [m.base for m in backbone.model.modules() if type(m).__name__ == "MultiLoraLinear"]
     assert sizes.base == sum(layer.weight.numel() for layer in linear)
     bare = sizes.model_copy(update={"attention": 0})
     # 3 tokens fed, 2 of them with logits

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field
 
 from rlzoo.config.settings import Settings
@@ -16,5 +18,8 @@ class EngineSettings(Settings):
     """Processes that the runs of a fleet are divided among, no more than there are runs; None: on a CPU one per core,
     but no more than leave each a pass worth its calls. Needs Linux and no GPU in sight; else there is one, and more
     cannot be asked for."""
+    fast_path: Literal["auto", "off"] = "auto"
+    """auto: pack rows without padding, and on a CPU use layers written out for small models, where the model is of a
+    kind known to allow it; off: transformers' own forward pass on padded rows. `environment.json` names the path."""
     sample_rows: int = Field(default=768, ge=1)
     """Responses that are decoded at once, by all processes together."""

@@ -30,8 +30,7 @@ from rlzoo.engine.sampler import SampleRequest, Samples, sample
 from rlzoo.engine.tokens import Tokens
 from rlzoo.model import profiler
 from rlzoo.model.backbone import Backbone
-from rlzoo.model.cpu import malloc, matmul
-from rlzoo.model.scoring import policy_forward
+from rlzoo.model.log_probs import policy_forward
 
 Job = Callable[[Engine], Coroutine[Any, Any, Any]]
 ORDER: tuple[Kind, ...] = ("score", "update", "sample")
@@ -43,6 +42,7 @@ class Fleet:
     def __init__(self, backbone: Backbone, settings: EngineSettings | None = None) -> None:
         self.backbone = backbone
         self.settings = settings or EngineSettings()
+        backbone.use_fast_path(self.settings.fast_path)
 
     def run(self, jobs: Mapping[str, Job], each_turn: Callable[[], None] = lambda: None) -> dict[str, Any]:
         """Run all jobs to their ends and return what each returned. An error that a job lets out ends them all.
@@ -51,7 +51,7 @@ class Fleet:
             each_turn: called before each piece of work that is done for jobs; an error that it lets out ends them too.
         """
         coroutines = {name: job(Engine()) for name, job in jobs.items()}
-        with self.backbone.held_weights(), matmul.threads(self.backbone.hidden_size, self.backbone.device):
+        with self.backbone.working():
             try:
                 results = self._drive(coroutines, each_turn)
             finally:
@@ -98,7 +98,6 @@ class Fleet:
         self, calls: list[SampleRequest | list[SampleRequest]]
     ) -> tuple[list[Samples | list[Samples]], list[int]]:
         """Sample for calls of one or of several requests; equal requests are sampled once."""
-        malloc.give_back()
         distinct: list[SampleRequest] = []
         places: list[list[int]] = []
         for call in calls:
@@ -171,7 +170,7 @@ class Fleet:
 
     def _passes(self, tokens: Sequence[Tokens], together: bool = False) -> Iterator[Pass]:
         cut = passes_together if together else passes
-        return cut(tokens, self.settings.micro_batch_tokens, self.backbone.takes_lines)
+        return cut(tokens, self.settings.micro_batch_tokens, self.backbone.packs)
 
     def _forward(
         self,

@@ -23,9 +23,8 @@ from rlzoo.errors import UserError
 from rlzoo.model import profiler
 from rlzoo.model.adapters import AdapterStack
 from rlzoo.model.backbone import Backbone
-from rlzoo.model.cpu.matmul import usual
 from rlzoo.model.multi_lora import MOST_PADDING
-from rlzoo.model.scoring import pad_left
+from rlzoo.model.packing import pad_left
 
 COMPACT_BELOW = 0.85
 """Finished rows leave the batch once fewer than this share of its rows is alive (leaving costs a copy of the cache)."""
@@ -206,7 +205,7 @@ def _decode(backbone: Backbone, stack: AdapterStack | None, prompts: _Prompts) -
 
     tokens, seen = pad_left(prompts.tokens, backbone.pad_id, device)
     width = tokens.shape[1]
-    cache = backbone.new_cache(rows, width + longest)
+    cache = backbone.new_cache()
     with backbone.adapters(stack, prompts.slot):
         logits = backbone.logits(backbone.states(tokens, seen, cache)[:, -1])
     cache.reorder_cache(prompt_N)
@@ -215,7 +214,7 @@ def _decode(backbone: Backbone, stack: AdapterStack | None, prompts: _Prompts) -
 
     profiler.enter("decode")
     with ExitStack() as active:
-        plan = active.enter_context(backbone.adapters(stack, slot_N, often=True))
+        plan = active.enter_context(backbone.adapters(stack, slot_N, decoding=True))
         for t in range(longest):
             logp = (logits.float() / temperature_N1[live]).log_softmax(dim=1)
             token = logp.argmax(dim=1) if all_greedy else choose(logp, place_NT[live, t, None], spread_N1[live])
@@ -233,7 +232,7 @@ def _decode(backbone: Backbone, stack: AdapterStack | None, prompts: _Prompts) -
                 live, token, seen, alive = live[kept], token[kept], seen[kept], alive[kept]
                 cache.reorder_cache(kept)
                 active.close()
-                plan = active.enter_context(backbone.adapters(stack, slot_N[live], often=True, before=plan))
+                plan = active.enter_context(backbone.adapters(stack, slot_N[live], decoding=True, before=plan))
             past = seen[:, : width + t + 1]
             logits = backbone.logits(backbone.states(token[:, None], past, cache)[:, -1])
     return Samples(response_NT * mask_NT, mask_NT, torch.where(mask_NT, logp_NT, 0), finished_N)
@@ -242,14 +241,13 @@ def _decode(backbone: Backbone, stack: AdapterStack | None, prompts: _Prompts) -
 def _staying(alive: Tensor, remaining: int, slot_N: Tensor | None) -> Tensor | None:
     """Return which rows stay in the batch, in order; None if all do, because not enough of them are done.
 
-    Those that go on, and some that are done: given the rows' adapters, whose products are one batched product, as many
-    as make their numbers equal, unless that were far too many; otherwise as many as make a number that is usual.
+    Rows that are done leave. With `slot_N`, whose adapters are merged into one batched product, some stay: as many as
+    make the blocks of all adapters equally long, unless those were too many.
     """
     rows = len(alive)
     if remaining >= COMPACT_BELOW * rows:
         return None
-    done = ~alive
-    stays = alive | (done & (done.cumsum(0) <= usual(remaining) - remaining))
+    done, stays = ~alive, alive
     if slot_N is not None:
         _, block_N = slot_N.unique_consecutive(return_inverse=True)
         alive_K, done_K = (torch.bincount(block_N[some], minlength=int(block_N[-1]) + 1) for some in (alive, done))

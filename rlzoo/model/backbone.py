@@ -2,40 +2,42 @@
 
     logits = model(tokens; W frozen, theta of each row's run)
 
-The reference policy is the backbone with adapters off; there is no second model anywhere. The model is always in eval
-mode, so dropout is off while training too. The output head is never quantized.
+The reference policy is the backbone without adapters; there is no second model. The model is always in eval mode, so
+dropout is off while training too. The output head is never quantized, and logits are float32.
+
+Three paths compute the same numbers. `use_fast_path` chooses by stated rules, and `describe` says which one is used:
+
+    padded          transformers' model on padded rows: any model, and every model with fast_path = "off"
+    packed          transformers' layers on packed rows: `packing.can_pack`
+    packed, cpu     the layers of `rlzoo.model.cpu`: `LlamaLayers.of`, for short sequences; longer ones are packed
 """
 
 from __future__ import annotations
 
 import contextlib
 import inspect
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
-from peft import LoraConfig, get_peft_model
-from peft.tuners.lora import LoraLayer
-from torch import Tensor, nn
-from transformers import (
-    AutoModelForCausalLM,
-    BitsAndBytesConfig,
-    Cache,
-    DynamicCache,
-)
+from torch import Tensor
+from transformers import Cache, DynamicCache
 
 from rlzoo.config.model import BackboneConfig
 from rlzoo.errors import UserError
 from rlzoo.model import adapters, hub
-from rlzoo.model.adapters import AdaptedLayer, AdapterLayout, AdapterStack, to_peft
-from rlzoo.model.cpu import attention
-from rlzoo.model.cpu.llama import Decoder
-from rlzoo.model.kv_cache import ROOM, with_room
-from rlzoo.model.multi_lora import AdapterSwitch, FleetLinear, RowPlan
-from rlzoo.model.packing import ATTENTION, Line, attending
+from rlzoo.model.adapters import AdapterStack
+from rlzoo.model.attach import attach, linear_layers, round_weights
+from rlzoo.model.cpu.llama import LlamaLayers
+from rlzoo.model.head import float32_logits
+from rlzoo.model.multi_lora import AdapterBatch, AdapterSwitch
+from rlzoo.model.packing import ATTENTION, PackedBatch, can_pack, packed_attention, pad_left
 from rlzoo.model.prompts import Prompts
+from rlzoo.model.reference import LENGTHS, Reference
+
+WIDE = 512
+"""Hidden size from which a matrix product on a CPU is worth several threads; at 128, two take 1.2 times as long."""
 
 
 def resolve_device(config: BackboneConfig) -> torch.device:
@@ -62,54 +64,62 @@ class Backbone:
     """A frozen causal language model with its tokenizer, whose linear layers can carry many runs' adapters at once.
 
     Make one with `Backbone.load`. Attributes: config, model, tokenizer, layout (of theta), peft_config, device, dtype
-    (of activations), pad_id, end_ids, context_length (None: unlimited), hidden_size, vocab_size.
+    (of activations), pad_id, end_ids, context_length (None: unlimited), hidden_size (of the states that the head
+    reads), vocab_size (of the logits), packs (whether rows are packed).
     """
 
-    def __init__(self, config: BackboneConfig, model: nn.Module, tokenizer: Any, device: torch.device) -> None:
+    def __init__(self, config: BackboneConfig, model: Any, tokenizer: Any, device: torch.device) -> None:
         self.config, self.model, self.tokenizer, self.device = config, model, tokenizer, device
         self.dtype = resolve_compute(config, device)
         self.pad_id = hub.pad_id(tokenizer, config.pad_token, config.model)
         self.end_ids = hub.end_ids(model, tokenizer, config)
         self._prompts = Prompts(tokenizer, config, self.end_ids)
-        text = model.config.get_text_config()
-        self.hidden_size, self.vocab_size = int(text.hidden_size), int(text.vocab_size)
-        self.context_length: int | None = getattr(text, "max_position_embeddings", None)
-        self._switch = AdapterSwitch()
-        self.layout, self.peft_config, self._linears = _attach(model, config, self._switch)
+        self._text = model.config.get_text_config()
+        self.context_length: int | None = getattr(self._text, "max_position_embeddings", None)
+        self._head = model.get_output_embeddings()
+        self.vocab_size, self.hidden_size = self._head.weight.shape
         self._decoder = model.get_decoder()
         self._takes = inspect.signature(self._decoder.forward).parameters.keys()
         model.requires_grad_(False).eval()
-        self._plain = self.dtype == torch.float32 and self.device.type == "cpu"
-        self._written: Decoder | None = None
-        self._check_head()
-        self.takes_lines = self._try_line()
-        self._written = self._try_written()
+        linears = linear_layers(model)
+        if config.precision == "bf16":  # before the reference, which is of the weights that are used
+            round_weights(linears)
+        self._reference = Reference.of(model, linears)
+        self._attention: str = model.config._attn_implementation
+        self._switch = AdapterSwitch()
+        self.layout, self.peft_config, self._linears = attach(model, config, self._switch, linears, self._reference)
+        model.requires_grad_(False).eval()
         self._holds = False
+        self.packs, self._cpu_layers = False, None
+        self._compare_padded()
+        self._compared = False
+        self.use_fast_path("auto")
 
     @classmethod
     def load(cls, config: BackboneConfig) -> Backbone:
         """Load the model and its tokenizer; whatever is wrong with them, or cannot be found, is a `UserError`."""
         name, device = hub.locate(config.model), resolve_device(config)
-        dtype = resolve_compute(config, device)
-        quantization = BitsAndBytesConfig(
-            load_in_4bit=True,
-            bnb_4bit_quant_type="nf4",
-            bnb_4bit_use_double_quant=True,
-            bnb_4bit_compute_dtype=dtype,
-        )
-        with hub.quiet_loading():
-            try:
-                tokenizer = hub.load_tokenizer(name)
-                model = AutoModelForCausalLM.from_pretrained(
-                    name,
-                    dtype=dtype,
-                    device_map={"": device},
-                    quantization_config=quantization if config.precision == "nf4" else None,
-                    trust_remote_code=False,  # left out, transformers asks on stdin whether to run a model's code
-                )
-            except Exception as error:  # of a file cut short, a pickle, sizes that do not fit: each reader's own kinds
-                raise UserError(hub.why_not_loaded(config.model, error)) from error
+        model, tokenizer = hub.load(config, name, device, resolve_compute(config, device))
         return cls(config, model, tokenizer, device)
+
+    def use_fast_path(self, setting: Literal["auto", "off"]) -> None:
+        """Choose the path: by the rules of the fast ones, or the padded one.
+
+        Raises:
+            UserError: a fast path that should be used computes something else than the model does.
+        """
+        auto = setting == "auto"
+        self.packs = auto and self._attention == "sdpa" and can_pack(self.model)
+        self._cpu_layers = LlamaLayers.of(self._decoder, self.dtype, self.device) if self.packs else None
+        self.model.set_attn_implementation(ATTENTION if self.packs else self._attention)
+        if self.packs and not self._compared:
+            self._compare_packed()
+            self._compared = True
+
+    @property
+    def path(self) -> str:
+        """Which path computes: "padded", "packed", or "packed, cpu"."""
+        return ("packed, cpu" if self._cpu_layers else "packed") if self.packs else "padded"
 
     def encode(self, prompt: str | list[dict[str, Any]]) -> list[int]:
         """Return the tokens of a text, or of a list of chat messages followed by the opening of the model's turn."""
@@ -146,27 +156,39 @@ class Backbone:
         self,
         stack: AdapterStack | None,
         slot_B: Tensor | None,
-        in_line: bool = False,
-        often: bool = False,
-        before: RowPlan | None = None,
-    ) -> Iterator[RowPlan | None]:
+        packed: bool = False,
+        decoding: bool = False,
+        before: AdapterBatch | None = None,
+    ) -> Iterator[AdapterBatch | None]:
         """Within: row b goes through adapter slot_B[b] of the stack (sorted; -1: none). Stack None: no row has any.
 
-        With `in_line` the rows are the tokens of a line, otherwise whole sequences. Gives the plan of that, which the
-        next may be told of as `before`; for this and `often` see `RowPlan`.
+        With `packed` the rows are the tokens of a packed batch, otherwise whole sequences. Yields the adapter batch,
+        which the next one may be given as `before`; see `AdapterBatch`.
         """
-        outer = self._switch.plan
-        self._switch.plan = None if stack is None else RowPlan(stack, slot_B, in_line, often, before)
+        outer = self._switch.active
+        self._switch.active = None if stack is None else AdapterBatch(stack, slot_B, packed, decoding, before)
         del before  # and what was merged for it
         try:
-            yield self._switch.plan
+            yield self._switch.active
         finally:
-            self._switch.plan = outer
+            self._switch.active = outer
+
+    @contextlib.contextmanager
+    def working(self) -> Iterator[None]:
+        """Within: weights are held (`held_weights`), and products of a narrow model on a CPU have one thread."""
+        threads = torch.get_num_threads()
+        if self.device.type == "cpu" and self.hidden_size < WIDE:
+            torch.set_num_threads(1)
+        try:
+            with self.held_weights():
+                yield
+        finally:
+            torch.set_num_threads(threads)
 
     @contextlib.contextmanager
     def held_weights(self, limit_bytes: int | None = None) -> Iterator[None]:
-        """Within: NF4 weights are held dequantized, if they take no more than `limit_bytes` (if not given, 256 MiB, or
-        1 GiB of a GPU); where layers are written out, those that read the same input are held as one besides, so twice.
+        """Within: NF4 weights are held dequantized, if they take no more than `limit_bytes` (if not given, 256 MiB on a
+        CPU, 1 GiB on a GPU).
 
         Decoding needs them for every token: for a small model, rebuilding them takes longer than multiplying by them.
         """
@@ -174,9 +196,7 @@ class Backbone:
             limit_bytes = 1 << (28 if self.device.type == "cpu" else 30)
         quantized = [linear for linear in self._linears if linear.quantized]
         size = sum(linear.base.weight.quant_state.shape.numel() for linear in quantized) * self.dtype.itemsize
-        joined = self._written.joined if self._written and quantized else []
-        nothing = self._holds or size > limit_bytes  # `_holds`: within another `with`
-        held = [] if nothing else [*quantized, *joined]
+        held = [] if self._holds or size > limit_bytes else quantized  # `_holds`: within another `with`
         try:
             for linear in held:
                 linear.hold_dequantized(True)
@@ -187,12 +207,9 @@ class Backbone:
             for linear in held:
                 linear.hold_dequantized(False)
 
-    def new_cache(self, rows: int, positions: int) -> Cache:
-        """Return an empty key-value cache for decoding so many rows and positions at most, without gradient; sliding
-        windows and the like included."""
-        cache = DynamicCache(config=self.model.config)
-        # Models with attention of their own (ALiBi's biases, say) may count on keys being as many as the tokens seen.
-        return with_room(cache, rows, positions) if self.model._supports_attention_backend else cache
+    def new_cache(self) -> Cache:
+        """Return an empty key-value cache for decoding without gradient."""
+        return DynamicCache(config=self.model.config)
 
     def states(self, input_ids: Tensor, attention_mask: Tensor, cache: Cache | None = None) -> Tensor:
         """Run the model on left-padded [B, S] tokens and return the states [B, S, hidden] that its output head reads.
@@ -204,98 +221,64 @@ class Backbone:
         kwargs: dict[str, Any] = {"past_key_values": cache, "use_cache": cache is not None}
         if "position_ids" in self._takes:
             kwargs["position_ids"] = (attention_mask.long().cumsum(1) - 1).clamp(0, last)[:, -width:]
-        short = attention_mask.shape[1] + ROOM <= attention.SHORT or self.device.type != "cpu"
-        if self._written and short and width == 1 and cache is not None and not torch.is_grad_enabled():
-            return self._written.next_states(input_ids, kwargs["position_ids"], attention_mask.bool(), cache)
+        if self._cpu_layers and cache is not None and width == 1 and self._cpu_layers.fits(attention_mask.shape[1]):
+            return self._cpu_layers.next_states(input_ids, kwargs["position_ids"], attention_mask.bool(), cache)
         return self._decoder(input_ids=input_ids, attention_mask=attention_mask, **kwargs).last_hidden_state
 
-    def line_states(self, line: Line) -> Tensor:
-        """Run the model on a line of tokens and return their states [N, hidden]; only where `takes_lines`."""
-        longest = min(attention.SHORT, self.context_length or attention.SHORT)
-        if self._written and self._plain and self._written.takes(line, longest):
-            return self._written.line_states(line)
+    def packed_states(self, batch: PackedBatch) -> Tensor:
+        """Run the model on a packed batch and return its states [N, hidden]; only where `packs`."""
+        return self._packed_states(batch, self._cpu_layers)
+
+    def _packed_states(self, batch: PackedBatch, layers: LlamaLayers | None) -> Tensor:
+        if layers and layers.fits_packed(batch, self.context_length):
+            return layers.packed_states(batch)
         ready = torch.empty((1, 1, 1, 1), device=self.device)  # a mask of four dimensions is not made anew; ours unread
-        with attending(line):
+        with packed_attention(batch):
             return self._decoder(
-                input_ids=line.token_N[None],
-                position_ids=line.position_N[None],
+                input_ids=batch.token_N[None],
+                position_ids=batch.position_N[None],
                 attention_mask=ready,
                 use_cache=False,
             ).last_hidden_state[0]
 
     def logits(self, state: Tensor) -> Tensor:
-        """Return the logits [..., vocabulary] of states [..., hidden]: the head, and what the model does after it."""
-        return _after_head(self.model.get_output_embeddings()(state), self.model.config.get_text_config())
+        """Return the logits [.., vocabulary], float32, of states [.., hidden]."""
+        return float32_logits(self._head, state, self._text)
 
     @torch.no_grad()
-    def _check_head(self) -> None:
-        """Compare `logits(states(..))`, all that is ever used, with the model's own, once, on a few tokens."""
-        tokens = torch.arange(4, device=self.device)[None] % self.vocab_size
-        seen = torch.ones_like(tokens)
-        whole = self.model(input_ids=tokens, attention_mask=seen, use_cache=False).logits.float()
-        ours = self.logits(self.states(tokens, seen)).float()
-        if not torch.allclose(ours, whole, rtol=2e-2, atol=2e-2 * float(whole.abs().max())):
-            raise UserError(
-                f"{type(self.model).__name__} makes its logits in a way that is not known here (its head, then soft "
-                "capping or a constant factor): it cannot be used as a backbone yet"
-            )
+    def _compare_padded(self) -> None:
+        """Raise `UserError` unless padded rows give the model's logits, at once and after a cache."""
+        tokens, seen = pad_left(self._reference.rows, self.pad_id, self.device)
+        at_once = self.logits(self.states(tokens, seen))
+        cache = self.new_cache()
+        self.states(tokens[:, :-1], seen[:, :-1], cache)
+        last = self.logits(self.states(tokens[:, -1:], seen, cache))
+        for logits, how in ((at_once, "in padded rows"), (last, "with a cache")):
+            ours = [row[-length:] for row, length in zip(logits, LENGTHS, strict=True)]
+            if not self._reference.agrees(ours, self.dtype):
+                raise UserError(
+                    f"{type(self.model).__name__} computes other logits {how} than by itself (relative error "
+                    f"{self._reference.error(ours):.2g}), so it cannot be used as a backbone"
+                )
 
     @torch.no_grad()
-    def _try_line(self) -> bool:
-        """Whether the model sees sequences in line as it sees them one by one; its attention is set for that.
-
-        It does if all of its layers attend to all tokens before, by SDPA and by the interface that transformers has for
-        other kinds of attention. Other models are given padded rows instead.
-        """
-        text = self.model.config.get_text_config()
-        window = "sliding" if getattr(text, "sliding_window", None) else "full_attention"
-        layers = set(getattr(text, "layer_types", None) or [window])
-        able = self.model._supports_attention_backend and self.model.config._attn_implementation == "sdpa"
-        if not able or layers != {"full_attention"} or "position_ids" not in self._takes:
-            return False
-        self.model.set_attn_implementation(ATTENTION)
-        line, rows = self._probe()
-        whole = self.states(rows, torch.ones_like(rows))[:, 2:].flatten(0, 1).float()
-        ours = self.line_states(line)[line.before_R].float()
-        close = 1e-3 if self.dtype == torch.float32 else 2e-2
-        if torch.allclose(ours, whole, rtol=close, atol=close * float(whole.abs().max())):
-            return True
-        self.model.set_attn_implementation("sdpa")
-        return False
-
-    @torch.no_grad()
-    def _try_written(self) -> Decoder | None:
-        """The model's layers written out, if `rlzoo.model.cpu.llama` knows their kind and says the same."""
-        if self.model.config._attn_implementation != ATTENTION:
-            return None
-        written = Decoder.of(self._decoder)
-        if written is None or (self.dtype != torch.float32 and not written.known):
-            return None
-        line, rows = self._probe()
-        seen = torch.ones_like(rows, dtype=torch.bool)
-        place = seen.cumsum(dim=1) - 1
-        cache, same_cache = (self.new_cache(len(rows), rows.shape[1] + ROOM) for _ in range(2))
-        for each in (cache, same_cache):
-            self.states(rows[:, :-1], seen[:, :-1], each)
-        pairs = [
-            (
-                written.next_states(rows[:, -1:], place[:, -1:], seen, cache),
-                self.states(rows[:, -1:], seen, same_cache),
-            )
-        ]
-        if self._plain:
-            pairs.append((written.line_states(line), self.line_states(line)))
-        close = 1e-4 if self.dtype == torch.float32 else 2e-2
-        same = all(torch.allclose(x, y, rtol=close, atol=close * float(y.abs().max())) for x, y in pairs)
-        return written if same else None
-
-    def _probe(self) -> tuple[Line, Tensor]:
-        """A few tokens to try a model with: in line, and as rows."""
-        token_BT = torch.arange(10, device=self.device).view(2, 5) % self.vocab_size
-        prompt = token_BT[0, :3]
-        seen_BT, zeros_B = torch.ones_like(token_BT, dtype=torch.bool), torch.zeros(2, dtype=torch.int64)
-        line = Line.of([prompt.tolist()], zeros_B, zeros_B, token_BT, seen_BT, seen_BT, self.pad_id)
-        return line, torch.cat([prompt.expand(2, 3), token_BT[:, :-1]], dim=1)
+    def _compare_packed(self) -> None:
+        """Raise `UserError` unless packed rows give the model's logits, by transformers' layers and on the CPU path."""
+        rows = self._reference.rows
+        heads, tails = [row[:2] for row in rows], [[*row[2:], row[0]] for row in rows]  # the last one is not fed
+        each, width = torch.arange(len(rows)), max(map(len, tails))
+        token_BT = torch.tensor([tail + [0] * (width - len(tail)) for tail in tails])
+        exists_BT = (torch.arange(width) < torch.tensor([len(tail) for tail in tails])[:, None]).to(self.device)
+        zeros_B = torch.zeros_like(each)
+        batch = PackedBatch.of(heads, each, zeros_B, token_BT, exists_BT, exists_BT, self.pad_id)
+        for layers in {None, self._cpu_layers}:
+            state = self._packed_states(batch, layers).index_select(0, batch.before_R)
+            ours = list(self.logits(state).split([len(tail) for tail in tails]))
+            if not self._reference.agrees(ours, self.dtype):
+                raise UserError(
+                    f"{type(self.model).__name__} computes other logits when its rows are packed (relative error "
+                    f"{self._reference.error(ours):.2g}): set engine.fast_path to 'off', and report it, please"
+                )
 
     def describe(self) -> dict[str, Any]:
         """Return what a run folder records about the backbone."""
@@ -309,6 +292,7 @@ class Backbone:
             "precision": self.config.precision,
             "compute": str(self.dtype).removeprefix("torch."),
             "device": str(self.device),
+            "path": self.path,
             "parameters": plain + sum(weight.quant_state.shape.numel() for weight in packed),
             "weight_bytes": sum(t.nbytes for t in tensors) + sum(_scale_bytes(weight.quant_state) for weight in packed),
             "adapter_parameters": self.layout.size,
@@ -320,65 +304,6 @@ class Backbone:
         }
 
 
-def _after_head(logits: Tensor, config: Any) -> Tensor:
-    """What some architectures do to the logits that leave the head: Gemma caps them, Cohere and Granite scale them."""
-    cap = getattr(config, "final_logit_softcapping", None)
-    if cap is not None:
-        logits = (logits / cap).tanh() * cap
-    return logits * (getattr(config, "logit_scale", None) or 1) / (getattr(config, "logits_scaling", None) or 1)
-
-
-def _attach(
-    model: nn.Module, config: BackboneConfig, switch: AdapterSwitch
-) -> tuple[AdapterLayout, LoraConfig, list[FleetLinear]]:
-    """Let PEFT choose the layers to adapt, then put a `FleetLinear` in the place of every linear layer but the head.
-
-    Layers without an adapter are replaced too: a bare `Linear4bit` would repack its weight (see `FleetLinear`).
-    """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # PEFT asks transformers by a name that is on its way out
-            warnings.filterwarnings("ignore", message="fan_in_fan_out")  # GPT-2: PEFT notices and does what is right
-            wrapped = get_peft_model(model, to_peft(config.lora, model.name_or_path), low_cpu_mem_usage=True)
-    except ValueError as error:
-        linear = sorted({name.rsplit(".", 1)[-1] for name, module in model.named_modules() if _is_linear(module)})
-        raise UserError(
-            f"no adapter can be put on {config.model!r} with target_modules={config.lora.target_modules!r}: "
-            f"{str(error).splitlines()[0]} Linear layers here: {', '.join(linear) or 'none'}"
-        ) from error
-    peft_config = wrapped.peft_config["default"]
-    adapted = [(name, module) for name, module in model.named_modules() if isinstance(module, LoraLayer)]
-    layers, linears = [], []
-    for name, module in adapted:
-        base = module.get_base_layer()
-        if not _is_linear(base):
-            raise UserError(
-                f"target_modules selects {name!r}, a {type(base).__name__}; only linear layers can be adapted"
-            )
-        model.set_submodule(name, base)
-        if base is model.get_output_embeddings():
-            raise UserError(
-                f"target_modules selects {name!r}, the output head, which is shared by all runs: leave it out"
-            )
-        layers.append(AdaptedLayer(name, module.in_features, module.out_features))
-    scaling = adapted[0][1].scaling["default"]
-    del model.peft_config  # PEFT's mark on the model it wraps: the adapters are ours from here on
-    index_of = {layer.name: index for index, layer in enumerate(layers)}
-    head = model.get_output_embeddings()
-    for name, module in list(model.named_modules()):
-        if name in index_of or (_is_linear(module) and module is not head):
-            if config.precision == "bf16" and isinstance(module, nn.Linear):
-                module.weight.data = module.weight.data.to(torch.bfloat16)
-            linears.append(FleetLinear(module, name, index_of.get(name), switch))
-            model.set_submodule(name, linears[-1])
-    layout = AdapterLayout(tuple(layers), config.lora.r, scaling, model.config.get_text_config().hidden_size)
-    return layout, peft_config, linears
-
-
-def _is_linear(module: nn.Module) -> bool:
-    return isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D"  # Conv1D: what GPT-2 calls a linear layer
-
-
 def _scale_bytes(state: Any) -> int:
     """Bytes of the block scales that go with a double-quantized weight."""
-    return state.absmax.nbytes + state.state2.absmax.nbytes
+    return state.absmax.nbytes + (state.state2.absmax.nbytes if state.nested else 0)

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AutoTokenizer, PreTrainedTokenizerFast
+from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, PreTrainedTokenizerFast
 from transformers.models.auto.tokenization_auto import get_tokenizer_config
 from transformers.utils import cached_file
 from transformers.utils import logging as transformers_logging
@@ -77,6 +77,29 @@ def load_tokenizer(name: str) -> Any:
     declared = get_tokenizer_config(name).get("tokenizer_class")
     loader = PreTrainedTokenizerFast if declared in ("TokenizersBackend", "PreTrainedTokenizerFast") else AutoTokenizer
     return loader.from_pretrained(name, trust_remote_code=False)
+
+
+def load(config: BackboneConfig, name: str, device: torch.device, dtype: torch.dtype) -> tuple[Any, Any]:
+    """Load the model that `locate` named, with its tokenizer; whatever is wrong with them is a `UserError`."""
+    quantization = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=dtype,
+    )
+    with quiet_loading():
+        try:
+            tokenizer = load_tokenizer(name)
+            model = AutoModelForCausalLM.from_pretrained(
+                name,
+                dtype=dtype,
+                device_map={"": device},
+                quantization_config=quantization if config.precision == "nf4" else None,
+                trust_remote_code=False,  # left out, transformers asks on stdin whether to run a model's code
+            )
+        except Exception as error:  # of a file cut short, a pickle, sizes that do not fit: each reader's own kinds
+            raise UserError(why_not_loaded(config.model, error)) from error
+    return model, tokenizer
 
 
 def why_not_loaded(model: str, error: Exception) -> str:

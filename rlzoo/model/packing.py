@@ -1,12 +1,11 @@
-"""Responses of several runs in one line of tokens: no padding between them, and every prompt once for its whole group.
+"""Rows of several runs packed into one sequence: no padding between them, and every prompt once for its whole group.
 
-    line:  | run 0:  prompt  prompt  response  response  response  response  (padding) | run 1:  ...
+    packed:  | run 0:  prompt  prompt  row  row  row  row  (padding) | run 1:  ...
 
-Norms and linear layers see the line [1, N]; only attention looks at whole sequences. It gathers queries, keys and
-values of each response, behind those of its prompt, into [B, heads, S, d], and puts what comes out back in line. A
-prompt's own states are read from the first response of its group. (Layers written out have a way of their own, which
-does prompts once: `rlzoo.model.cpu.packed_attention`.) Runs take equal stretches of the line, so that their
-adapters' products are one batched product: the only padding that there is.
+Norms and linear layers see the packed tokens [1, N]. Only attention sees whole sequences: queries, keys and values of
+each row, with those of its prompt before them, are gathered into [B, heads, S, d], and the output is scattered back. A
+prompt's own output is read from the first row of its group. All runs get equally many tokens, so that their adapters'
+products are one batched product; this is the only padding.
 """
 
 from __future__ import annotations
@@ -25,53 +24,53 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from rlzoo.model.cpu.attention import additive, causal, is_short, one_query
-from rlzoo.model.cpu.matmul import usual
 
-ATTENTION = "in_line"
-"""What transformers calls the attention of this module: within `attending` that of a line, otherwise of rows."""
+ATTENTION = "packed"
+"""Name of this module's attention in transformers: that of the batch within `packed_attention`, otherwise SDPA."""
 
 
 @dataclass(frozen=True)
-class Stretches:
-    """Pieces of a line: where each starts, and how many tokens it has; int64."""
+class Spans:
+    """Spans of a packed sequence: the first index of each and its number of tokens, int64."""
 
     start: Tensor
     length: Tensor
 
     @property
-    def places(self) -> Tensor:
-        """The places of all their tokens, piece after piece."""
+    def index(self) -> Tensor:
+        """Indices of all tokens, span after span."""
         return ranges(self.start, self.length)
 
-    def columns(self, width: int, otherwise: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the places [pieces, width] of their tokens, after its end one [pieces] of each; and which are real."""
+    def columns(self, width: int, fill: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the spans as rows [spans, width] of indices, padded with `fill` [spans], and the mask of real ones."""
         column_1W = torch.arange(width, device=self.start.device)[None]
         real = column_1W < self.length[:, None]
-        return torch.where(real, self.start[:, None] + column_1W, otherwise[:, None]), real
+        return torch.where(real, self.start[:, None] + column_1W, fill[:, None]), real
 
-    def to(self, device: torch.device) -> Stretches:
-        return Stretches(self.start.to(device), self.length.to(device))
+    def to(self, device: torch.device) -> Spans:
+        return Spans(self.start.to(device), self.length.to(device))
 
 
 @dataclass(frozen=True)
-class Line:
-    """N tokens of B responses in line, with the U prompts that they follow. All places are int64, on one device.
+class PackedBatch:
+    """N packed tokens: B rows and the U prompts that they continue. Indices are int64 and point into the N tokens.
 
     Attributes:
-        token_N, position_N: what the model is fed; padding is the padding token at position 0.
-        slot_N: adapter of each token; equally many of each, sorted.
-        prompts, responses: their stretches; of a response, the tokens that are fed.
-        prompt_B: which prompt each response follows.
-        first_N: for each token, the first one of its run; a prompt's.
-        before_R: place of the token before each of the R learned tokens, row after row.
-        real: tokens that are not padding.
+        token_N, position_N: what the model is given; padding is the padding token at position 0.
+        slot_N: adapter of each token, sorted, equally many tokens of each.
+        prompts: spans of the U prompts.
+        responses: spans of the B rows, without their prompts.
+        prompt_B: which prompt each row continues.
+        first_N: for each token, the first token of its run, which is a prompt's.
+        before_R: index of the token before each of the R learned tokens, row after row.
+        real: number of tokens that are not padding.
     """
 
     token_N: Tensor
     position_N: Tensor
     slot_N: Tensor
-    prompts: Stretches
-    responses: Stretches
+    prompts: Spans
+    responses: Spans
     prompt_B: Tensor
     first_N: Tensor
     before_R: Tensor
@@ -87,68 +86,53 @@ class Line:
         exists_BT: Tensor,
         learn_BT: Tensor,
         pad_id: int,
-    ) -> Line:
-        """Put rows in line, sorted by slot. Rows of one adapter that name the same prompt share it.
+    ) -> PackedBatch:
+        """Pack rows that are sorted by slot. Rows of one adapter that continue the same prompt share it.
 
-        Tokens exist from the left; those after a row's last learned token, and that token itself, predict nothing that
-        is learned from and are not fed.
+        A row's last learned token, and what comes after it, predicts nothing that is learned from and is left out.
         """
         device, slot_B, owner_B = exists_BT.device, slot_B.cpu(), group_B.cpu()
         exists_BT, learn_BT = exists_BT.cpu(), learn_BT.cpu()
         exists_BT = exists_BT & up_to_last(learn_BT)
         group_of: dict[tuple[int, int], int] = {}  # (adapter, prompt) -> group, in the order of their first rows
         keys = list(zip(slot_B.tolist(), owner_B.tolist(), strict=True))
-        group_B = torch.tensor([group_of.setdefault(key, len(group_of)) for key in keys])
-        groups, rows = len(group_of), len(keys)
-        first_U = torch.full((groups,), rows).scatter_reduce_(0, group_B, torch.arange(rows), "amin")
+        prompt_B = torch.tensor([group_of.setdefault(key, len(group_of)) for key in keys])
         chosen = [prompts[owner] for _, owner in group_of]
         prompt_U, length_B = torch.tensor([len(prompt) for prompt in chosen]), exists_BT.sum(dim=1)
-        fed_B, prompt_B = (length_B - 1).clamp(min=0), prompt_U[group_B]
+        fed_B = (length_B - 1).clamp(min=0)
+        slot_U = torch.tensor([slot for slot, _ in group_of])
+        prompts_at, responses_at, present, width = _lay_out(slot_U, prompt_U, slot_B, fed_B)
 
-        # Stretches of the line: each run's prompts and then its responses; every run's part is as long as the longest.
-        size = torch.cat([prompt_U, fed_B])
-        present, run = torch.cat([slot_B[first_U], slot_B]).unique(return_inverse=True)
-        order = (2 * run + (torch.arange(groups + rows) >= groups)).argsort(stable=True)
-        total_K = torch.zeros(len(present), dtype=torch.int64).index_add_(0, run, size)
-        width = usual(int(total_K.max()))
-        start = torch.empty_like(size)
-        start[order] = size[order].cumsum(0) - size[order]
-        start += (width * torch.arange(len(present)) - (total_K.cumsum(0) - total_K))[run]
-        prompts_at, responses_at = Stretches(start[:groups], prompt_U), Stretches(start[groups:], fed_B)
-        in_prompt, in_response = prompts_at.places, responses_at.places
-
-        fed_BT = torch.arange(exists_BT.shape[1]) < fed_B[:, None]
         token_N = torch.full((len(present) * width,), pad_id)
-        token_N[in_prompt] = torch.tensor([token for prompt in chosen for token in prompt])
-        token_N[in_response] = token_BT.cpu()[fed_BT]
+        token_N[prompts_at.index] = torch.tensor([token for prompt in chosen for token in prompt])
+        token_N[responses_at.index] = token_BT.cpu()[torch.arange(exists_BT.shape[1]) < fed_B[:, None]]
         position_N = torch.zeros_like(token_N)
-        position_N[in_prompt] = ranges(torch.zeros_like(prompt_U), prompt_U)
-        position_N[in_response] = ranges(prompt_B, fed_B)
-        first_N = (width * torch.arange(len(present))).repeat_interleave(width)
-        before_R = ranges(responses_at.start - 1, length_B)
-        some = length_B > 0
-        before_R[(length_B.cumsum(0) - length_B)[some]] = (prompts_at.start[group_B] + prompt_B - 1)[some]
-        before_R = before_R[learn_BT[exists_BT]]
+        position_N[prompts_at.index] = ranges(torch.zeros_like(prompt_U), prompt_U)
+        position_N[responses_at.index] = ranges(prompt_U[prompt_B], fed_B)
+        before = ranges(responses_at.start - 1, length_B)
+        some = length_B > 0  # the first token of each row comes after the last one of its prompt
+        last_B = (prompts_at.start + prompt_U - 1)[prompt_B]
+        before[(length_B.cumsum(0) - length_B)[some]] = last_B[some]
         return cls(
             token_N=token_N.to(device),
             position_N=position_N.to(device),
             slot_N=present.repeat_interleave(width).to(device),
             prompts=prompts_at.to(device),
             responses=responses_at.to(device),
-            prompt_B=group_B.to(device),
-            first_N=first_N.to(device),
-            before_R=before_R.to(device),
-            real=int(size.sum()),
+            prompt_B=prompt_B.to(device),
+            first_N=(width * torch.arange(len(present))).repeat_interleave(width).to(device),
+            before_R=before[learn_BT[exists_BT]].to(device),
+            real=int(prompt_U.sum() + fed_B.sum()),
         )
 
     @cached_property
     def longest(self) -> int:
-        """Tokens of the longest sequence, prompt and response."""
+        """Tokens of the longest sequence, prompt included."""
         return int((self.prompts.length[self.prompt_B] + self.responses.length).max())
 
     @cached_property
     def sequence_BS(self) -> Tensor:
-        """Place of each position of each sequence, prompt and response; after its end, of its first."""
+        """Index of each token of each sequence, prompt included; after its end, of its first token."""
         start_U = self.prompts.start
         prompt_BS, in_prompt_BS = (x[self.prompt_B] for x in self.prompts.columns(self.longest, start_U))
         prompt_B1 = self.prompts.length[self.prompt_B, None]
@@ -158,32 +142,32 @@ class Line:
 
     @cached_property
     def reader_N(self) -> Tensor:
-        """Place in the flattened [B, S] whose attention output each token takes: a prompt's in the first row of its
-        group, padding as the first token of its run."""
+        """Index into the flattened [B, S] of the attention output that each token takes: a prompt's in the first row of
+        its group; padding takes that of the first token of its run."""
         rows = torch.arange(len(self.prompt_B), device=self.prompt_B.device)
         first_U = torch.full_like(self.prompts.start, len(rows)).scatter_reduce_(0, self.prompt_B, rows, "amin")
         reader_N = torch.empty_like(self.token_N)
-        reader_N[self.prompts.places] = ranges(first_U * self.longest, self.prompts.length)
+        reader_N[self.prompts.index] = ranges(first_U * self.longest, self.prompts.length)
         after_B = rows * self.longest + self.prompts.length[self.prompt_B]
-        reader_N[self.responses.places] = ranges(after_B, self.responses.length)
+        reader_N[self.responses.index] = ranges(after_B, self.responses.length)
         return torch.where(self.is_padding, reader_N[self.first_N], reader_N)
 
     @cached_property
     def is_padding(self) -> Tensor:
         """bool [N]."""
         is_padding = torch.ones_like(self.token_N, dtype=torch.bool)
-        is_padding[self.prompts.places] = is_padding[self.responses.places] = False
+        is_padding[self.prompts.index] = is_padding[self.responses.index] = False
         return is_padding
 
     def attend(self, module: Any, query: Tensor, key: Tensor, value: Tensor, **kwargs: Any) -> Tensor:
-        """Attention [1, N, heads, d] of queries, keys and values [1, heads, N, d]: of each token to its sequence."""
+        """Causal attention of each token to its own sequence: [1, heads, N, d] -> [1, N, heads, d]."""
         rows, longest = self.sequence_BS.shape
         index = self.sequence_BS.flatten()
 
         def gather(x: Tensor) -> Tensor:
             _, heads, tokens, width = x.shape
-            line = x.transpose(1, 2).reshape(tokens, heads * width).index_select(0, index)
-            return line.view(rows, longest, heads, width).transpose(1, 2)
+            flat = x.transpose(1, 2).reshape(tokens, heads * width).index_select(0, index)
+            return flat.view(rows, longest, heads, width).transpose(1, 2)
 
         query, key, value = gather(query), gather(key), gather(value)
         if is_short(query, key):
@@ -193,41 +177,85 @@ class Line:
         return out.reshape(rows * longest, -1).index_select(0, self.reader_N).view(1, -1, *out.shape[2:])
 
 
+def _lay_out(slot_U: Tensor, prompt_U: Tensor, slot_B: Tensor, fed_B: Tensor) -> tuple[Spans, Spans, Tensor, int]:
+    """Place each run's prompts and then its rows; every run takes as many tokens as the largest.
+
+    Returns the spans of the prompts and of the rows, the adapters that occur, and the tokens of each.
+    """
+    groups, size = len(prompt_U), torch.cat([prompt_U, fed_B])
+    present, run = torch.cat([slot_U, slot_B]).unique(return_inverse=True)
+    order = (2 * run + (torch.arange(len(size)) >= groups)).argsort(stable=True)
+    total_K = torch.zeros(len(present), dtype=torch.int64).index_add_(0, run, size)
+    width = int(total_K.max())
+    start = torch.empty_like(size)
+    start[order] = size[order].cumsum(0) - size[order]
+    start += (width * torch.arange(len(present)) - (total_K.cumsum(0) - total_K))[run]
+    return Spans(start[:groups], prompt_U), Spans(start[groups:], fed_B), present, width
+
+
+def pad_left(prompts: Sequence[Sequence[int]], pad_id: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Return the prompts as one int64 tensor [B, P], padded on the left, and the bool mask [B, P] of what is real."""
+    length_B = torch.tensor([len(prompt) for prompt in prompts])
+    width = int(length_B.max())
+    mask_BP = torch.arange(width) >= width - length_B[:, None]
+    tokens_BP = torch.full(mask_BP.shape, pad_id)
+    tokens_BP[mask_BP] = torch.tensor([token for prompt in prompts for token in prompt])
+    return tokens_BP.to(device), mask_BP.to(device)
+
+
 def up_to_last(learn_BT: Tensor) -> Tensor:
     """Positions up to each row's last learned token, that one included: bool [B, T]."""
     return learn_BT.flip(1).cummax(dim=1).values.flip(1)
 
 
 def ranges(start: Tensor, length: Tensor) -> Tensor:
-    """start[0], start[0] + 1, ... (length[0] of them), start[1], ..."""
+    """Concatenate start[i], start[i] + 1, ..., start[i] + length[i] - 1 over i."""
     skipped = length.cumsum(0) - length
     return (start - skipped).repeat_interleave(length) + torch.arange(int(length.sum()), device=start.device)
 
 
-_line: ContextVar[Line | None] = ContextVar("line", default=None)
+PACKABLE = frozenset(
+    {
+        *("apertus", "cohere", "cohere2", "ernie4_5", "exaone4", "gemma", "glm", "glm4", "gpt2", "gpt_neox", "granite"),
+        *("helium", "hunyuan_v1_dense", "llama", "mistral", "mixtral", "nemotron", "olmo", "olmo2", "olmo3", "olmoe"),
+        *("phi", "phi3", "qwen2", "qwen2_moe", "qwen3", "qwen3_moe", "seed_oss", "smollm3", "stablelm", "starcoder2"),
+    }
+)
+"""Kinds of model whose attention depends on positions and causal order only, as transformers names them."""
+
+
+def can_pack(model: Any) -> bool:
+    """Whether a model's rows are packed: its kind is in `PACKABLE`, and every layer attends to all earlier tokens."""
+    text = model.config.get_text_config()
+    window = "sliding" if getattr(text, "sliding_window", None) else "full_attention"
+    layers = set(getattr(text, "layer_types", None) or [window])
+    return text.model_type in PACKABLE and layers == {"full_attention"} and model._supports_attention_backend
+
+
+_active: ContextVar[PackedBatch | None] = ContextVar("packed_batch", default=None)
 
 
 @contextmanager
-def attending(line: Line) -> Iterator[None]:
-    """Within: attention is that of the line."""
-    token = _line.set(line)
+def packed_attention(batch: PackedBatch) -> Iterator[None]:
+    """Within: attention is that of the packed batch."""
+    token = _active.set(batch)
     try:
         yield
     finally:
-        _line.reset(token)
+        _active.reset(token)
 
 
 def _attention(
     module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **kwargs: Any
 ) -> tuple[Tensor, None]:
-    line = _line.get()
-    if line is None and query.shape[2] == 1 and is_short(query, key) and not torch.is_grad_enabled():
+    batch = _active.get()
+    if batch is not None:
+        return batch.attend(module, query, key, value, **kwargs), None
+    if query.shape[2] == 1 and is_short(query, key) and not torch.is_grad_enabled():
         seen_BS = key.new_ones(key.shape[:3:2], dtype=torch.bool) if attention_mask is None else attention_mask[:, 0, 0]
         mask = additive(seen_BS, key.shape[1], query.dtype)
         return one_query(query, key, value, mask, kwargs["scaling"]).transpose(1, 2), None
-    if line is None:
-        return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
-    return line.attend(module, query, key, value, **kwargs), None
+    return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
 
 
 AttentionInterface.register(ATTENTION, _attention)

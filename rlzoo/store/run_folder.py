@@ -102,6 +102,10 @@ class RunFolder:
         folder.write_json(ENVIRONMENT, now)
         return folder
 
+    def note_environment(self, **facts: Any) -> None:
+        """Add facts that become known after the folder was made to environment.json."""
+        self.write_json(ENVIRONMENT, self.read_json(ENVIRONMENT) | facts)
+
     @classmethod
     def open(cls, path: str | Path) -> RunFolder:
         """Return an existing run's folder, to read from. Raises UserError where there is none."""

@@ -95,6 +95,8 @@ def train_fleet(
     if unfinished:
         check_prompts(backbone, task, max(config.train.max_new_tokens for config in configs))
     fleet = Fleet(backbone, settings)
+    for run in unfinished:
+        run.folder.note_environment(backbone=backbone.describe())
 
     def train_some(names: Sequence[str], on_record: OnRecord | None, each_turn: Callable[[], None]) -> dict[str, Any]:
         for name in names:

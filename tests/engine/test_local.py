@@ -132,17 +132,6 @@ def test_of_a_pass_nothing_is_left_when_the_next_one_begins(
     assert left == [[] if i % passes == 0 else [i - 1] for i in range(len(left))]
 
 
-def test_memory_is_given_back_before_every_rollout(
-    make_config: MakeConfig, backbone: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    done: list[str] = []
-    sampled = local.sample
-    monkeypatch.setattr(local.malloc, "give_back", lambda: done.append("given back"))
-    monkeypatch.setattr(local, "sample", lambda *args: done.append("sampled") or sampled(*args))
-    train(make_config(), tmp_path, backbone=backbone)
-    assert len(done) > 6 and done == ["given back", "sampled"] * (len(done) // 2)
-
-
 def test_a_seed_gives_every_objective_the_same_first_rollout(
     make_config: MakeConfig, backbone: Backbone, tmp_path: Path
 ) -> None:

@@ -12,8 +12,8 @@ import torch
 from rlzoo.config.run import RunConfig
 from rlzoo.model import profiler
 from rlzoo.model.backbone import Backbone
+from rlzoo.model.log_probs import policy_forward
 from rlzoo.model.profiler import StageClock
-from rlzoo.model.scoring import policy_forward
 from rlzoo.training.loop import train
 from tests.training.same import untimed
 
@@ -60,7 +60,7 @@ def test_padding_is_counted_while_somebody_watches(backbone: Backbone) -> None:
     for share, real, computed in ((False, 8, 10), (True, 5, 5)):
         clock = StageClock()
         with profiler.watch(clock):
-            policy_forward(backbone, None, None, prompts, group_B, mask_BT.long(), mask_BT, in_line=share)
+            policy_forward(backbone, None, None, prompts, group_B, mask_BT.long(), mask_BT, packed=share)
         assert (clock.real, clock.computed) == (real, computed)
         assert clock.padding == pytest.approx(1 - real / computed)
     policy_forward(backbone, None, None, prompts, group_B, mask_BT.long(), mask_BT)

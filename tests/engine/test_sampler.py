@@ -22,10 +22,8 @@ from rlzoo.config.model import BackboneConfig
 from rlzoo.engine import sampler
 from rlzoo.engine.sampler import SampleRequest, Samples, sample
 from rlzoo.errors import UserError
-from rlzoo.model import multi_lora
 from rlzoo.model.backbone import Backbone
-from rlzoo.model.kv_cache import RoomyLayer
-from rlzoo.model.scoring import policy_forward
+from rlzoo.model.log_probs import policy_forward
 from tests.backbones import *  # noqa: F403  these tests take their backbones from there, not the runs'
 from tests.models import random_adapter, write_model
 
@@ -202,24 +200,6 @@ def test_rows_that_end_early_leave_the_batch(nf4: Backbone, monkeypatch: pytest.
     assert not short.finished_N.all()
 
 
-def test_a_batch_that_would_not_shrink_is_not_copied(nf4: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where 100 rows are the fewest that are usual, a batch of 160 goes down to 100 and stays there."""
-    sizes: list[tuple[int, int]] = []
-    reorder = RoomyLayer.reorder_cache
-
-    def watched(layer: RoomyLayer, index: Tensor) -> None:
-        sizes.append((len(layer.keys), len(index)))
-        reorder(layer, index)
-
-    monkeypatch.setattr(RoomyLayer, "reorder_cache", watched)
-    monkeypatch.setattr(multi_lora, "MERGED_BYTES", 0)
-    monkeypatch.setattr(sampler, "usual", lambda rows: max(rows, 100))
-    monkeypatch.setattr(nf4, "end_ids", list(range(1, 40)))
-    sample(nf4, [request(nf4, seed, max_new_tokens=60, group_size=20) for seed in (1, 2)])
-    assert sizes[0] == (8, 160) and sizes[-1][1] == 100
-    assert all(after < before for before, after in sizes if before > 8)
-
-
 @pytest.mark.parametrize(
     ("alive", "slots", "staying"),
     [
@@ -227,15 +207,12 @@ def test_a_batch_that_would_not_shrink_is_not_copied(nf4: Backbone, monkeypatch:
         ("0110 1111 1100", "0000 1111 3333", None),  # it would be four of each
         ("0001 0111", "0000 1111", [0, 1, 3, 5, 6, 7]),
         ("0011 1", "0000 1", [2, 3, 4]),  # of the other one there are no two
-        ("1111 0001 0001 0001", "0000 1111 2222 3333", [0, 1, 2, 3, 4, 7, 11, 15]),  # 16 for 7: a usual number instead
-        ("0100 1100 0000", None, [0, 1, 4, 5]),  # 4 is a usual number
-        ("0111 1111 1110", None, None),  # 10 of 12 are too many
+        ("1111 0001 0001 0001", "0000 1111 2222 3333", [0, 1, 2, 3, 7, 11, 15]),  # 16 for 7 are too many
+        ("0100 1100 0000", None, [1, 4, 5]),  # nothing is merged: whoever is done leaves
+        ("0111 1111 1111", None, None),  # 11 of 12 are too many
     ],
 )
-def test_which_rows_stay(
-    alive: str, slots: str | None, staying: list[int] | None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(sampler, "usual", lambda rows: -(-rows // 4) * 4)
+def test_which_rows_stay(alive: str, slots: str | None, staying: list[int] | None) -> None:
     alive_N, slot_N = (
         None if word is None else torch.tensor([int(c) for c in word.replace(" ", "")]) for word in (alive, slots)
     )

@@ -17,7 +17,7 @@ from rlzoo.errors import UserError
 from rlzoo.model import multi_lora
 from rlzoo.model.adapters import AdaptedLayer, AdapterLayout, AdapterStack, init_adapter, load_adapter
 from rlzoo.model.backbone import Backbone
-from rlzoo.model.multi_lora import AdapterSwitch, FleetLinear, RowPlan
+from rlzoo.model.multi_lora import AdapterBatch, AdapterSwitch, MultiLoraLinear
 from tests.models import random_adapter
 
 R, SCALING = 4, 0.5
@@ -40,13 +40,13 @@ def thetas() -> list[Tensor]:
     return [torch.randn(LAYOUT.size, generator=torch.Generator().manual_seed(seed)) for seed in range(3)]
 
 
-def second_layer(switch: AdapterSwitch) -> FleetLinear:
+def second_layer(switch: AdapterSwitch) -> MultiLoraLinear:
     with torch.random.fork_rng():
         torch.manual_seed(7)
-        return FleetLinear(nn.Linear(3, 2).requires_grad_(False), "second", 1, switch)
+        return MultiLoraLinear(nn.Linear(3, 2).requires_grad_(False), "second", 1, switch)
 
 
-def row_by_row(linear: FleetLinear, x_BTI: Tensor, slots: list[int], vectors: list[Tensor]) -> Tensor:
+def row_by_row(linear: MultiLoraLinear, x_BTI: Tensor, slots: list[int], vectors: list[Tensor]) -> Tensor:
     """y_b = W x_b + scaling * B_k A_k x_b, one row at a time, from offsets counted by hand."""
     rows = []
     for x, slot in zip(x_BTI, slots, strict=True):
@@ -74,7 +74,7 @@ def test_each_row_goes_through_its_own_adapter(slots: list[int], merge_rows: int
     switch = AdapterSwitch()
     linear, x = second_layer(switch), inputs(len(slots)).requires_grad_()
     stack = AdapterStack.of(LAYOUT, thetas(), requires_grad=True)
-    switch.plan = RowPlan(stack, torch.tensor(slots))
+    switch.active = AdapterBatch(stack, torch.tensor(slots))
     y = linear(x)
     leaves, same_x = [theta.requires_grad_() for theta in thetas()], inputs(len(slots)).requires_grad_()
     expected = row_by_row(linear, same_x, slots, leaves)
@@ -87,7 +87,7 @@ def test_each_row_goes_through_its_own_adapter(slots: list[int], merge_rows: int
     by_hand = [torch.zeros(LAYOUT.size) if leaf.grad is None else leaf.grad for leaf in leaves]
     torch.testing.assert_close(stack.grads(), torch.stack(by_hand))
     frozen = AdapterStack.of(LAYOUT, thetas())
-    switch.plan = RowPlan(frozen, torch.tensor(slots))
+    switch.active = AdapterBatch(frozen, torch.tensor(slots))
     torch.testing.assert_close(linear(x), y)
     assert torch.equal(linear(x), linear(x))  # from what the plan kept
 
@@ -99,7 +99,7 @@ def test_a_nan_in_one_run_stays_in_that_run(slots: list[int], broken: int, merge
     vectors[broken] = vectors[broken] * math.nan
     linear, x = second_layer(switch), inputs(len(slots)).requires_grad_()
     stack = AdapterStack.of(LAYOUT, vectors, requires_grad=True)
-    switch.plan = RowPlan(stack, torch.tensor(slots))
+    switch.active = AdapterBatch(stack, torch.tensor(slots))
     y = linear(x)
     y.square().sum().backward()
     sound = torch.tensor(slots) != broken
@@ -112,7 +112,7 @@ def test_no_plan_is_the_bare_layer_and_so_is_a_layer_without_adapter() -> None:
     switch = AdapterSwitch()
     linear, x = second_layer(switch), inputs(2)
     assert torch.equal(linear(x), linear.base(x))
-    switch.plan = RowPlan(AdapterStack.of(LAYOUT, thetas()), torch.tensor([0, 1]))
+    switch.active = AdapterBatch(AdapterStack.of(LAYOUT, thetas()), torch.tensor([0, 1]))
     assert not torch.allclose(linear(x), linear.base(x))
     linear.index = None
     assert torch.equal(linear(x), linear.base(x))
@@ -123,7 +123,7 @@ def test_bfloat16_activations_are_updated_in_float32() -> None:
     linear = second_layer(switch)
     linear.base.bfloat16()
     base = linear(x).float()
-    switch.plan = RowPlan(AdapterStack.of(LAYOUT, thetas()), torch.tensor([0, 1]))
+    switch.active = AdapterBatch(AdapterStack.of(LAYOUT, thetas()), torch.tensor([0, 1]))
     vectors = zip(x.float(), thetas(), strict=False)
     update = [SCALING * row @ theta[SECOND_A].view(R, 3).T @ theta[SECOND_B].view(2, R).T for row, theta in vectors]
     y = linear(x)
@@ -134,12 +134,12 @@ def test_bfloat16_activations_are_updated_in_float32() -> None:
 def test_rows_out_of_order_or_of_unknown_runs_are_refused() -> None:
     stack = AdapterStack.of(LAYOUT, thetas())
     with pytest.raises(ValueError, match="sorted"):
-        RowPlan(stack, torch.tensor([0, 2, 1]))
+        AdapterBatch(stack, torch.tensor([0, 2, 1]))
     for slots in ([0, 3], [-2, 0]):
         with pytest.raises(ValueError, match="stack of 3"):
-            RowPlan(stack, torch.tensor(slots))
+            AdapterBatch(stack, torch.tensor(slots))
     switch = AdapterSwitch()
-    switch.plan = RowPlan(stack, torch.tensor([0, 1]))
+    switch.active = AdapterBatch(stack, torch.tensor([0, 1]))
     with pytest.raises(ValueError, match=r"second was given .* leave it out of target_modules"):
         second_layer(switch)(inputs(3))
 
@@ -241,7 +241,7 @@ def linear4bit() -> Linear4bit:
 
 @pytest.mark.skipif(not has_avx512bf16(), reason="the repacking happens on CPUs with AVX512-BF16 only")
 def test_the_trap_is_real_a_plain_linear4bit_leaves_autograd_after_a_rollout() -> None:
-    """If this fails, bitsandbytes has mended it, and `FleetLinear` may call the layer's own forward again."""
+    """If this fails, bitsandbytes has mended it, and `MultiLoraLinear` may call the layer's own forward again."""
     plain = linear4bit()
     before, after = (torch.ones(2, 64).requires_grad_() for _ in range(2))
     plain(before).sum().backward()
@@ -253,8 +253,8 @@ def test_the_trap_is_real_a_plain_linear4bit_leaves_autograd_after_a_rollout() -
     assert after.grad is None
 
 
-def test_fleet_linear_keeps_the_gradient_and_the_weight_after_a_rollout() -> None:
-    linear, x = FleetLinear(linear4bit(), "x", None, AdapterSwitch()).eval(), torch.randn(2, 64)
+def test_multi_lora_linear_keeps_the_gradient_and_the_weight_after_a_rollout() -> None:
+    linear, x = MultiLoraLinear(linear4bit(), "x", None, AdapterSwitch()).eval(), torch.randn(2, 64)
 
     def gradient() -> Tensor:
         leaf = x.clone().requires_grad_()
@@ -264,9 +264,9 @@ def test_fleet_linear_keeps_the_gradient_and_the_weight_after_a_rollout() -> Non
     packed, before = linear.base.weight.data.clone(), gradient()
     with torch.no_grad():
         y = linear(x)
-        weight = linear.weight(torch.float32).clone()
+        weight = linear.dequantized(torch.float32).clone()
         linear.hold_dequantized(True)
-        assert torch.equal(linear.weight(torch.float32), weight)
+        assert torch.equal(linear.dequantized(torch.float32), weight)
         torch.testing.assert_close(linear(x), y)
         linear.hold_dequantized(False)
     assert torch.equal(gradient(), before)
@@ -281,7 +281,7 @@ def test_which_adapters_have_weights_of_their_own(monkeypatch: pytest.MonkeyPatc
 
     def merges(stack: AdapterStack, *count: int, bare: int = 0) -> bool:
         slots = [-1] * bare + [slot for slot, rows in enumerate(count) for _ in range(rows)]
-        return RowPlan(stack, torch.tensor(slots)).merges
+        return AdapterBatch(stack, torch.tensor(slots)).merges
 
     assert merges(frozen, 1) and not merges(trained, 1)
     for stack in (frozen, trained):
@@ -300,14 +300,14 @@ def test_a_plan_that_is_used_often_merges_and_the_next_one_takes_over() -> None:
     frozen, other, trained = (
         AdapterStack.of(layout, [torch.ones(layout.size)] * 3, grad) for grad in (False, False, True)
     )
-    linear = FleetLinear(linear4bit(), "x", 0, AdapterSwitch())
+    linear = MultiLoraLinear(linear4bit(), "x", 0, AdapterSwitch())
 
-    def plan(stack: AdapterStack, *count: int, bare: int = 0, before: RowPlan | None = None) -> RowPlan:
+    def plan(stack: AdapterStack, *count: int, bare: int = 0, before: AdapterBatch | None = None) -> AdapterBatch:
         slots = [-1] * bare + [slot for slot, rows in enumerate(count) for _ in range(rows)]
-        return RowPlan(stack, torch.tensor(slots), often=True, before=before)
+        return AdapterBatch(stack, torch.tensor(slots), decoding=True, before=before)
 
-    def merged(made: RowPlan) -> Tensor:
-        return made.merged(linear, *made.adapters((0,)))
+    def merged(made: AdapterBatch) -> Tensor:
+        return made.merged(linear, *made.adapters(0))
 
     first = plan(frozen, 8, 12)
     assert first.merges and plan(frozen, 1).merges
@@ -325,9 +325,9 @@ def test_a_4bit_weight_that_was_stored_as_bfloat16_is_merged_in_float32() -> Non
     numbers = torch.Generator().manual_seed(0)
     stack = AdapterStack.of(layout, [0.1 * torch.randn(layout.size, generator=numbers)])
     switch = AdapterSwitch()
-    linear, x = FleetLinear(linear4bit(), "x", 0, switch).eval(), torch.randn(2, 5, 64, generator=numbers)
+    linear, x = MultiLoraLinear(linear4bit(), "x", 0, switch).eval(), torch.randn(2, 5, 64, generator=numbers)
     linear.base.weight.quant_state.dtype = torch.bfloat16
-    switch.plan = plan = RowPlan(stack, torch.tensor([0, 0]))
+    switch.active = plan = AdapterBatch(stack, torch.tensor([0, 0]))
     with torch.no_grad():
         together = linear(x)
         plan.merges = False

@@ -26,7 +26,7 @@ from rlzoo.config.model import BackboneConfig, LoraSettings
 from rlzoo.engine.sampler import SampleRequest, sample
 from rlzoo.errors import UserError
 from rlzoo.model.backbone import Backbone, resolve_compute, resolve_device
-from rlzoo.model.scoring import pad_left, policy_forward
+from rlzoo.model.log_probs import pad_left, policy_forward
 from tests.models import random_adapter, write_model
 
 PROMPTS = ["3+4=", "sort 52413", "x", "12-7="]
@@ -208,7 +208,7 @@ def test_head_sees_the_real_tokens_only(fp32: Backbone) -> None:
 
 
 def test_gradient_after_a_rollout_is_the_gradient_before(nf4: Backbone) -> None:
-    """On CPUs with AVX512-BF16 bitsandbytes would repack the weights while sampling; see `FleetLinear`."""
+    """On CPUs with AVX512-BF16 bitsandbytes would repack the weights while sampling; see `MultiLoraLinear`."""
     thetas = [random_adapter(nf4, seed) for seed in (1, 2)]
     before = gradients(nf4, [0, 1, 2], [0, 0, 1], thetas)
     request = SampleRequest(thetas[0], [nf4.encode("3+4=")], 4, 6, seed=0, step=0, prompt_keys=[0])
@@ -269,7 +269,7 @@ def test_so_much_is_held(
     """Float32, 4 bytes each: 256 MiB on a CPU, 1 GiB elsewhere."""
     linear = Mock(quantized=True)
     linear.base.weight.quant_state.shape = torch.Size([elements])
-    for name, value in {"device": torch.device(device), "_linears": [linear], "_written": None}.items():
+    for name, value in {"device": torch.device(device), "_linears": [linear]}.items():
         monkeypatch.setattr(nf4, name, value)
     with nf4.held_weights():
         assert linear.hold_dequantized.called is held
@@ -279,7 +279,7 @@ def test_adapters_switch_off_after_an_error(fp32: Backbone) -> None:
     stack = fp32.stack([random_adapter(fp32, 1)])
     with pytest.raises(RuntimeError), fp32.adapters(stack, torch.tensor([0])):
         raise RuntimeError
-    assert fp32._switch.plan is None
+    assert fp32._switch.active is None
 
 
 @pytest.mark.parametrize("precision", ["bf16", "nf4"])
@@ -409,7 +409,7 @@ def test_no_end_token(qwen_folder: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("targets", "message"),
     [
-        (("query",), "Linear layers here: down_proj, gate_proj, k_proj, lm_head"),
+        (("query",), "Linear layers here: down_proj, gate_proj, k_proj, o_proj"),
         (("embed_tokens",), "'model.embed_tokens', a Embedding; only linear layers"),
         (("q_proj", "lm_head"), "'lm_head', the output head"),
     ],
@@ -427,7 +427,7 @@ def test_a_model_without_linear_layers(tmp_path: Path) -> None:
 
 
 def test_target_modules_may_be_some_layers_only(qwen_folder: Path) -> None:
-    """Layers without an adapter are FleetLinear too, as they would repack their weights no less."""
+    """Layers without an adapter are MultiLoraLinear too, as they would repack their weights no less."""
     lora = LoraSettings(target_modules=r".*\.1\.mlp\.(up|down)_proj")
     made = Backbone.load(BackboneConfig(model=str(qwen_folder), device="cpu", lora=lora))
     assert [layer.name for layer in made.layout.layers] == [

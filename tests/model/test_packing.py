@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import torch
 
-from rlzoo.model.packing import Line
+from rlzoo.model.packing import PackedBatch
 
 PAD = 99
 
 
-def made() -> Line:
+def made() -> PackedBatch:
     """Adapter 0: prompt p = [1, 2] with the responses [5, 6, 7] and [8]. Adapter 1: p again, with [9, 9]."""
     prompt = [1, 2]
     response_BT = torch.tensor([[5, 6, 7], [8, 0, 0], [9, 9, 0]])
     mask_BT = torch.tensor([[1, 1, 1], [1, 0, 0], [1, 1, 0]]).bool()
     group_B, slot_B = torch.tensor([0, 0, 0]), torch.tensor([0, 0, 1])
-    return Line.of([prompt], group_B, slot_B, response_BT, mask_BT, mask_BT, PAD)
+    return PackedBatch.of([prompt], group_B, slot_B, response_BT, mask_BT, mask_BT, PAD)
 
 
 def test_each_adapter_has_its_prompt_once_and_as_much_of_the_line() -> None:
@@ -45,7 +45,7 @@ def test_prompts_are_shared_by_index_and_rows_may_be_mixed_or_empty() -> None:
     prompt, group_B = [1, 2], torch.tensor([0, 1, 0, 1])
     mask_BT = torch.tensor([[1, 1], [1, 1], [1, 1], [0, 0]]).bool()
     response_BT = torch.tensor([[3, 4], [5, 6], [7, 8], [0, 0]])
-    line = Line.of([prompt, prompt], group_B, torch.zeros(4).long(), response_BT, mask_BT, mask_BT, PAD)
+    line = PackedBatch.of([prompt, prompt], group_B, torch.zeros(4).long(), response_BT, mask_BT, mask_BT, PAD)
     assert line.token_N.tolist() == [1, 2, 1, 2, 3, 5, 7]
     assert line.sequence_BS.tolist() == [[0, 1, 4], [2, 3, 5], [0, 1, 6], [2, 3, 2]]
     assert line.before_R.tolist() == [1, 4, 3, 5, 1, 6]
@@ -56,6 +56,6 @@ def test_what_is_not_learned_is_fed_and_not_predicted() -> None:
     second row has nothing to learn and adds nothing."""
     token_BT, exists_BT = torch.tensor([[5, 6, 7, 8], [3, 4, 0, 0]]), torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0]]).bool()
     learn_BT = torch.tensor([[1, 0, 1, 0], [0, 0, 0, 0]]).bool()
-    line = Line.of([[1, 2]], torch.zeros(2).long(), torch.zeros(2).long(), token_BT, exists_BT, learn_BT, PAD)
+    line = PackedBatch.of([[1, 2]], torch.zeros(2).long(), torch.zeros(2).long(), token_BT, exists_BT, learn_BT, PAD)
     assert line.token_N.tolist() == [1, 2, 5, 6]
     assert line.before_R.tolist() == [1, 3]

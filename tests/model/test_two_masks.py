@@ -17,7 +17,7 @@ from transformers import AutoModelForCausalLM
 from rlzoo.config.model import BackboneConfig
 from rlzoo.engine.tokens import Tokens
 from rlzoo.model.backbone import Backbone
-from rlzoo.model.scoring import ForwardOutput, policy_forward
+from rlzoo.model.log_probs import ForwardOutput, policy_forward
 from tests.models import random_adapter
 
 PROMPTS = ["3+4=", "sort 52413"]
@@ -57,7 +57,7 @@ def run(
         temperature=0.7,
         value=bool(thetas),
         entropy=True,
-        in_line=path != "padded",
+        packed=path != "padded",
     )
     if stack is None or not grad:
         return out, None
@@ -73,9 +73,9 @@ def path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str
 
 
 def use(path: str, backbone: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert backbone.takes_lines and backbone._written is not None
+    assert backbone.packs and backbone._cpu_layers is not None
     if path == "packed":
-        monkeypatch.setattr(backbone, "_written", None)
+        monkeypatch.setattr(backbone, "_cpu_layers", None)
 
 
 @torch.no_grad()
@@ -107,7 +107,7 @@ def test_holes_in_learn(
     for k in range(2):
         model = AutoModelForCausalLM.from_pretrained(backbone.config.model, dtype=torch.float32).eval()
         for linear in backbone._linears:
-            model.get_submodule(linear.name).weight.data = linear.weight(torch.float32)
+            model.get_submodule(linear.name).weight.data = linear.dequantized(torch.float32)
         if adapted:
             backbone.save_adapter(thetas[k], tmp_path / str(k))
             model = PeftModel.from_pretrained(model, tmp_path / str(k)).eval()
@@ -148,7 +148,7 @@ def test_bfloat16(path: str, qwen_folder: Path) -> None:
 def test_a_hole_in_exists_is_refused(path: str, fp32: Backbone) -> None:
     exists = torch.tensor([[True, False, True]])
     with pytest.raises(ValueError, match="exists_BT has a hole"):
-        policy_forward(fp32, None, None, [[5]], torch.tensor([0]), exists.long(), exists, in_line=path == "packed")
+        policy_forward(fp32, None, None, [[5]], torch.tensor([0]), exists.long(), exists, packed=path == "packed")
     with pytest.raises(ValueError, match="exists_NT has a hole"):
         Tokens([[5]], torch.tensor([0]), exists.long(), exists, exists)
     with pytest.raises(ValueError, match="learn_NT marks a token that does not exist"):

@@ -18,7 +18,7 @@ from rlzoo.engine.protocol import Engine
 from rlzoo.engine.sampler import SampleRequest
 from rlzoo.errors import UserError
 from rlzoo.model.backbone import Backbone
-from rlzoo.model.scoring import policy_forward
+from rlzoo.model.log_probs import policy_forward
 from rlzoo.store.run_folder import RunFolder, read_lines
 from rlzoo.tasks import Problem, load_task
 from rlzoo.training.loop import train, train_fleet

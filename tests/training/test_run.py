@@ -54,6 +54,18 @@ def test_before_and_after_are_the_first_and_the_last_evaluation(
         assert all(record[key] == value for key, value in summary[name].items())
 
 
+def test_the_folder_names_the_model_and_the_path_that_computed(
+    make_config: MakeConfig, backbone: Backbone, tmp_path: Path
+) -> None:
+    for setting, path in (("off", "padded"), ("auto", "packed, cpu")):
+        config = make_config(train={"steps": 1}, engine={"fast_path": setting})
+        train(config, tmp_path / setting, backbone=backbone)
+        environment = RunFolder.open(tmp_path / setting).read_json("environment.json")
+        assert environment["backbone"]["path"] == path and environment["backbone"] == backbone.describe()
+    samples = [read_lines(tmp_path / setting / "samples.jsonl") for setting in ("off", "auto")]
+    assert samples[0] == samples[1]
+
+
 def test_policy_and_critic_are_saved_each_as_itself(
     make_config: MakeConfig, backbone: Backbone, tmp_path: Path
 ) -> None:

@@ -19,7 +19,7 @@ from rlzoo.config.run import RunConfig, TeacherConfig
 from rlzoo.engine.sampler import SampleRequest, sample
 from rlzoo.errors import UserError
 from rlzoo.model.backbone import Backbone
-from rlzoo.model.scoring import policy_forward
+from rlzoo.model.log_probs import policy_forward
 from rlzoo.tasks import load_task
 from rlzoo.training.loop import train, train_fleet
 from rlzoo.training.rollout import draw

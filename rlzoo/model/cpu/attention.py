@@ -1,11 +1,11 @@
-"""Attention over short sequences, as batched products; fused kernels (SDPA) are made for long ones.
+"""Attention over short sequences as batched matrix products. Fused kernels (SDPA) are made for long ones.
 
     p = softmax(s q k^T + mask)         o = p v                                       s: the scaling
     dv = p^T do    dp = do v^T    ds = p (dp - sum_j dp p)    dq = s ds k    dk = s ds^T q
 
-Per sequence and head SDPA takes some microseconds on a CPU, however little there is to do. Queries [B, heads, S, d]; of
-keys and values there may be fewer heads, each shared by a group of queries' heads; values may have another width, which
-is then that of what comes out. Float32, on a CPU; but `one_query` of any kind, anywhere.
+On a CPU SDPA takes some microseconds per sequence and head, however short they are. Queries are [B, heads, S, d]. Keys
+and values may have fewer heads, each shared by a group of query heads; values, and so the output, may have another
+width. For float32 on a CPU.
 """
 
 from __future__ import annotations
@@ -17,14 +17,12 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from rlzoo.model.cpu import matmul
-
 SHORT = 128
-"""Positions up to which this is the faster way."""
+"""Positions up to which batched products are faster."""
 
 
 def is_short(query: Tensor, key: Tensor) -> bool:
-    """Whether batched products are the way for these."""
+    """Whether to use batched products for these: float32, on a CPU, `SHORT` keys or fewer."""
     return query.device.type == "cpu" and query.dtype == torch.float32 and key.shape[2] <= SHORT
 
 
@@ -40,7 +38,7 @@ def additive(seen_BS: Tensor, key_heads: int, dtype: torch.dtype) -> Tensor:
 
 
 def one_query(query: Tensor, key: Tensor, value: Tensor, mask_K1S: Tensor, scaling: float) -> Tensor:
-    """Attention [B, heads, 1, d] of one position to those that an `additive` mask admits; without gradient."""
+    """Attention [B, heads, 1, d] of one position to those that an `additive` mask admits, without gradient."""
     query_KRD, key_KSD, value_KSD = _stack(query, key.shape[1]), key.flatten(0, 1), value.flatten(0, 1)
     p_KRS = torch.baddbmm(mask_K1S, query_KRD, key_KSD.mT, alpha=scaling).softmax(dim=2)
     return torch.bmm(p_KRS, value_KSD).view(*query.shape[:3], -1)
@@ -49,9 +47,9 @@ def one_query(query: Tensor, key: Tensor, value: Tensor, mask_K1S: Tensor, scali
 def attend(
     query_KRD: Tensor, key_KSD: Tensor, value_KSD: Tensor, mask: Tensor, scaling: float, out: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Return o [K, R, d], in `out` if given, and p [K, R, S], which `attend_backward` asks for; the mask is added."""
-    p_KRS = matmul.baddbmm(mask, query_KRD, key_KSD.mT, alpha=scaling).softmax(dim=2)
-    return matmul.bmm(p_KRS, value_KSD, out=out), p_KRS
+    """Return o [K, R, d], written to `out` if given, and p [K, R, S], which `attend_backward` needs."""
+    p_KRS = torch.baddbmm(mask, query_KRD, key_KSD.mT, alpha=scaling).softmax(dim=2)
+    return torch.bmm(p_KRS, value_KSD, out=out), p_KRS
 
 
 def attend_backward(
@@ -63,11 +61,11 @@ def attend_backward(
     scaling: float,
     out: Sequence[Tensor | None] = (None, None, None),
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the gradients of query, key and value, in `out` if given, for that of o."""
-    dvalue = matmul.bmm(p_KRS.mT, g_KRD, out=out[2])
-    dp_KRS = matmul.bmm(g_KRD, value_KSD.mT)
+    """Return the gradients of query, key and value, written to `out` if given, from that of o."""
+    dvalue = torch.bmm(p_KRS.mT, g_KRD, out=out[2])
+    dp_KRS = torch.bmm(g_KRD, value_KSD.mT)
     ds_KRS = torch.ops.aten._softmax_backward_data(dp_KRS, p_KRS, 2, dp_KRS.dtype).mul_(scaling)
-    return matmul.bmm(ds_KRS, key_KSD, out=out[0]), matmul.bmm(ds_KRS.mT, query_KRD, out=out[1]), dvalue
+    return torch.bmm(ds_KRS, key_KSD, out=out[0]), torch.bmm(ds_KRS.mT, query_KRD, out=out[1]), dvalue
 
 
 class _Causal(torch.autograd.Function):

@@ -1,10 +1,10 @@
-"""Small functions of a transformer's layer with their gradients written out: fewer passes over memory than autograd's.
+"""Elementwise parts of a transformer layer with their gradients written out: fewer passes over memory than autograd's.
 
     rms_norm:  y = w x r,  r = (mean_j x_j^2 + eps)^(-1/2)      dx = r w g - x r^3 mean_j(x_j w_j g_j)
     swiglu:    y = silu(a) b,  silu(a) = a sigmoid(a)           da = silu'(a) b g,   db = silu(a) g
-    turn:      y = (x1 cos - x2 sin, x2 cos + x1 sin)           dx: turned back, by -sin
+    rotate:    y = (x1 cos - x2 sin, x2 cos + x1 sin)           dx: rotated back, by -sin
 
-w and the angles are frozen and get no gradient. None of these is seen by autograd.
+The weight w and the angles are frozen and get no gradient. Autograd does not see these functions.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
 
 
 def normed(x: Tensor, weight: Tensor, r: Tensor) -> Tensor:
-    """Return the norm again, of r that is known."""
+    """Return the norm from x and a known r."""
     return (x * r).mul_(weight)
 
 
 def rms_norm_backward(g: Tensor, x: Tensor, weight: Tensor, r: Tensor) -> Tensor:
-    """Gradient of x; g is made use of for it."""
+    """Return the gradient of x. Overwrites g."""
     g = g.mul_(weight)
     along = (g * x).sum(dim=-1, keepdim=True).mul_(r**3 / x.shape[-1])
     return g.mul_(r).addcmul_(x, along, value=-1)
@@ -41,7 +41,8 @@ def swiglu(gate: Tensor, up: Tensor) -> Tensor:
 
 
 def swiglu_and_gradient(gate: Tensor, up: Tensor) -> tuple[Tensor, Callable[[Tensor], tuple[Tensor, Tensor]]]:
-    """Return the same, and what turns its gradient into those of gate and up, once; it makes use of both for that."""
+    """Return `swiglu(gate, up)` and a function from its gradient to those of gate and up. That function may be called
+    once and overwrites both its argument and the output."""
     silu = F.silu(gate)
     y = silu * up
 
@@ -52,16 +53,16 @@ def swiglu_and_gradient(gate: Tensor, up: Tensor) -> tuple[Tensor, Callable[[Ten
     return y, gradient
 
 
-def turn(x: Tensor, cos: Tensor, signed_sin: Tensor) -> Tensor:
-    """Turn x [.., d] by its position's angles, in place (rotary embedding, Su et al. 2021).
+def rotate(x: Tensor, cos: Tensor, signed_sin: Tensor) -> Tensor:
+    """Rotate x [.., d] by its position's angles, in place (rotary embedding, Su et al. 2021).
 
-    The pairs are (j, j + d/2). `signed_sin` is `signed(sin)`; its negative turns back.
+    The pairs are (j, j + d/2). `signed_sin` is `signed(sin)`; its negative rotates back.
     """
     halves_swapped = x.roll(x.shape[-1] // 2, dims=-1)
     return x.mul_(cos).addcmul_(halves_swapped, signed_sin)
 
 
 def signed(sin: Tensor) -> Tensor:
-    """Return the sines [.., d], each angle twice, with the first half's sign changed."""
+    """Return the sines [.., d], which hold each angle twice, with the sign of the first half changed."""
     first, second = sin.chunk(2, dim=-1)
     return torch.cat([-first, second], dim=-1)

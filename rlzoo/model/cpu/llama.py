@@ -1,15 +1,13 @@
-"""The layers of Llama-like models (Llama, Mistral, Qwen2) written out: transformers' numbers, in fewer calls.
+"""Llama, Mistral and Qwen2 layers in float32 on a CPU: transformers' numbers in fewer operations.
 
     x  = embed(token)
-    x += W_o attend(turned q, turned k, v),     (q, k, v) = W_qkv norm(x)
-    x += W_down swiglu(W_gate norm(x), W_up norm(x))                            layer after layer
+    x += W_o attend(rotate(q), rotate(k), v),   q, k, v = W_q n, W_k n, W_v n,  n = norm(x)
+    x += W_down (silu(W_gate n) * W_up n),      n = norm(x)                            layer after layer
     state = norm(x)
 
-A small model spends half of its time between its products. Here a layer is one function with its gradient written out,
-which keeps what it must and makes anew what is soon made: norms, activations and what attention gave. The weights stay
-where transformers has them. Whether a model is of this kind is found out, not assumed: it must have these modules, and
-`Backbone` compares the numbers, which tells in float32; in bfloat16 it must be one of the known classes besides. Lines
-are float32, short, and on a CPU; a next token may be anything, anywhere.
+A small model spends half of its time between its matrix products. Here each layer is one function with its gradient
+written out: it saves the input of each half and recomputes norms, activations and attention output, which are cheap.
+The weights stay in transformers' modules.
 """
 
 from __future__ import annotations
@@ -18,245 +16,209 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 from transformers import Cache, LlamaModel, MistralModel, Qwen2Model
 from transformers.activations import ACT2FN
 
 from rlzoo.model.cpu import attention
-from rlzoo.model.cpu.fused_linear import JoinedLinear
-from rlzoo.model.cpu.fused_ops import normed, rms_norm, rms_norm_backward, signed, swiglu, swiglu_and_gradient, turn
-from rlzoo.model.cpu.packed_attention import Angles, LineAttention, columns
-from rlzoo.model.multi_lora import FleetLinear, RowPlan, active, product, product_backward
-from rlzoo.model.packing import Line
+from rlzoo.model.cpu.fused_ops import normed, rms_norm, rms_norm_backward, rotate, signed, swiglu, swiglu_and_gradient
+from rlzoo.model.cpu.packed_attention import Angles, PackedAttention, columns
+from rlzoo.model.multi_lora import Active, MultiLoraLinear, active, product, product_backward
+from rlzoo.model.packing import PackedBatch
 
-PARTS = {"embed_tokens", "layers", "norm", "rotary_emb"}
-LAYER_PARTS = {
-    "": {"self_attn", "mlp", "input_layernorm", "post_attention_layernorm"},
-    "self_attn": {"q_proj", "k_proj", "v_proj", "o_proj"},
-    "mlp": {"gate_proj", "up_proj", "down_proj", "act_fn"},
-}
-"""The modules that a model of this kind has, and each of its layers; they have no others."""
+CLASSES = (LlamaModel, MistralModel, Qwen2Model)
+"""The exact classes whose layers these are."""
+MOVING_ROPE = ("dynamic", "longrope")
+"""Rotary embeddings whose angles depend on the length of the sequence."""
 
 
-class Decoder:
-    """Llama-like layers; make one with `Decoder.of`."""
+class LlamaLayers:
+    """The layers of a decoder; make one with `LlamaLayers.of`."""
 
     def __init__(self, model: Any) -> None:
         self.model = model
         self.layers = [Layer(layer) for layer in model.layers]
 
     @classmethod
-    def of(cls, model: Any) -> Decoder | None:
-        """Return the model's layers written out; None if it has other modules than these, or other norms or angles."""
-        if not _has(model, PARTS) or not all(map(_is_like_llama, model.layers)):
+    def of(cls, model: Any, dtype: torch.dtype, device: torch.device) -> LlamaLayers | None:
+        """Return the layers of a float32 decoder on a CPU that is exactly one of `CLASSES`, with silu activations and
+        rotary angles that do not depend on the length; None for any other."""
+        if type(model) not in CLASSES or dtype != torch.float32 or device.type != "cpu":
             return None
-        first = torch.zeros((1, 1), dtype=torch.int64, device=model.norm.weight.device)
-        angles, _ = model.rotary_emb(model.norm.weight, first)
-        known = hasattr(model.norm, "variance_epsilon") and angles.shape[-1] == model.layers[0].self_attn.head_dim
-        return cls(model) if known else None
+        silu = all(type(layer.mlp.act_fn) is type(ACT2FN["silu"]) for layer in model.layers)
+        rope = (getattr(model.config, "rope_parameters", None) or {}).get("rope_type", "default")
+        return cls(model) if silu and rope not in MOVING_ROPE else None
 
-    @property
-    def joined(self) -> list[JoinedLinear]:
-        """All linear layers."""
-        return [joined for layer in self.layers for joined in layer.joined]
+    def fits(self, positions: int) -> bool:
+        """Whether the next token of rows with so many positions, that one included, may be computed here."""
+        return positions <= attention.SHORT and not torch.is_grad_enabled()
 
-    @property
-    def known(self) -> bool:
-        """Whether the model is of a class that is known to be of this kind, with its usual activation."""
-        usual = all(type(layer.mlp.act_fn) is type(ACT2FN["silu"]) for layer in self.model.layers)
-        return type(self.model) in (LlamaModel, MistralModel, Qwen2Model) and usual
+    def fits_packed(self, batch: PackedBatch, context: int | None) -> bool:
+        """Whether a packed batch is short enough for batched attention, and for a context of so many positions."""
+        return columns(batch) <= min(attention.SHORT, context or attention.SHORT)
 
-    def takes(self, line: Line, longest: int) -> bool:
-        """Whether a line is done in no more than so many columns, for which there are angles."""
-        return columns(line) <= longest
-
-    def line_states(self, line: Line) -> Tensor:
-        """Return the states [N, hidden] of a line of tokens."""
-        x = self.model.embed_tokens(line.token_N[None])[0]
-        heads = LineAttention(line, self.layers[0].heads, self.layers[0].key_heads)
+    def packed_states(self, batch: PackedBatch) -> Tensor:
+        """Return the states [N, hidden] of packed tokens, with gradient where it is enabled."""
+        x = self.model.embed_tokens(batch.token_N[None])[0]
+        heads = PackedAttention(batch, self.layers[0].heads, self.layers[0].key_heads)
         cos, sin = self.model.rotary_emb(x, torch.arange(heads.columns)[None])
         angles = cos[0], signed(sin[0])
         for layer in self.layers:
-            found = [active(linear, x[None]) for joined in layer.joined for linear in joined.layers]
-            plans = [plan for plan, _ in found]
-            x = _InLine.apply(x, layer, heads, angles, plans, *(adapter for _, pair in found for adapter in pair))
+            found = [active(linear, x[None]) for linear in layer.linears]
+            batches = [adapters for adapters, _ in found]
+            x = _PackedLayer.apply(x, layer, heads, angles, batches, *(part for _, pair in found for part in pair))
         return _Norm.apply(x, self.model.norm)
 
     @torch.no_grad()
     def next_states(self, token_B1: Tensor, position_B1: Tensor, seen_BP: Tensor, cache: Cache) -> Tensor:
-        """Return the states [B, 1, hidden] of one token more per row, which the cache is given.
+        """Return the states [B, 1, hidden] of one more token per row, and append it to the cache.
 
         seen_BP: bool, the positions up to this one that are not padding.
         """
         x = self.model.embed_tokens(token_B1)
         cos, sin = (angles[:, None] for angles in self.model.rotary_emb(x, position_B1))
         angles = cos, signed(sin)
-        room, _ = cache.layers[0].get_mask_sizes(1)
-        mask = attention.additive(F.pad(seen_BP, (0, room - seen_BP.shape[1])), self.layers[0].key_heads, x.dtype)
+        mask = attention.additive(seen_BP, self.layers[0].key_heads, x.dtype)
         for index, layer in enumerate(self.layers):
 
             def attend(query: Tensor, key: Tensor, value: Tensor, layer: Layer = layer, index: int = index) -> Attended:
                 query, key, value = (x.view(len(x), -1, 1, layer.head_dim) for x in (query, key, value))
-                key, value = cache.update(turn(key, *angles), value, index)
-                out = attention.one_query(turn(query, *angles), key, value, mask, layer.scaling)
+                key, value = cache.update(rotate(key, *angles), value, index)
+                out = attention.one_query(rotate(query, *angles), key, value, mask, layer.scaling)
                 return out.view(len(out), 1, -1), ()
 
-            x, _ = layer.forward(x, _norm_alone, JoinedLinear.__call__, attend)
+            x, _ = layer.forward(x, lambda linear, x: linear(x), attend)
         norm = self.model.norm
-        return _norm_alone(x, norm.weight, norm.variance_epsilon)[0]
+        return rms_norm(x, norm.weight, norm.variance_epsilon)[0]
 
 
-Kept = tuple[Tensor, ...]
-"""What a gradient needs."""
-Attended = tuple[Tensor, Kept]
-Pull = Callable[[JoinedLinear, Tensor, tuple[Tensor, ...]], Tensor]
+Saved = tuple[Tensor, ...]
+"""Tensors that a backward pass needs."""
+Attended = tuple[Tensor, Saved]
+Project = Callable[[MultiLoraLinear, Tensor], Tensor]
+Pull = Callable[[Sequence[MultiLoraLinear], Tensor, Sequence[Tensor]], Tensor]
 
 
 class Layer:
-    """One layer: its parts under short names, and what it does."""
+    """One layer: its parts under short names, its forward and its backward pass."""
 
     def __init__(self, layer: Any) -> None:
         own, mlp = layer.self_attn, layer.mlp
         self.norm, self.second_norm = (
             (norm.weight, norm.variance_epsilon) for norm in (layer.input_layernorm, layer.post_attention_layernorm)
         )
-        self.qkv = JoinedLinear([own.q_proj, own.k_proj, own.v_proj])
-        self.o = JoinedLinear([own.o_proj])
-        self.gate_up = JoinedLinear([mlp.gate_proj, mlp.up_proj])
-        self.down = JoinedLinear([mlp.down_proj])
-        self.joined = [self.qkv, self.o, self.gate_up, self.down]
+        self.qkv: list[MultiLoraLinear] = [own.q_proj, own.k_proj, own.v_proj]
+        self.o, self.gate, self.up, self.down = own.o_proj, mlp.gate_proj, mlp.up_proj, mlp.down_proj
+        self.linears: list[MultiLoraLinear] = [*self.qkv, self.o, self.gate, self.up, self.down]
         self.scaling: float = own.scaling
         self.head_dim: int = own.head_dim
-        self.heads, self.key_heads = (size // own.head_dim for size in self.qkv.sizes[:2])
+        heads = self.o.base.in_features // own.head_dim
+        self.heads, self.key_heads = heads, heads // own.num_key_value_groups
 
     def forward(
-        self,
-        x: Tensor,
-        norm: Callable[[Tensor, Tensor, float], tuple[Tensor, Any]],
-        project: Callable[[JoinedLinear, Tensor], tuple[Tensor, ...]],
-        attend: Callable[[Tensor, Tensor, Tensor], Attended],
-    ) -> tuple[Tensor, Kept]:
-        """Return what the layer makes of x [.., hidden], and what `backward` asks for.
+        self, x: Tensor, project: Project, attend: Callable[[Tensor, Tensor, Tensor], Attended]
+    ) -> tuple[Tensor, Saved]:
+        """Return the layer's output for x [.., hidden], and what `backward` needs.
 
-        `norm(x, weight, eps)` returns the norm of x and what its gradient asks for; `project(linear layers, x)` what
-        each makes of x; `attend(query, key, value)` what attention makes of them, and what it keeps itself.
+        `project(linear, x)` applies a linear layer; `attend(query, key, value)` returns the attention output and what
+        its own backward pass needs.
         """
-        first, r = norm(x, *self.norm)
-        attended, kept = attend(*project(self.qkv, first))
-        mid = x + project(self.o, attended)[0]
-        second, second_r = norm(mid, *self.second_norm)
-        gate, up = project(self.gate_up, second)
-        y = mid + project(self.down, swiglu(gate, up))[0]
-        return y, (x, r, mid, second_r, gate, up, *kept)
+        first, r = rms_norm(x, *self.norm)
+        attended, saved = attend(*(project(linear, first) for linear in self.qkv))
+        mid = x + project(self.o, attended)
+        second, second_r = rms_norm(mid, *self.second_norm)
+        gate, up = project(self.gate, second), project(self.up, second)
+        y = mid + project(self.down, swiglu(gate, up))
+        return y, (x, r, mid, second_r, gate, up, *saved)
 
     def backward(
         self,
         g: Tensor,
-        kept: Kept,
+        saved: Saved,
         pull: Pull,
-        attend_again: Callable[[Kept], Tensor],
-        attend_backward: Callable[[Tensor, Kept], tuple[Tensor, Tensor, Tensor]],
+        attend_again: Callable[[Saved], Tensor],
+        attend_backward: Callable[[Tensor, Saved], tuple[Tensor, Tensor, Tensor]],
     ) -> Tensor:
-        """Return the gradient of x, given that of what came out.
+        """Return the gradient of x, given the gradient g of the output.
 
-        `pull(linear layers, x, gradients)` returns the gradient of their x, given those of what they made of it;
-        `attend_again(kept)` what attention made, and `attend_backward(gradient, kept)` the gradients of what it was of.
+        `pull(linears, x, gradients)` returns the gradient of x, which all these layers read, given those of their
+        outputs; `attend_again(saved)` returns the attention output, `attend_backward(gradient, saved)` the gradients
+        of query, key and value.
         """
-        x, r, mid, second_r, gate, up, *kept_by_attention = kept
-        dmid = self._swiglu_backward(g, mid, second_r, gate, up, pull).add_(g)
-        dattended = pull(self.o, attend_again(tuple(kept_by_attention)), (dmid,))
-        dqkv = attend_backward(dattended, tuple(kept_by_attention))
+        x, r, mid, second_r, gate, up, *rest = saved
+        by_attention = tuple(rest)
+        dmid = self._mlp_backward(g, mid, second_r, gate, up, pull).add_(g)
+        dattended = pull([self.o], attend_again(by_attention), (dmid,))
+        dqkv = attend_backward(dattended, by_attention)
         dfirst = pull(self.qkv, normed(x, self.norm[0], r), dqkv)
         return rms_norm_backward(dfirst, x, self.norm[0], r).add_(dmid)
 
-    def _swiglu_backward(self, g: Tensor, mid: Tensor, r: Tensor, gate: Tensor, up: Tensor, pull: Pull) -> Tensor:
-        """The gradient of what stands before the second norm; its wide numbers go with this call."""
+    def _mlp_backward(self, g: Tensor, mid: Tensor, r: Tensor, gate: Tensor, up: Tensor, pull: Pull) -> Tensor:
+        """The gradient of the MLP's input before its norm; a function of its own, so that its tensors are freed."""
         activation, gradient = swiglu_and_gradient(gate, up)
-        dgate_up = gradient(pull(self.down, activation, (g,)))
-        dsecond = pull(self.gate_up, normed(mid, self.second_norm[0], r), dgate_up)
+        dgate_up = gradient(pull([self.down], activation, (g,)))
+        dsecond = pull([self.gate, self.up], normed(mid, self.second_norm[0], r), dgate_up)
         return rms_norm_backward(dsecond, mid, self.second_norm[0], r)
 
 
-def _norm_alone(x: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Any]:
-    """Root-mean-square norm of the next tokens, of which no gradient is asked for: on a GPU, a single kernel."""
-    if x.device.type == "cpu" and x.dtype == torch.float32:
-        return rms_norm(x, weight, eps)
-    return F.rms_norm(x, weight.shape, weight, eps), None
-
-
-def _has(module: Any, parts: set[str]) -> bool:
-    return {name for name, _ in module.named_children()} == parts
-
-
-def _is_like_llama(layer: Any) -> bool:
-    if not all(_has(layer.get_submodule(name), parts) for name, parts in LAYER_PARTS.items()):  # the layer itself first
-        return False
-    linear = [module for name, module in layer.named_modules() if name.endswith("_proj")]
-    norms = [layer.input_layernorm, layer.post_attention_layernorm]
-    return (
-        all(isinstance(module, FleetLinear) for module in linear)
-        and all(hasattr(norm, "variance_epsilon") for norm in norms)
-        and hasattr(layer.self_attn, "scaling")
-        and hasattr(layer.self_attn, "head_dim")
-    )
-
-
-class _InLine(torch.autograd.Function):
-    """A layer on a line of tokens: x [N, hidden] -> [N, hidden]."""
+class _PackedLayer(torch.autograd.Function):
+    """A layer on packed tokens: x [N, hidden] -> [N, hidden]."""
 
     @staticmethod
     def forward(
         ctx: Any,
         x: Tensor,
         layer: Layer,
-        heads: LineAttention,
+        heads: PackedAttention,
         angles: Angles,
-        plans: list[RowPlan | None],
+        batches: list[Any],
         *adapters: Tensor,
     ) -> Tensor:
-        """`plans`: that of each linear layer; `adapters`: A and B of each that has a plan."""
-        found = _found(layer, plans, adapters)
-        y, kept = layer.forward(
-            x,
-            rms_norm,
-            lambda joined, x: tuple(product(x, linear, *found[linear]) for linear in joined.layers),
-            lambda *qkv: heads.forward(*qkv, angles, layer.scaling),
-        )
-        ctx.layer, ctx.heads, ctx.angles, ctx.plans, ctx.count = layer, heads, angles, plans, len(adapters)
-        ctx.save_for_backward(*adapters, *kept)
+        """`batches`: the adapter batch of each linear layer, or None; `adapters`: A and B of those that have one."""
+        found = _by_layer(layer, batches, adapters)
+
+        def project(linear: MultiLoraLinear, x: Tensor) -> Tensor:
+            batch, adapter = found[linear]
+            return product(x, linear, batch, *adapter)
+
+        y, saved = layer.forward(x, project, lambda *qkv: heads.forward(*qkv, angles, layer.scaling))
+        ctx.layer, ctx.heads, ctx.angles, ctx.batches, ctx.count = layer, heads, angles, batches, len(adapters)
+        ctx.save_for_backward(*adapters, *saved)
         return y
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         layer, heads, adapters = ctx.layer, ctx.heads, ctx.saved_tensors[: ctx.count]
-        found, of_adapters = _found(layer, ctx.plans, adapters), {}
+        found = _by_layer(layer, ctx.batches, adapters)
+        of_adapters: dict[MultiLoraLinear, list[Tensor | None]] = {}
         of_x = ctx.needs_input_grad[0]
 
-        def pull(joined: JoinedLinear, x: Tensor, gs: tuple[Tensor, ...]) -> Tensor:
-            dx, needed = None, of_x or joined is not layer.qkv
-            for linear, g in zip(joined.layers, gs, strict=True):
-                dx, *of_adapters[linear] = product_backward(g, x, linear, *found[linear], of_x=needed, onto=dx)
-            return torch.empty_like(x) if dx is None else dx  # of the first layer nobody asks for it
+        def pull(linears: Sequence[MultiLoraLinear], x: Tensor, gs: Sequence[Tensor]) -> Tensor:
+            dx, needed = None, of_x or linears is not layer.qkv
+            for linear, g in zip(linears, gs, strict=True):
+                batch, adapter = found[linear]
+                dx, *of_adapters[linear] = product_backward(g, x, linear, batch, *adapter, of_x=needed, onto=dx)
+            return torch.empty_like(x) if dx is None else dx  # the first layer's input needs no gradient
 
         dx = layer.backward(
             gradients[0],
             ctx.saved_tensors[ctx.count :],
             pull,
             heads.again,
-            lambda g, kept: heads.backward(g, kept, ctx.angles, layer.scaling),
+            lambda g, saved: heads.backward(g, saved, ctx.angles, layer.scaling),
         )
-        return dx if of_x else None, None, None, None, None, *(x for linear in found for x in of_adapters[linear])
+        parts = (part for linear in layer.linears for part in of_adapters[linear])
+        return dx if of_x else None, None, None, None, None, *parts
 
 
-def _found(layer: Layer, plans: list[RowPlan | None], adapters: Sequence[Tensor]) -> dict[FleetLinear, tuple[Any, ...]]:
-    """Plan and adapter of each linear layer, as `product` asks for them."""
-    linears, left = [linear for joined in layer.joined for linear in joined.layers], iter(adapters)
+def _by_layer(layer: Layer, batches: list[Any], adapters: Sequence[Tensor]) -> dict[MultiLoraLinear, Active]:
+    """Adapter batch, A and B of each linear layer."""
+    left = iter(adapters)
     return {
-        linear: (plan,) if plan is None else (plan, next(left), next(left))
-        for linear, plan in zip(linears, plans, strict=True)
+        linear: (None, ()) if batch is None else (batch, (next(left), next(left)))
+        for linear, batch in zip(layer.linears, batches, strict=True)
     }
 
 

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from rlzoo.model.cpu.fused_ops import normed, rms_norm, rms_norm_backward, signed, swiglu, swiglu_and_gradient, turn
+from rlzoo.model.cpu.fused_ops import normed, rms_norm, rms_norm_backward, rotate, signed, swiglu, swiglu_and_gradient
 
 
 def numbers(*shape: int, seed: int = 0) -> Tensor:
@@ -49,5 +49,5 @@ def test_turn() -> None:
     angles = torch.tensor([math.pi / 2, 0.0, math.pi / 2, 0.0])
     cos, signed_sin = angles.cos(), signed(angles.sin())
     x = torch.tensor([[1.0, 2.0, 3.0, 4.0]])
-    torch.testing.assert_close(turn(x, cos, signed_sin), torch.tensor([[-3.0, 2.0, 1.0, 4.0]]))
-    torch.testing.assert_close(turn(x, cos, -signed_sin), torch.tensor([[1.0, 2.0, 3.0, 4.0]]))  # in place, and back
+    torch.testing.assert_close(rotate(x, cos, signed_sin), torch.tensor([[-3.0, 2.0, 1.0, 4.0]]))
+    torch.testing.assert_close(rotate(x, cos, -signed_sin), torch.tensor([[1.0, 2.0, 3.0, 4.0]]))  # in place, and back

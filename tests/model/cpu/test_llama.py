@@ -1,4 +1,4 @@
-"""Layers written out against transformers' own: states, gradients, samples; and which models they are used for."""
+"""The CPU layers against transformers' own: states, gradients, samples; and which models they are used for."""
 
 from __future__ import annotations
 
@@ -14,13 +14,12 @@ from transformers import (
     GraniteForCausalLM,
     LlamaConfig,
     LlamaForCausalLM,
+    LlamaModel,
     MistralConfig,
     MistralForCausalLM,
     PhiConfig,
     PhiForCausalLM,
     PreTrainedModel,
-    Qwen2MoeConfig,
-    Qwen2MoeForCausalLM,
     Qwen3Config,
     Qwen3ForCausalLM,
     SmolLM3Config,
@@ -31,7 +30,8 @@ from rlzoo.config.model import BackboneConfig, LoraSettings
 from rlzoo.engine.sampler import SampleRequest, Samples, sample
 from rlzoo.model.backbone import Backbone
 from rlzoo.model.cpu import attention
-from rlzoo.model.scoring import policy_forward
+from rlzoo.model.cpu.llama import LlamaLayers
+from rlzoo.model.log_probs import policy_forward
 from tests.models import random_adapter, write_model
 
 
@@ -71,16 +71,16 @@ def sampled(backbone: Backbone) -> list[Samples]:
 
 
 def test_log_probs_values_and_gradients(backbone: Backbone, rows_each: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert backbone._written is not None
+    assert backbone._cpu_layers is not None
     ours = scored(backbone, rows_each)
-    monkeypatch.setattr(backbone, "_written", None)
+    monkeypatch.setattr(backbone, "_cpu_layers", None)
     for one, other in zip(ours, scored(backbone, rows_each), strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=2e-6 * float(other.abs().max()))
 
 
 def test_samples(backbone: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
     ours = sampled(backbone)
-    monkeypatch.setattr(backbone, "_written", None)
+    monkeypatch.setattr(backbone, "_cpu_layers", None)
     for one, other in zip(ours, sampled(backbone), strict=True):
         assert torch.equal(one.response_NT, other.response_NT) and torch.equal(one.mask_NT, other.mask_NT)
         torch.testing.assert_close(one.logp_NT, other.logp_NT, rtol=0, atol=2e-5)
@@ -94,7 +94,7 @@ def test_long_sequences_are_left_to_transformers(fp32: Backbone, monkeypatch: py
     def refuse(*args: object) -> Tensor:
         raise AssertionError
 
-    monkeypatch.setattr(fp32._written, "line_states", refuse)
+    monkeypatch.setattr(fp32._cpu_layers, "packed_states", refuse)
     for one, other in zip(ours, scored(fp32, 2), strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=2e-6 * float(other.abs().max()))
     for one, other in zip(samples, sampled(fp32), strict=True):
@@ -102,7 +102,7 @@ def test_long_sequences_are_left_to_transformers(fp32: Backbone, monkeypatch: py
 
 
 @pytest.mark.parametrize(
-    ("model", "config", "changes", "written"),
+    ("model", "config", "changes", "used"),
     [
         (LlamaForCausalLM, LlamaConfig, {"attention_bias": True, "mlp_bias": True, "head_dim": 24}, True),
         (LlamaForCausalLM, LlamaConfig, {"rope_parameters": {"rope_type": "linear", "factor": 2.0}}, True),
@@ -113,60 +113,50 @@ def test_long_sequences_are_left_to_transformers(fp32: Backbone, monkeypatch: py
         (Qwen3ForCausalLM, Qwen3Config, {"head_dim": 16}, False),  # it norms queries and keys
         (GPT2LMHeadModel, GPT2Config, {"n_embd": 32, "n_head": 2, "n_layer": 2}, False),
         (PhiForCausalLM, PhiConfig, {"partial_rotary_factor": 0.5}, False),
+        (SmolLM3ForCausalLM, SmolLM3Config, {"no_rope_layer_interval": 2}, False),
     ],
 )
 def test_which_models_are_of_this_kind(
     model: type[PreTrainedModel],
     config: type,
     changes: dict[str, object],
-    written: bool,
+    used: bool,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     folder = write_model(model, config, tmp_path, **changes)
     made = Backbone.load(BackboneConfig(model=str(folder), precision="fp32", device="cpu"))
-    assert (made._written is not None) is written
+    assert (made._cpu_layers is not None) is used
     ours = scored(made, 2)
-    monkeypatch.setattr(made, "_written", None)
+    monkeypatch.setattr(made, "_cpu_layers", None)
     for one, other in zip(ours, scored(made, 2), strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=2e-6 * float(other.abs().max()))
 
 
-@pytest.mark.parametrize(
-    ("model", "config", "changes", "written"),
-    [
-        (LlamaForCausalLM, LlamaConfig, {}, True),
-        (MistralForCausalLM, MistralConfig, {"sliding_window": None}, True),
-        (LlamaForCausalLM, LlamaConfig, {"hidden_act": "gelu"}, False),
-        (GraniteForCausalLM, GraniteConfig, {"residual_multiplier": 0.95}, False),
-        (SmolLM3ForCausalLM, SmolLM3Config, {"no_rope_layer_interval": 2, "pad_token_id": 0}, False),
-    ],
-)
-def test_in_bfloat16_only_known_models_are(
-    model: type[PreTrainedModel], config: type, changes: dict[str, object], written: bool, tmp_path: Path
-) -> None:
-    """With weights so small that in a few tokens rounding hides what is different."""
-    folder = write_model(model, config, tmp_path, **changes, initializer_range=0.02)
-    made = Backbone.load(BackboneConfig(model=str(folder), device="cpu", precision="bf16", compute="bf16"))
-    assert (made._written is not None) is written
+def test_only_float32_on_a_cpu(llama_folder: Path) -> None:
+    """In bfloat16 their attention would round its scores, so transformers' layers and SDPA decode there."""
+    made = Backbone.load(BackboneConfig(model=str(llama_folder), device="cpu", precision="bf16", compute="bf16"))
+    assert made._cpu_layers is None and made.path == "packed"
+    assert LlamaLayers.of(made._decoder, torch.float32, torch.device("cpu")) is not None
+    assert LlamaLayers.of(made._decoder, torch.float32, torch.device("cuda")) is None
 
 
-def test_all_layers_are_looked_at(tmp_path: Path) -> None:
-    """The first has one feed-forward network, as Llama has, the second a mixture of them."""
-    sizes = {"num_experts": 2, "num_experts_per_tok": 1, "moe_intermediate_size": 32, "mlp_only_layers": [0]}
-    folder = write_model(Qwen2MoeForCausalLM, Qwen2MoeConfig, tmp_path, **sizes)
-    assert Backbone.load(BackboneConfig(model=str(folder), precision="fp32", device="cpu"))._written is None
+def test_a_subclass_is_not_used(llama_folder: Path) -> None:
+    """It may compute anything else."""
+    made = Backbone.load(BackboneConfig(model=str(llama_folder), device="cpu"))
+    made._decoder.__class__ = type("Other", (LlamaModel,), {})
+    assert LlamaLayers.of(made._decoder, torch.float32, torch.device("cpu")) is None
 
 
 @pytest.mark.parametrize("modules", [["q_proj", "v_proj", "down_proj"], ["q_proj"], ["gate_proj"], ["o_proj"]])
 def test_adapters_on_some_of_the_layers(
     modules: list[str], llama_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Decoded by both: written out up to 25 positions less the cache's room, then by transformers."""
+    """Decoded by both: the CPU layers up to 25 positions, then by transformers."""
     made = Backbone.load(
         BackboneConfig(model=str(llama_folder), device="cpu", lora=LoraSettings(target_modules=modules))
     )
-    assert made._written is not None
+    assert made._cpu_layers is not None
 
     def got() -> tuple[tuple[Tensor, ...], list[Samples]]:
         one = SampleRequest(random_adapter(made, 1), [made.encode("1+2")], 70, 30, 0, 7, [3])
@@ -174,42 +164,13 @@ def test_adapters_on_some_of_the_layers(
 
     monkeypatch.setattr(attention, "SHORT", 25)
     tensors, samples = got()
-    monkeypatch.setattr(made, "_written", None)
+    monkeypatch.setattr(made, "_cpu_layers", None)
     same_tensors, same_samples = got()
     for one, other in zip(tensors, same_tensors, strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=2e-6 * float(other.abs().max()))
     for one, other in zip(samples, same_samples, strict=True):
         assert torch.equal(one.response_NT, other.response_NT)
         torch.testing.assert_close(one.logp_NT, other.logp_NT, rtol=0, atol=2e-5)
-
-
-@pytest.mark.parametrize("rows_of", [1, 4])
-def test_of_bfloat16_the_next_token_is_written_out(
-    rows_of: int, qwen_folder: Path, fp32: Backbone, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """It is as far from float32 as transformers' own is; lines are left to that."""
-    made = Backbone.load(BackboneConfig(model=str(qwen_folder), device="cpu", precision="bf16", compute="bf16"))
-    tokens = torch.randint(5, 60, (3 * rows_of, 7), generator=torch.Generator().manual_seed(3))
-    slot = torch.arange(3).repeat_interleave(rows_of)
-
-    def next_states(backbone: Backbone) -> Tensor:
-        stack = backbone.stack([random_adapter(backbone, k) for k in range(3)])
-        cache = backbone.new_cache(len(tokens), 20)
-        with torch.no_grad(), backbone.adapters(stack, slot, often=True):
-            backbone.states(tokens[:, :5], torch.ones_like(tokens[:, :5]), cache)
-            backbone.states(tokens[:, 5:6], torch.ones_like(tokens[:, :6]), cache)
-            return backbone.states(tokens[:, 6:], torch.ones_like(tokens), cache).float()
-
-    exact, calls = next_states(fp32), []
-    assert made._written is not None
-    monkeypatch.setattr(made._written, "line_states", None)
-    written = made._written.next_states
-    monkeypatch.setattr(made._written, "next_states", lambda *args: calls.append(1) or written(*args))
-    ours, lines = next_states(made), scored(made, 2)
-    monkeypatch.setattr(made, "_written", None)
-    assert len(calls) == 2 and all(torch.equal(x, y) for x, y in zip(lines, scored(made, 2), strict=True))
-    error, usual = ((x - exact).square().mean().sqrt() for x in (ours, next_states(made)))
-    assert 0 < error < 1.2 * usual < 0.05 * exact.square().mean().sqrt()
 
 
 def test_a_nan_in_one_run_stays_in_that_run(fp32: Backbone, rows_each: int) -> None:
@@ -245,7 +206,7 @@ def test_bare_rows_in_a_line_with_gradient(backbone: Backbone, monkeypatch: pyte
     ours = got()
     bare = policy_forward(backbone, None, None, prompts, group[:2], response[:2], mask[:2]).logp_BT.detach()
     torch.testing.assert_close(ours[0][:2], bare, rtol=1e-5, atol=1e-5)
-    monkeypatch.setattr(backbone, "_written", None)
+    monkeypatch.setattr(backbone, "_cpu_layers", None)
     for one, other in zip(ours, got(), strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=2e-6 * float(other.abs().max()))
 

@@ -7,20 +7,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from rlzoo.model.cpu.fused_ops import signed, turn
-from rlzoo.model.cpu.packed_attention import Block, LineAttention, Seats
-from rlzoo.model.packing import Line
+from rlzoo.model.cpu.fused_ops import rotate, signed
+from rlzoo.model.cpu.packed_attention import Block, GatherIndex, PackedAttention
+from rlzoo.model.packing import PackedBatch
 
 D = 6
 SCALING = 0.4
 
 
-def made(lengths: list[int]) -> Line:
+def made(lengths: list[int]) -> PackedBatch:
     """Two runs, with 2 and 1 responses to a prompt of 3 tokens, and 1 and 0 to one of 5."""
     prompts, group_B = [[1, 2, 3], [4, 5, 6, 7, 8]], torch.tensor([0, 1, 0, 0])
     mask_BT = torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]
     slot_B = torch.tensor([0, 0, 0, 1])
-    return Line.of(prompts, group_B, slot_B, torch.ones_like(mask_BT).long(), mask_BT, mask_BT, 0)
+    return PackedBatch.of(prompts, group_B, slot_B, torch.ones_like(mask_BT).long(), mask_BT, mask_BT, 0)
 
 
 def angles(columns: int) -> tuple[Tensor, Tensor]:
@@ -28,7 +28,7 @@ def angles(columns: int) -> tuple[Tensor, Tensor]:
     return angle_SD.cos(), signed(angle_SD.sin())
 
 
-def plain(line: Line, query: Tensor, key: Tensor, value: Tensor, heads: int, key_heads: int) -> Tensor:
+def plain(line: PackedBatch, query: Tensor, key: Tensor, value: Tensor, heads: int, key_heads: int) -> Tensor:
     """Attention of each token, [N, heads * D], found sequence by sequence; of padding 0."""
     out = torch.zeros(len(query), heads, D)
     for b in range(len(line.prompt_B)):
@@ -38,7 +38,7 @@ def plain(line: Line, query: Tensor, key: Tensor, value: Tensor, heads: int, key
             x[place].view(length, -1, D).transpose(0, 1).repeat_interleave(heads // (x.shape[1] // D), dim=0)
             for x in (query, key, value)
         )
-        q, k = (turn(x.clone(), *angles(length)) for x in (q, k))
+        q, k = (rotate(x.clone(), *angles(length)) for x in (q, k))
         attended = F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=SCALING)
         out = out.index_put((place,), attended.transpose(0, 1))
     return out.flatten(1)
@@ -54,7 +54,7 @@ def test_values_and_gradients(lengths: list[int], heads: int, key_heads: int) ->
     leaves = [some.clone().requires_grad_() for some in x]
     expected = plain(line, *leaves, heads, key_heads)
     expected_gradients = torch.autograd.grad(expected, leaves, g)
-    ours = LineAttention(line, heads, key_heads)
+    ours = PackedAttention(line, heads, key_heads)
     got, kept = ours.forward(*x, angles(ours.columns), SCALING)
     torch.testing.assert_close(got * real, expected.detach(), rtol=1e-5, atol=1e-5)
     assert torch.equal(ours.again(kept), got)
@@ -69,7 +69,9 @@ def test_places() -> None:
     prompt's first token.
     """
     mask_BT = torch.tensor([[1, 1, 1], [1, 1, 0]]).bool()
-    line = Line.of([[1, 2], [3]], torch.arange(2), torch.zeros(2).long(), torch.ones(2, 3).long(), mask_BT, mask_BT, 0)
+    line = PackedBatch.of(
+        [[1, 2], [3]], torch.arange(2), torch.zeros(2).long(), torch.ones(2, 3).long(), mask_BT, mask_BT, 0
+    )
     assert line.token_N.tolist() == [1, 2, 3, 1, 1, 1]
     prompts, responses = Block.of_prompts(line), Block.of_responses(line)
     assert prompts.key_RS[:, :3].tolist() == [[0, 1, 0], [2, 2, 2]]
@@ -83,10 +85,10 @@ def test_places() -> None:
 
 
 def test_what_is_brought_back_is_the_transpose_of_what_is_gathered() -> None:
-    """<gather(x), y> = <x, bring_back(y)> for numbers in real rows."""
+    """<gather(x), y> = <x, scatter_add(y)> for numbers in real rows."""
     place, real = torch.tensor([[0, 1, 1], [2, 0, 2]]), torch.tensor([[True, True, False], [True, True, False]])
-    seats, seeded = Seats([(place, real), (place[:1, :2], real[:1, :2])], 2, 4), torch.Generator().manual_seed(0)
+    seats, seeded = GatherIndex([(place, real), (place[:1, :2], real[:1, :2])], 2, 4), torch.Generator().manual_seed(0)
     x, y = torch.randn(4, 2 * 3, generator=seeded), torch.randn(sum(seats.sizes), 3, generator=seeded)
     is_real = torch.cat([real[:, None].expand(2, 2, 3).flatten(), torch.ones(4, dtype=torch.bool)])
-    torch.testing.assert_close((seats.gather(x) * y)[is_real].sum(), (x * seats.bring_back(y)).sum())
-    assert not seats.bring_back(y)[3].any()
+    torch.testing.assert_close((seats.gather(x) * y)[is_real].sum(), (x * seats.scatter_add(y)).sum())
+    assert not seats.scatter_add(y)[3].any()

@@ -17,14 +17,15 @@ from transformers import (
     MistralConfig,
     MistralForCausalLM,
     PreTrainedModel,
+    Qwen2ForCausalLM,
 )
 
 from rlzoo.config.model import BackboneConfig
 from rlzoo.errors import UserError
 from rlzoo.model import log_probs
 from rlzoo.model.backbone import Backbone
+from rlzoo.model.log_probs import ForwardOutput, policy_forward
 from rlzoo.model.packing import ATTENTION
-from rlzoo.model.scoring import ForwardOutput, policy_forward
 from tests.models import random_adapter, write_model
 
 GROUPS = ["3+4=", "sort 52413", "x"]
@@ -33,7 +34,7 @@ SLOTS = [0, 0, 0, 0, 0, 1, 1, 1]
 LENGTHS = [5, 2, 7, 1, 0, 3, 7, 4]
 
 
-def run(backbone: Backbone, in_line: bool, order: list[int] | None = None) -> tuple[ForwardOutput, Tensor]:
+def run(backbone: Backbone, packed: bool, order: list[int] | None = None) -> tuple[ForwardOutput, Tensor]:
     """Everything a pass gives for eight rows, and the gradient of a weighted sum of it."""
     order = order or list(range(8))
     prompts = [backbone.encode(text) for text in GROUPS]
@@ -51,7 +52,7 @@ def run(backbone: Backbone, in_line: bool, order: list[int] | None = None) -> tu
         temperature=torch.linspace(0.5, 1.5, 8)[order],
         value=True,
         entropy=True,
-        in_line=in_line,
+        packed=packed,
     )
     assert out.value_BT is not None and out.entropy_BT is not None
     (out.logp_BT + 0.3 * out.value_BT.square() + 0.1 * out.entropy_BT).sum().backward()
@@ -66,13 +67,13 @@ def assert_same(one: tuple[ForwardOutput, Tensor], other: tuple[ForwardOutput, T
 
 
 def test_shared_prompts_change_nothing(backbone: Backbone) -> None:
-    assert_same(run(backbone, in_line=False), run(backbone, in_line=True))
+    assert_same(run(backbone, packed=False), run(backbone, packed=True))
 
 
 def test_rows_of_a_prompt_need_not_stand_together(backbone: Backbone) -> None:
     """Sorted by length within each adapter, the groups are mixed."""
     order = [4, 3, 1, 0, 2, 5, 7, 6]
-    plain, shared = run(backbone, in_line=False), run(backbone, in_line=True, order=order)
+    plain, shared = run(backbone, packed=False), run(backbone, packed=True, order=order)
     assert_same(
         plain, (ForwardOutput(*(x[torch.tensor(order).argsort()] for x in vars(shared[0]).values())), shared[1])
     )
@@ -85,7 +86,7 @@ def test_a_line_holds_every_prompt_once_and_no_padding_but_between_runs(fp32: Ba
     hook = fp32.model.get_input_embeddings().register_forward_hook(
         lambda m, args, out: fed.append(tuple(args[0].shape))
     )
-    run(fp32, in_line=True)
+    run(fp32, packed=True)
     hook.remove()
     assert fed == [(1, 2 * 25)]
 
@@ -100,15 +101,15 @@ def test_responses_of_one_token_need_the_prompt_only(fp32: Backbone) -> None:
         torch.tensor([[5], [6], [7]]),
         torch.ones(3, 1, dtype=torch.bool),
     )
-    plain, shared = (policy_forward(fp32, *fed, in_line=line).logp_BT for line in (False, True))
+    plain, shared = (policy_forward(fp32, *fed, packed=line).logp_BT for line in (False, True))
     torch.testing.assert_close(shared, plain, rtol=0, atol=2e-5)
 
 
 @pytest.mark.parametrize("tokens", [1, 3, 28])
 def test_chunks_of_the_head_change_nothing(tokens: int, fp32: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = run(fp32, in_line=False)
+    whole = run(fp32, packed=False)
     monkeypatch.setattr(log_probs, "CHUNK_ELEMENTS", tokens * fp32.vocab_size)
-    assert_same(whole, run(fp32, in_line=False))
+    assert_same(whole, run(fp32, packed=False))
 
 
 def test_all_logits_never_exist_at_once(fp32: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -116,7 +117,7 @@ def test_all_logits_never_exist_at_once(fp32: Backbone, monkeypatch: pytest.Monk
     monkeypatch.setattr(log_probs, "CHUNK_ELEMENTS", 5 * fp32.vocab_size + 1)
     rows: list[int] = []
     hook = fp32.model.get_output_embeddings().register_forward_hook(lambda m, args, out: rows.append(len(out)))
-    run(fp32, in_line=False)
+    run(fp32, packed=False)
     hook.remove()
     assert sum(LENGTHS) == 29
     assert sorted(rows) == [4, 4, 5, 5, 5, 5, 5, 5, 5, 5, 5, 5]  # forward, and again in the backward pass
@@ -142,28 +143,38 @@ def test_other_heads_and_windows(
     with torch.no_grad():
         ours = made.logits(made.states(tokens, torch.ones_like(tokens)))
         torch.testing.assert_close(ours, made.model(tokens).logits, rtol=0, atol=1e-5)
-    assert made.takes_lines is line
-    assert_same(run(made, in_line=False), run(made, in_line=True))
+    assert made.packs is line
+    assert_same(run(made, packed=False), run(made, packed=True))
 
 
-def test_lines_that_a_model_sees_otherwise_are_not_taken(fp32: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By one percent of the largest state, say; attention is then torch's own again."""
-    set_attention, line_states = fp32.model.set_attn_implementation, fp32.line_states
-    set_attention("sdpa")
-    with monkeypatch.context() as patched:
-        patched.setattr(fp32, "line_states", lambda line: line_states(line) + 0.01 * line_states(line).abs().max())
-        assert not fp32._try_line() and fp32.model.config._attn_implementation == "sdpa"
-    assert fp32._try_line() and fp32.model.config._attn_implementation == ATTENTION
+def test_packed_rows_that_give_other_logits_are_refused(fp32: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By one percent of the largest state, say."""
+    states = fp32._packed_states
+    monkeypatch.setattr(fp32, "_packed_states", lambda *of: states(*of) + 0.01 * states(*of).abs().max())
+    with pytest.raises(UserError, match=r"other logits when its rows are packed .* set engine.fast_path to 'off'"):
+        fp32._compare_packed()
 
 
-def test_an_unknown_way_to_make_logits_is_refused(fp32: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
-    forward = fp32.model.forward
+def test_an_unknown_way_to_make_logits_is_refused(qwen_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The untouched model's own logits decide, here those of a model that squares them."""
+    forward = Qwen2ForCausalLM.forward
 
-    def squared(**kwargs: object) -> object:
-        output = forward(**kwargs)
+    def squared(self: object, **kwargs: object) -> object:
+        output = forward(self, **kwargs)
         output.logits = output.logits.square()
         return output
 
-    monkeypatch.setattr(fp32.model, "forward", squared)
-    with pytest.raises(UserError, match="cannot be used as a backbone yet"):
-        fp32._check_head()
+    monkeypatch.setattr(Qwen2ForCausalLM, "forward", squared)
+    with pytest.raises(UserError, match="Qwen2ForCausalLM computes other logits in padded rows than by itself"):
+        Backbone.load(BackboneConfig(model=str(qwen_folder), precision="fp32", device="cpu"))
+
+
+def test_the_fast_path_can_be_switched_off(qwen_folder: Path) -> None:
+    made = Backbone.load(BackboneConfig(model=str(qwen_folder), precision="fp32", device="cpu"))
+    assert made.path == made.describe()["path"] == "packed, cpu"
+    fast = run(made, packed=True)
+    made.use_fast_path("off")
+    assert made.path == "padded" and made.model.config._attn_implementation == "sdpa"
+    assert_same(run(made, packed=True), fast)
+    made.use_fast_path("auto")
+    assert made.path == "packed, cpu" and made.model.config._attn_implementation == ATTENTION
