@@ -68,6 +68,10 @@ class Task(ABC):
             IndexError: `index` is outside a finite split.
         """
 
+    def doubtful(self, split: Split, most_bytes: int) -> Sequence[int]:
+        """Indices of the problems whose prompts may be empty or longer than so many bytes; none of problems drawn."""
+        return range(self.size(split) or 0) if self.at_hand else ()
+
     @abstractmethod
     def grade(self, problem: Problem, completion: str) -> float:
         """The task's own verdict on one completion: 0 or 1, or a fraction for graded data."""

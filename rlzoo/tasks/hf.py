@@ -8,10 +8,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from rlzoo.config.task import TaskConfig
 from rlzoo.errors import UserError, nearest
 from rlzoo.tasks.registry import register_task
-from rlzoo.tasks.table import TABLE_FIELDS, TableTask, column, held_out
+from rlzoo.tasks.rows import Survey
+from rlzoo.tasks.table import TABLE_FIELDS, TableTask, column
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -33,10 +36,12 @@ class HuggingFace(TableTask):
         if config.test_fraction is None:
             return cls(config, train, read_split(config, argument, config.test_split or "test"))
         name = config.prompt_column or "prompt"
-        prompts = [column(row, name, "prompt_column", f"task {config.name!r}, row {i}") for i, row in enumerate(train)]
-        splits = held_out(prompts, config.test_fraction)
-        rows = {s: train.select([i for i, split in enumerate(splits) if split == s]) for s in ("train", "test")}
-        return cls(config, rows["train"], rows["test"])
+        seen = Survey()
+        for i, row in enumerate(train):
+            seen.add(column(row, name, "prompt_column", f"task {config.name!r}, row {i}"))
+        held = seen.held_out(config.test_fraction)
+        rows = {"train": train.select(np.flatnonzero(~held)), "test": train.select(np.flatnonzero(held))}
+        return cls(config, rows["train"], rows["test"], {"train": seen.size[~held], "test": seen.size[held]})
 
 
 def read_split(config: TaskConfig, source: str, split: str) -> Dataset:

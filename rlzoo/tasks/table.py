@@ -3,26 +3,21 @@
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Mapping, Sequence
-from hashlib import blake2b
+from collections.abc import Iterable, Mapping, Sequence
 from random import Random
-from typing import Any, Protocol
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from rlzoo.config.task import TaskConfig
 from rlzoo.errors import UserError, nearest
 from rlzoo.tasks.base import Split, Task
 from rlzoo.tasks.graders import GRADERS, REPORTED, grader, installed, right
 from rlzoo.tasks.problem import Problem, Prompt
+from rlzoo.tasks.rows import Rows, Survey
 
 TABLE_FIELDS = frozenset({"prompt_column", "answer_column", "demonstration_column", "system", "chat", "grader"})
-
-
-class Rows(Protocol):
-    """A list of mappings, or a `datasets.Dataset`."""
-
-    def __len__(self) -> int: ...
-    def __getitem__(self, index: int) -> Mapping[str, Any]: ...
 
 
 class TableTask(Task):
@@ -30,9 +25,12 @@ class TableTask(Task):
 
     at_hand = True
 
-    def __init__(self, config: TaskConfig, train: Rows, test: Rows):
+    def __init__(
+        self, config: TaskConfig, train: Rows, test: Rows, sizes: dict[Split, NDArray[np.int64]] | None = None
+    ) -> None:
         super().__init__(config.name, None, config.reward, config.accuracy)
         self._rows: dict[Split, Rows] = {"train": train, "test": test}
+        self._sizes = sizes or {}
         self._prompt_column = config.prompt_column or "prompt"
         self._answer_column = config.answer_column or "answer"
         self._demonstration_column = config.demonstration_column
@@ -49,6 +47,13 @@ class TableTask(Task):
     def size(self, split: Split) -> int:
         return len(self._rows[split])
 
+    def doubtful(self, split: Split, most_bytes: int) -> Sequence[int]:
+        """As for every task: of prompts whose size is known, the long ones and the empty ones."""
+        if split not in self._sizes:
+            return range(self.size(split))
+        size = self._sizes[split]
+        return np.flatnonzero((size > most_bytes) | (size == 0)).tolist()
+
     def problem(self, split: Split, index: int) -> Problem:
         """As for every task.
 
@@ -61,7 +66,7 @@ class TableTask(Task):
         where = f"task {self.name!r}, {split} row {index}"
         prompt = as_prompt(column(row, self._prompt_column, "prompt_column", where), self._chat, self._system, where)
         if self._demonstration_column is not None and split == "train":
-            column(row, self._demonstration_column, "demonstration_column", where)
+            whole(str(column(row, self._demonstration_column, "demonstration_column", where)), where)
         columns = {name: value for name, value in row.items() if name != self._prompt_column}
         if self._demonstration_column == self._prompt_column:
             columns[self._prompt_column] = last_reply(row[self._prompt_column], where)
@@ -137,6 +142,7 @@ def as_prompt(value: Any, chat: bool, system: str | None, where: str) -> Prompt:
         UserError: neither text nor a list of messages with the strings `role` and `content`.
     """
     if isinstance(value, str):
+        whole(value, where)
         if not chat:
             return value
         value = [{"role": "user", "content": value}]
@@ -145,7 +151,7 @@ def as_prompt(value: Any, chat: bool, system: str | None, where: str) -> Prompt:
             f"{where}: the prompt is {str(value)[:60]!r}; it has to be text or chat messages such as "
             '[{"role": "user", "content": "..."}]'
         )
-    messages = [{"role": m["role"], "content": m["content"]} for m in value]
+    messages = [{"role": m["role"], "content": whole(m["content"], where)} for m in value]
     if messages[-1]["role"] == "assistant" and len(messages) > 1:
         del messages[-1]  # the reply that is asked for; see `last_reply`
     return messages if system is None else [{"role": "system", "content": system}, *messages]
@@ -162,16 +168,30 @@ def last_reply(value: Any, where: str) -> str:
     return value[-1]["content"]
 
 
+def whole(text: str, where: str) -> str:
+    """The text, if it is made of whole characters.
+
+    Raises:
+        UserError: it has half of a surrogate pair, such as `\\ud83d` alone, which no tokenizer takes.
+    """
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        half = f"U+{ord(text[error.start]):04X}"
+        raise UserError(f"{where}: character {error.start} is {half}, half of one: mend or remove it") from None
+    return text
+
+
 def _is_message(value: Any) -> bool:
     return isinstance(value, Mapping) and all(isinstance(value.get(key), str) for key in ("role", "content"))
 
 
-def held_out(prompts: Sequence[Any], fraction: float) -> list[Split]:
+def held_out(prompts: Iterable[Any], fraction: float) -> list[Split]:
     """The split of each row: the distinct prompts with the smallest hashes, rounded up, are the test split.
 
     Rows with the same prompt stay together; the order of the rows plays no part.
     """
-    texts = [json.dumps(prompt, sort_keys=True, default=str) for prompt in prompts]
-    distinct = sorted(set(texts), key=lambda text: blake2b(text.encode(), digest_size=8).digest())
-    test = set(distinct[: math.ceil(fraction * len(distinct))])
-    return ["test" if text in test else "train" for text in texts]
+    seen = Survey()
+    for prompt in prompts:
+        seen.add(prompt)
+    return ["test" if test else "train" for test in seen.held_out(fraction).tolist()]

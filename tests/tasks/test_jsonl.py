@@ -88,6 +88,10 @@ def test_an_accuracy_function_needs_no_answer(tmp_path: Path) -> None:
         ([ROWS[0], {"prompt": [], "answer": "b"}], "line 2: the prompt is"),
         ([ROWS[0], {"prompt": [{"role": "user"}], "answer": "b"}], "line 2: the prompt is"),
         ([ROWS[0]], "the train split is empty"),
+        ([ROWS[0], '{"prompt": "smile \\ud83d", "answer": "4"}'], "line 2: character 6 is U\\+D83D, half of one"),
+        ([ROWS[0], {"prompt": [{"role": "user", "content": "\ud83d"}], "answer": "4"}], "line 2: character 0 is U"),
+        ([ROWS[0], '{"prompt": "big", "answer": ' + "1" * 5000 + "}"], "line 2: not JSON: Exceeds the limit"),
+        ([ROWS[0], "[" * 100_000], "line 2: nested too deep"),
     ],
 )
 def test_bad_files(tmp_path: Path, rows: list[Any], message: str) -> None:
@@ -122,3 +126,27 @@ def test_a_reply_at_the_end_of_messages_is_what_is_asked_for(tmp_path: Path) -> 
     assert load_task(config).demonstration(problem, Random(0)) == answer
     with pytest.raises(UserError, match="do not end with a reply"):
         last_reply(chats[0][:1], "row 0")
+
+
+@pytest.mark.parametrize("separator", ["\u2028", "\u2029", "\x85", "\u00a0"])
+def test_a_line_ends_at_a_line_feed_only(tmp_path: Path, separator: str) -> None:
+    text = json.dumps({"prompt": f"say{separator}hi", "answer": "4"}, ensure_ascii=False)
+    (tmp_path / "a.jsonl").write_text("\r\n".join([text, *map(json.dumps, ROWS)]) + "\n", encoding="utf-8", newline="")
+    task = load_task(TaskConfig(name=f"jsonl:{tmp_path}/a.jsonl", test_path=f"{tmp_path}/a.jsonl"))
+    assert task.size("train") == 41 and task.problem("train", 0).prompt == f"say{separator}hi"
+
+
+@pytest.mark.parametrize("name", ["a\0b", "x" * 5000, "half\ud800"])
+def test_a_path_that_cannot_be_is_said(name: str) -> None:
+    with pytest.raises(UserError, match="cannot read"):
+        load_task(f"jsonl:{name}")
+
+
+def test_only_prompts_that_may_not_fit_are_looked_at(tmp_path: Path) -> None:
+    rows = [{"prompt": "é" * n, "answer": "1"} for n in (1, 5, 6, 50)] + [{"prompt": "", "answer": "1"}]
+    rows += [{"prompt": [{"role": "user", "content": "é" * n}], "answer": "1"} for n in (1, 30)]
+    path = write(tmp_path / "a.jsonl", rows)
+    task = load_task(TaskConfig(name=f"jsonl:{path}", test_path=path))
+    assert list(task.doubtful("train", 10)) == [2, 3, 4, 5, 6]  # 2 bytes a letter; a message counts for 64 more
+    assert list(task.doubtful("train", 66)) == [3, 4, 6]
+    assert list(load_task("sort").doubtful("train", 0)) == []
