@@ -3,17 +3,21 @@
 Torch and pydantic only.
 
 accuracy --select--> keep        reward --shape--> reward per token --advantage--> Credit
+
+`Part` is the base of all parts, `Need` names what a part may ask of its trainer, `RolloutView` is what it gets.
 """
 
 from advantages.credit import Credit
 from advantages.decoupled import DecoupledGAE, LengthAdaptiveGAE
 from advantages.estimate import GAE, Advantage, Group, GroupOthers, RewardToGo
-from advantages.imitation import Imitation
-from advantages.part import Part
+from advantages.imitation import Demonstrated
+from advantages.needs import Need
+from advantages.part import Part, RunSettings
 from advantages.select import All, Mixed, Select
-from advantages.shape import KLInReward, Shape, ShapeContext, SoftOverlong, at_last_token, shape_reward
+from advantages.shape import KLInReward, Shape, SoftOverlong, at_last_token, shape_reward
 from advantages.statistics import whiten
 from advantages.teacher import TeacherReward
+from advantages.view import RolloutView
 
 __all__ = [
     "GAE",
@@ -21,17 +25,19 @@ __all__ = [
     "All",
     "Credit",
     "DecoupledGAE",
+    "Demonstrated",
     "Group",
     "GroupOthers",
-    "Imitation",
     "KLInReward",
     "LengthAdaptiveGAE",
     "Mixed",
+    "Need",
     "Part",
     "RewardToGo",
+    "RolloutView",
+    "RunSettings",
     "Select",
     "Shape",
-    "ShapeContext",
     "SoftOverlong",
     "TeacherReward",
     "at_last_token",

@@ -19,7 +19,10 @@ from torch import Tensor
 
 from advantages.credit import Credit
 from advantages.estimate import Advantage, ddof_is_used, generalized_advantage
+from advantages.needs import Need
+from advantages.part import RunSettings
 from advantages.statistics import whiten
+from advantages.view import RolloutView
 
 
 class DecoupledGAE(Advantage, kind="decoupled_gae"):
@@ -39,15 +42,13 @@ class DecoupledGAE(Advantage, kind="decoupled_gae"):
         return ddof_is_used(self, self.whiten, self.ddof)
 
     @property
-    def needs(self) -> frozenset[str]:
-        return frozenset({"value"})
+    def needs(self) -> frozenset[Need]:
+        return frozenset({Need.VALUE})
 
-    def __call__(self, reward_NT: Tensor, mask_NT: Tensor, group_N: Tensor, value_NT: Tensor | None = None) -> Credit:
-        lam_N = torch.full_like(reward_NT[:, 0], self.lam)
-        advantage_NT, return_NT = _decoupled(
-            self.kind, reward_NT, mask_NT, value_NT, self.gamma, lam_N, self.critic_lam
-        )
-        return Credit(whiten(advantage_NT, mask_NT, self.ddof) if self.whiten else advantage_NT, return_NT)
+    def estimate(self, view: RolloutView) -> Credit:
+        lam_N = torch.full_like(view.reward_NT[:, 0], self.lam)
+        advantage_NT, return_NT = _decoupled(view, self.gamma, lam_N, self.critic_lam)
+        return Credit(whiten(advantage_NT, view.mask_NT, self.ddof) if self.whiten else advantage_NT, return_NT)
 
 
 class LengthAdaptiveGAE(Advantage, kind="length_adaptive_gae"):
@@ -72,33 +73,30 @@ class LengthAdaptiveGAE(Advantage, kind="length_adaptive_gae"):
         return ddof_is_used(self, self.whiten, self.ddof)
 
     @property
-    def needs(self) -> frozenset[str]:
-        return frozenset({"value"})
+    def needs(self) -> frozenset[Need]:
+        return frozenset({Need.VALUE})
 
     def lam(self, length_N: Tensor) -> Tensor:
         """Lambda of responses of these lengths, [N]; 0 for one without a token."""
         return 1 - 1 / (self.alpha * length_N).clamp(min=1)
 
-    def __call__(self, reward_NT: Tensor, mask_NT: Tensor, group_N: Tensor, value_NT: Tensor | None = None) -> Credit:
-        lam_N = self.lam(mask_NT.sum(dim=1).to(reward_NT.dtype))
-        advantage_NT, return_NT = _decoupled(
-            self.kind, reward_NT, mask_NT, value_NT, self.gamma, lam_N, self.critic_lam
+    def check(self, settings: RunSettings) -> tuple[str, ...]:
+        if settings.max_length > 1 / self.alpha:
+            return ()
+        return (
+            f"advantage {self.kind!r}: with alpha {self.alpha:g} lambda is 0 for responses of up to {1 / self.alpha:g} "
+            f"tokens, and here none is longer than {settings.max_length}: for lambda 0.95 at that length set "
+            f"advantage.alpha={20 / settings.max_length:.2g}",
         )
-        return Credit(whiten(advantage_NT, mask_NT, self.ddof) if self.whiten else advantage_NT, return_NT)
+
+    def estimate(self, view: RolloutView) -> Credit:
+        lam_N = self.lam(view.mask_NT.sum(dim=1).to(view.reward_NT.dtype))
+        advantage_NT, return_NT = _decoupled(view, self.gamma, lam_N, self.critic_lam)
+        return Credit(whiten(advantage_NT, view.mask_NT, self.ddof) if self.whiten else advantage_NT, return_NT)
 
 
-def _decoupled(
-    kind: str,
-    reward_NT: Tensor,
-    mask_NT: Tensor,
-    value_NT: Tensor | None,
-    gamma: float,
-    lam_N: Tensor,
-    critic_lam: float,
-) -> tuple[Tensor, Tensor]:
+def _decoupled(view: RolloutView, gamma: float, lam_N: Tensor, critic_lam: float) -> tuple[Tensor, Tensor]:
     """Advantages before whitening and the critic's targets."""
-    if value_NT is None:
-        raise ValueError(f"{kind} needs value_NT, the critic's value before each token")
-    advantage_NT = generalized_advantage(reward_NT, mask_NT, value_NT, gamma, lam_N)
-    critic_NT = generalized_advantage(reward_NT, mask_NT, value_NT, gamma, torch.full_like(lam_N, critic_lam))
-    return advantage_NT, torch.where(mask_NT, critic_NT + value_NT, 0)
+    given = view.reward_NT, view.mask_NT, view.value_NT, gamma
+    critic_NT = generalized_advantage(*given, torch.full_like(lam_N, critic_lam))
+    return generalized_advantage(*given, lam_N), torch.where(view.mask_NT, critic_NT + view.value_NT, 0)

@@ -5,21 +5,24 @@
     group_others    the same with mean and std of the other responses to the prompt
     gae             A_t = sum_k (gamma lambda)^k d_{t+k},   d_t = r_t + gamma V_{t+1} - V_t
 
-All of them take `(reward_NT, mask_NT, group_N, value_NT)`. Time runs over the tokens inside the mask only: tokens
-that the policy did not choose are stepped over, so inserting them changes no advantage.
+An estimator is called as `advantage(reward_NT, mask_NT, group_N, value_NT)`; a member defines `estimate(view)`. Time
+runs over the tokens inside the mask only: tokens that the policy did not choose are stepped over, so inserting them
+changes no advantage.
 """
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal, Self, TypeVar
+from typing import Any, ClassVar, Literal, Self, TypeVar
 
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
 from advantages.credit import Credit
+from advantages.needs import Need
 from advantages.part import Part
 from advantages.statistics import group_spread, group_sum, whiten
+from advantages.view import RolloutView
 
 
 class Advantage(Part):
@@ -30,29 +33,43 @@ class Advantage(Part):
         """Responses per prompt that the estimator is meant for; a schedule with another number is refused."""
         return None
 
-    def __call__(self, reward_NT: Tensor, mask_NT: Tensor, group_N: Tensor, value_NT: Tensor | None = None) -> Credit:
-        """Estimate the credit of every token.
+    def __call__(
+        self, reward_NT: Tensor, mask_NT: Tensor, group_N: Tensor, value_NT: Tensor | None = None, **given: Any
+    ) -> Credit:
+        """Estimate the credit of every token from tensors.
 
         Args:
             reward_NT: reward of every token; a response's reward stands on its last token.
             mask_NT: bool, true at tokens the policy chose.
             group_N: id of the prompt that each row answers.
             value_NT: V(s_t) before token t, where the estimator needs it.
+            given: other fields of `RolloutView` that it needs, by name: `greedy_N=...`.
 
-        What else an estimator needs it takes by keyword, and only if it needs it: `greedy_N` (need "greedy"), the
-        reward of the greedy response to each row's prompt.
+        Raises:
+            ValueError: something that the estimator needs is not given.
         """
-        raise TypeError(f"{type(self).__name__} does not define __call__")
+        view = RolloutView.of(reward_NT, mask_NT, group_N, value_NT=value_NT, **given)
+        return self.estimate(self.sees(view))
+
+    def estimate(self, view: RolloutView) -> Credit:
+        """Estimate the credit of every token of a rollout: what a member defines.
+
+        A member that needs only rewards, mask, groups and values may define `__call__` with these four tensors instead.
+        """
+        if type(self).__call__ is Advantage.__call__:
+            raise TypeError(f"{type(self).__name__} does not define estimate")
+        value_NT = view.value_NT if Need.VALUE in self.needs else None
+        return self(view.reward_NT, view.mask_NT, view.group_N, value_NT)
 
 
 def reward_to_go(reward_NT: Tensor, mask_NT: Tensor, gamma: float) -> Tensor:
     """G_t = r_t + gamma G_{t+1} over the masked-in tokens, [N, T]; a masked-out token carries its successor's G."""
-    gain_N = torch.zeros_like(reward_NT[:, 0])
-    gains: list[Tensor] = []
+    return_N = torch.zeros_like(reward_NT[:, 0])
+    returns: list[Tensor] = []
     for t in reversed(range(reward_NT.shape[1])):
-        gain_N = torch.where(mask_NT[:, t], reward_NT[:, t] + gamma * gain_N, gain_N)
-        gains.append(gain_N)
-    return torch.stack(gains[::-1], dim=1)
+        return_N = torch.where(mask_NT[:, t], reward_NT[:, t] + gamma * return_N, return_N)
+        returns.append(return_N)
+    return torch.stack(returns[::-1], dim=1)
 
 
 def generalized_advantage(reward_NT: Tensor, mask_NT: Tensor, value_NT: Tensor, gamma: float, lam_N: Tensor) -> Tensor:
@@ -80,13 +97,14 @@ def ddof_is_used(part: Estimator, whitens: bool, ddof: int) -> Estimator:
 
 
 class RewardToGo(Advantage, kind="reward_to_go"):
-    """REINFORCE's gain minus a baseline (Williams 1992; Sutton & Barto, 2nd ed., section 13.4).
+    """REINFORCE's return minus a baseline (Williams 1992; Sutton & Barto, 2nd ed., section 13.4).
 
     The baseline is one number per response, taken from returns G_0:
     `none` 0; `batch_mean` the mean over the N responses of the rollout, the own one included, which at gamma 1 scales
     the expected gradient by (N-1)/N; `leave_one_out` the mean of the other responses to the same prompt (RLOO,
     2402.14740), unbiased. `group_mean` is the mean of all responses to the prompt, `group_length_mean` their mean with
-    lengths as weights, sum l_i G_i / sum l_i (OPO, 2505.23585). A response without others is its own baseline.
+    lengths as weights, sum l_i G_i / sum l_i (OPO, 2505.23585). A response alone in its group gets
+    advantage 0.
     `greedy` is the task's reward of the greedy response to the same prompt (ReMax, 2310.10505), unbiased; a greedy
     response without a reward is a baseline of 0.
     `whiten` shifts and scales A over the tokens of the rollout (REINFORCE++, 2501.03262).
@@ -105,27 +123,19 @@ class RewardToGo(Advantage, kind="reward_to_go"):
         return ddof_is_used(self, self.whiten, self.ddof)
 
     @property
-    def needs(self) -> frozenset[str]:
+    def needs(self) -> frozenset[Need]:
         if self.baseline in ("none", "batch_mean"):
             return frozenset()
-        return frozenset({"greedy" if self.baseline == "greedy" else "group"})
+        return frozenset({Need.GREEDY if self.baseline == "greedy" else Need.GROUP})
 
-    def __call__(
-        self,
-        reward_NT: Tensor,
-        mask_NT: Tensor,
-        group_N: Tensor,
-        value_NT: Tensor | None = None,
-        greedy_N: Tensor | None = None,
-    ) -> Credit:
-        gain_NT = reward_to_go(reward_NT, mask_NT, self.gamma)
+    def estimate(self, view: RolloutView) -> Credit:
+        mask_NT = view.mask_NT
+        return_NT = reward_to_go(view.reward_NT, mask_NT, self.gamma)
         if self.baseline == "greedy":
-            if greedy_N is None:
-                raise ValueError("baseline 'greedy' needs greedy_N, the reward of the greedy response to each prompt")
-            baseline_N = greedy_N.nan_to_num(0.0)
+            baseline_N = view.greedy_N.nan_to_num(0.0)
         else:
-            baseline_N = self._baseline(gain_NT[:, 0], mask_NT.sum(dim=1), group_N)
-        advantage_NT = torch.where(mask_NT, gain_NT - baseline_N[:, None], 0)
+            baseline_N = self._baseline(return_NT[:, 0], mask_NT.sum(dim=1), view.group_N)
+        advantage_NT = torch.where(mask_NT, return_NT - baseline_N[:, None], 0)
         return Credit(whiten(advantage_NT, mask_NT, self.ddof) if self.whiten else advantage_NT)
 
     def _baseline(self, return_N: Tensor, length_N: Tensor, group_N: Tensor) -> Tensor:
@@ -147,8 +157,9 @@ class Group(Advantage, kind="group"):
     """A_i = (r_i - mean) / (std + eps) over the responses to one prompt, the same at every token of response i.
 
     Source: GRPO, DeepSeekMath 2402.03300, section 4.1.2. The paper fixes neither the kind of std nor eps. Our choice:
-    the unbiased std (n-1), as torch.std, verl, TRL and OpenRLHF; eps 1e-6 as verl (TRL 1e-4). A group without spread
-    gets exactly 0, whatever rounding leaves of r - mean; a group of one has no spread. `scale="none"` keeps r_i - mean.
+    the unbiased std (n-1), as torch.std, verl, TRL and OpenRLHF; eps 1e-6 as verl (TRL 1e-4). If all rewards of a
+    group are equal, its advantages are exactly 0, not rounding noise; so are those of a group of one. `scale="none"`
+    keeps r_i - mean.
     `scale="batch_std"` divides by the std of the rewards of all responses of the rollout (Lite PPO, 2508.08221), so
     that prompts keep their weight beside each other.
     `single="keep"` gives a group of one mean 0 and std 1 instead, which trains on its raw reward, as verl does.
@@ -176,12 +187,11 @@ class Group(Advantage, kind="group"):
         return self
 
     @property
-    def needs(self) -> frozenset[str]:
-        return frozenset({"group"})
+    def needs(self) -> frozenset[Need]:
+        return frozenset({Need.GROUP})
 
-    def __call__(self, reward_NT: Tensor, mask_NT: Tensor, group_N: Tensor, value_NT: Tensor | None = None) -> Credit:
-        valid_N = mask_NT.any(dim=1)
-        reward_N = torch.where(mask_NT, reward_NT, 0).sum(dim=1)
+    def estimate(self, view: RolloutView) -> Credit:
+        mask_NT, group_N, valid_N, reward_N = view.mask_NT, view.group_N, view.valid_N, view.reward_N
         count_N = group_sum(valid_N.to(reward_N.dtype), group_N).clamp(min=1)
         centred_N = torch.where(valid_N, reward_N - group_sum(reward_N, group_N) / count_N, 0)
         spread_N = group_spread(reward_N, valid_N, group_N)
@@ -224,12 +234,11 @@ class GroupOthers(Advantage, kind="group_others"):
         return self
 
     @property
-    def needs(self) -> frozenset[str]:
-        return frozenset({"group"})
+    def needs(self) -> frozenset[Need]:
+        return frozenset({Need.GROUP})
 
-    def __call__(self, reward_NT: Tensor, mask_NT: Tensor, group_N: Tensor, value_NT: Tensor | None = None) -> Credit:
-        valid_N = mask_NT.any(dim=1)
-        reward_N = torch.where(mask_NT, reward_NT, 0).sum(dim=1)
+    def estimate(self, view: RolloutView) -> Credit:
+        mask_NT, group_N, valid_N, reward_N = view.mask_NT, view.group_N, view.valid_N, view.reward_N
         itself_NN = torch.eye(len(reward_N), dtype=torch.bool, device=mask_NT.device)
         other_NN = (group_N[:, None] == group_N) & valid_N & ~itself_NN
         count_N = other_NN.sum(dim=1)
@@ -267,13 +276,12 @@ class GAE(Advantage, kind="gae"):
         return ddof_is_used(self, self.whiten, self.ddof)
 
     @property
-    def needs(self) -> frozenset[str]:
-        return frozenset({"value"})
+    def needs(self) -> frozenset[Need]:
+        return frozenset({Need.VALUE})
 
-    def __call__(self, reward_NT: Tensor, mask_NT: Tensor, group_N: Tensor, value_NT: Tensor | None = None) -> Credit:
-        if value_NT is None:
-            raise ValueError("gae needs value_NT, the critic's value before each token")
+    def estimate(self, view: RolloutView) -> Credit:
+        mask_NT, value_NT = view.mask_NT, view.value_NT
         lam_N = torch.full_like(value_NT[:, 0], self.lam)
-        advantage_NT = generalized_advantage(reward_NT, mask_NT, value_NT, self.gamma, lam_N)
+        advantage_NT = generalized_advantage(view.reward_NT, mask_NT, value_NT, self.gamma, lam_N)
         return_NT = torch.where(mask_NT, advantage_NT + value_NT, 0)
         return Credit(whiten(advantage_NT, mask_NT, self.ddof) if self.whiten else advantage_NT, return_NT)

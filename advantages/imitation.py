@@ -8,22 +8,23 @@ The supervised end of the policy gradient: the sampler is the data, every token 
 from __future__ import annotations
 
 import torch
-from torch import Tensor
 
 from advantages.credit import Credit
 from advantages.estimate import Advantage
+from advantages.needs import Need
+from advantages.view import RolloutView
 
 
-class Imitation(Advantage, kind="imitation"):
-    """A_t = 1 at every token of a demonstration; rewards are not looked at.
+class Demonstrated(Advantage, kind="imitation"):
+    """A_t = 1 at every token of a demonstration; rewards are ignored.
 
     The trainer takes the responses from the task instead of sampling them, with old log-probs of 0: whoever wrote the
     demonstration gave it probability 1.
     """
 
     @property
-    def needs(self) -> frozenset[str]:
-        return frozenset({"demonstration"})
+    def needs(self) -> frozenset[Need]:
+        return frozenset({Need.DEMONSTRATION})
 
-    def __call__(self, reward_NT: Tensor, mask_NT: Tensor, group_N: Tensor, value_NT: Tensor | None = None) -> Credit:
-        return Credit(torch.where(mask_NT, torch.ones_like(reward_NT), 0))
+    def estimate(self, view: RolloutView) -> Credit:
+        return Credit(torch.where(view.mask_NT, torch.ones_like(view.reward_NT), 0))

@@ -3,17 +3,41 @@
 A family is a direct subclass of `Part` and fixes the call (`class Ratio(Part)`); a member subclasses the family and
 names its kind (`class Token(Ratio, kind="token")`). A member defined anywhere is at once usable by name wherever the
 family is expected: `"token"`, `{"kind": "clip", "high": 0.28}`, or the value `Clip(high=0.28)`.
+
+A part may carry a state from rollout to rollout, whatever its family:
+
+    state_0 = initial_state()        state_{k+1} = next_state(state_k, rollout k after its updates)
+
+The trainer stores and resumes the states without knowing what they are; in its other methods a part reads `self.state`.
 """
 
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from typing import Any, ClassVar, Self, cast, get_args
 
-from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, model_validator
+from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, PrivateAttr, model_validator
 from pydantic_core import CoreSchema, core_schema
 
 from advantages.names import nearest
+from advantages.needs import Need
+from advantages.view import RolloutView
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """What a run fixes about its rollouts, for `Part.check`.
+
+    Attributes:
+        max_length: tokens a response may have.
+        group_size: responses per prompt.
+        updates_per_rollout: optimizer steps per rollout; at 1 every ratio is 1.
+    """
+
+    max_length: int
+    group_size: int
+    updates_per_rollout: int = 1
 
 
 class Part(BaseModel):
@@ -26,6 +50,8 @@ class Part(BaseModel):
     shown: ClassVar[tuple[str, ...]] = ()
     """Fields that stand in the one-line form, in this order: `clip(0.2, 0.28)`."""
 
+    _state: Any = PrivateAttr(default=None)
+
     def __init_subclass__(cls, kind: str = "", **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         if Part in cls.__bases__:
@@ -36,6 +62,8 @@ class Part(BaseModel):
         rival = cls.members.get(kind)
         if rival is not None and (rival.__module__, rival.__qualname__) != (cls.__module__, cls.__qualname__):
             raise ValueError(f"{cls.family()} {kind!r} exists already: {rival.__module__}.{rival.__qualname__}")
+        if (cls.initial_state is Part.initial_state) != (cls.next_state is Part.next_state):
+            raise ValueError(f"{cls.family()} {kind!r} has a state: define both initial_state and next_state")
         cls.kind = kind
         cls.members[kind] = cls
 
@@ -49,11 +77,60 @@ class Part(BaseModel):
         given = cast("dict[str, Any]", fields)
         return {name: None if value == "none" and name in switchable else value for name, value in given.items()}
 
+    @model_validator(mode="after")
+    def _knows_its_needs(self) -> Self:
+        for need in self.needs:
+            if need not in set(Need):
+                raise ValueError(f"{self.family()} {self.kind!r} has an unknown need {need!r}; {nearest(need, Need)}")
+        return self
+
     @property
     def needs(self) -> frozenset[str]:
-        """What the trainer must supply beyond log-probs: a subset of group, greedy, demonstration, teacher_logp,
-        accuracy, value, ref_logp, sampler_logp, entropy."""
+        """What the trainer must supply: members of `Need`, or their strings."""
         return frozenset()
+
+    def sees(self, view: RolloutView) -> RolloutView:
+        """What the part may know of a rollout: what is always there, and what it declared."""
+        return view.only(self.needs, f"{self.family()} {self.kind!r}")
+
+    def check(self, settings: RunSettings) -> tuple[str, ...]:
+        """Judge the part against the run that it is to be part of.
+
+        Returns:
+            Warnings: constants that act, but were chosen for another setting.
+
+        Raises:
+            ValueError: in such a run the part does nothing, or something degenerate; says what to change.
+        """
+        return ()
+
+    def initial_state(self) -> Any:
+        """What the part carries into the first rollout: numbers, strings, lists and dicts of them; None if nothing."""
+        return None
+
+    def next_state(self, state: Any, view: RolloutView) -> Any:
+        """What it carries into the next rollout.
+
+        Args:
+            state: what it carried into this one.
+            view: this rollout after its updates, with `metrics` and, for the need "new_logp", `new_logp_NT`.
+        """
+        return state
+
+    def state_metrics(self, state: Any) -> dict[str, float]:
+        """What the run's record says of a state: `KIND_state`, if the state is a number."""
+        return {f"{self.kind}_state": float(state)} if isinstance(state, int | float) else {}
+
+    @property
+    def state(self) -> Any:
+        """What the part carries now."""
+        return self.initial_state() if self._state is None else self._state
+
+    def at(self, state: Any) -> Self:
+        """The same part carrying a state."""
+        moved = self.model_copy()
+        moved._state = state
+        return moved
 
     @classmethod
     def family(cls) -> str:
@@ -72,7 +149,7 @@ class Part(BaseModel):
         table: dict[str, Any] = {"kind": value} if isinstance(value, str) else {}
         if isinstance(value, dict):
             table = dict(cast("dict[str, Any]", value))
-        kind = table.pop("kind", None)
+        kind, state = table.pop("kind", None), table.pop("state", None)
         if not isinstance(kind, str):
             raise ValueError(f"{cls.family()}: expected a kind or a table with a kind, got {value!r}; {cls._known()}")
         member = cls.member(kind)
@@ -81,7 +158,7 @@ class Part(BaseModel):
                 raise ValueError(
                     f"{cls.family()} {kind!r} has no field {field!r}; {nearest(field, member.model_fields)}"
                 )
-        return cast("Self", member(**table))
+        return cast("Self", member(**table) if state is None else member(**table).at(state))
 
     @classmethod
     def member(cls, kind: str) -> type[Part]:
@@ -99,8 +176,9 @@ class Part(BaseModel):
         return f"known: {', '.join(sorted(cls.members))}"
 
     def spec(self) -> dict[str, Any]:
-        """The table that `parse` reads back: kind and every field."""
-        return {"kind": self.kind, **{name: getattr(self, name) for name in type(self).model_fields}}
+        """The table that `parse` reads back: kind, every field, and the state if it is not the initial one."""
+        fields = {name: getattr(self, name) for name in type(self).model_fields}
+        return {"kind": self.kind, **fields, **({} if self._state is None else {"state": self._state})}
 
     def __str__(self) -> str:
         fields = type(self).model_fields

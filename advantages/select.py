@@ -13,6 +13,7 @@ from typing import ClassVar
 from pydantic import Field
 from torch import Tensor
 
+from advantages.needs import Need
 from advantages.part import Part
 
 
@@ -47,8 +48,8 @@ class Mixed(Select, kind="mixed"):
     max_rounds: int = Field(default=10, ge=1)
 
     @property
-    def needs(self) -> frozenset[str]:
-        return frozenset({"group"})
+    def needs(self) -> frozenset[Need]:
+        return frozenset({Need.GROUP})
 
     def __call__(self, accuracy_PG: Tensor) -> Tensor:
         known_PG = accuracy_PG.isfinite()

@@ -2,77 +2,41 @@
 
 soft_overlong   r_T + R_len(|y|)              (DAPO 2503.14476, section 3.4)
 kl              r_t - beta (log pi - log ref)  (PPO for language models, Ziegler et al. 1909.08593)
+
+The task's reward of a response stands on its last token; with several rewards it is their sum.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import ClassVar, Self
 
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from advantages.part import Part
-
-
-@dataclass(frozen=True)
-class ShapeContext:
-    """What shaping may look at.
-
-    Attributes:
-        mask_NT: bool, true at response tokens.
-        logp_NT: log-probs of the sampled tokens under the policy that sampled them.
-        ref_logp_NT: the same under the reference policy; None unless a part needs it.
-        max_length: tokens a response may have.
-        state: this part's own number carried from step to step (an adaptive coefficient), None if it has none.
-        teacher_logp_NT: log-probs of the same tokens under a teacher; None unless a part needs them.
-    """
-
-    mask_NT: Tensor
-    logp_NT: Tensor
-    ref_logp_NT: Tensor | None
-    max_length: int
-    state: float | None = None
-    teacher_logp_NT: Tensor | None = None
+from advantages.needs import Need
+from advantages.part import Part, RunSettings
+from advantages.view import RolloutView
 
 
 class Shape(Part):
-    """Family: (reward_NT, context) -> reward_NT."""
+    """Family: (reward_NT, view) -> reward_NT."""
 
     replaces: ClassVar[bool] = False
-    """True if the part does not look at the rewards it is given, so that what stands before it is lost."""
+    """True if the part ignores the rewards it is given, so that what stands before it is lost."""
 
-    def __call__(self, reward_NT: Tensor, context: ShapeContext) -> Tensor:
+    def __call__(self, reward_NT: Tensor, view: RolloutView) -> Tensor:
+        """The shaped reward of every token; `reward_NT` is what the shapers before this one made of it."""
         raise TypeError(f"{type(self).__name__} does not define __call__")
 
-    def check(self, max_length: int) -> None:
-        """Refuse settings that do nothing to responses of at most `max_length` tokens.
 
-        Raises:
-            ValueError: says from where on they would act.
-        """
-
-    def initial_state(self) -> float | None:
-        """Number carried from step to step; None if the part is stateless."""
-        return None
-
-    def next_state(self, context: ShapeContext) -> float | None:
-        """The carried number after this rollout."""
-        return context.state
-
-
-def shape_reward(
-    parts: Sequence[Shape], reward_NT: Tensor, context: ShapeContext, states: Sequence[float | None]
-) -> tuple[Tensor, tuple[float | None, ...]]:
-    """Apply the parts in order. Returns the shaped reward_NT and the states for the next step."""
-    following: list[float | None] = []
-    for part, state in zip(parts, states, strict=True):
-        own = replace(context, state=state)
-        reward_NT = part(reward_NT, own)
-        following.append(part.next_state(own))
-    return reward_NT, tuple(following)
+def shape_reward(parts: Sequence[Shape], view: RolloutView) -> RolloutView:
+    """The view with its reward shaped by the parts, in order. Each part sees what it declared in `needs`."""
+    for part in parts:
+        view = replace(view, reward_NT=part(view.reward_NT, part.sees(view)))
+    return view
 
 
 def at_last_token(x_N: Tensor, mask_NT: Tensor) -> Tensor:
@@ -97,20 +61,21 @@ class SoftOverlong(Shape, kind="soft_overlong"):
     max_length: int | None = Field(default=None, ge=1)
     """Lmax in tokens; None takes the longest response that the run allows."""
 
-    def check(self, max_length: int) -> None:
-        begin = (1 - self.cache) * (self.max_length or max_length)
-        if begin >= max_length:
+    def check(self, settings: RunSettings) -> tuple[str, ...]:
+        begin = (1 - self.cache) * (self.max_length or settings.max_length)
+        if begin >= settings.max_length:
             raise ValueError(
                 f"shape 'soft_overlong': with max_length {self.max_length} it punishes beyond {begin:g} tokens, which "
-                f"no response of at most {max_length} has: lower max_length, or leave it out"
+                f"no response of at most {settings.max_length} has: lower max_length, or leave it out"
             )
+        return ()
 
-    def __call__(self, reward_NT: Tensor, context: ShapeContext) -> Tensor:
-        longest = self.max_length or context.max_length
+    def __call__(self, reward_NT: Tensor, view: RolloutView) -> Tensor:
+        longest = self.max_length or view.max_length
         cache = self.cache * longest
-        length_N = context.mask_NT.sum(dim=1).to(reward_NT.dtype)
+        length_N = view.mask_NT.sum(dim=1).to(reward_NT.dtype)
         penalty_N = ((longest - cache - length_N) / cache).clamp(-1.0, 0.0) * self.weight
-        return reward_NT + at_last_token(penalty_N, context.mask_NT)
+        return reward_NT + at_last_token(penalty_N, view.mask_NT)
 
 
 class KLInReward(Shape, kind="kl"):
@@ -135,25 +100,21 @@ class KLInReward(Shape, kind="kl"):
         return self
 
     @property
-    def needs(self) -> frozenset[str]:
-        return frozenset({"ref_logp"})
+    def needs(self) -> frozenset[Need]:
+        return frozenset({Need.LOGP, Need.REF_LOGP})
 
-    def initial_state(self) -> float | None:
+    def initial_state(self) -> float:
         return self.coef
 
-    def __call__(self, reward_NT: Tensor, context: ShapeContext) -> Tensor:
-        beta = self.coef if context.state is None else context.state
-        return reward_NT - beta * self._k1(context)
+    def __call__(self, reward_NT: Tensor, view: RolloutView) -> Tensor:
+        return reward_NT - self.state * self._k1(view)
 
-    def next_state(self, context: ShapeContext) -> float | None:
-        beta = self.coef if context.state is None else context.state
-        rows = int(context.mask_NT.any(dim=1).sum())
+    def next_state(self, state: float, view: RolloutView) -> float:
+        rows = int(view.valid_N.sum())
         if self.target is None or rows == 0:
-            return beta
-        kl = float(self._k1(context).sum()) / rows
-        return beta * (1 + self.rate * min(max(kl / self.target - 1, -0.2), 0.2))
+            return state
+        kl = float(self._k1(view).sum()) / rows
+        return state * (1 + self.rate * min(max(kl / self.target - 1, -0.2), 0.2))
 
-    def _k1(self, context: ShapeContext) -> Tensor:
-        if context.ref_logp_NT is None:
-            raise ValueError("shape 'kl' needs ref_logp_NT, the reference policy's log-probs")
-        return torch.where(context.mask_NT, context.logp_NT - context.ref_logp_NT, 0)
+    def _k1(self, view: RolloutView) -> Tensor:
+        return torch.where(view.mask_NT, view.logp_NT - view.ref_logp_NT, 0)

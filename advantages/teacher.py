@@ -14,22 +14,22 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from advantages.shape import Shape, ShapeContext
+from advantages.needs import Need
+from advantages.shape import Shape
+from advantages.view import RolloutView
 
 
 class TeacherReward(Shape, kind="teacher"):
-    """r_t = log teacher - log pi in the place of the task's reward, which is not looked at.
+    """r_t = log teacher - log pi replaces the task's reward; pi is the policy that sampled.
 
-    pi is the policy that sampled. Responses without a reward of the task are left out, as everywhere.
+    Responses without a reward of the task are left out, as everywhere.
     """
 
     replaces: ClassVar[bool] = True
 
     @property
-    def needs(self) -> frozenset[str]:
-        return frozenset({"teacher_logp"})
+    def needs(self) -> frozenset[Need]:
+        return frozenset({Need.LOGP, Need.TEACHER_LOGP})
 
-    def __call__(self, reward_NT: Tensor, context: ShapeContext) -> Tensor:
-        if context.teacher_logp_NT is None:
-            raise ValueError("shape 'teacher' needs teacher_logp_NT, the teacher's log-probs")
-        return torch.where(context.mask_NT, context.teacher_logp_NT - context.logp_NT, 0).to(reward_NT.dtype)
+    def __call__(self, reward_NT: Tensor, view: RolloutView) -> Tensor:
+        return torch.where(view.mask_NT, view.teacher_logp_NT - view.logp_NT, 0).to(reward_NT.dtype)

@@ -65,7 +65,7 @@ def _clipped(objective: Objective, log_ratio_BT: Tensor, batch: TokenBatch) -> t
     """Shares of tokens without a surrogate gradient, below and above ratio 1."""
     with torch.enable_grad():
         leaf = log_ratio_BT.detach().requires_grad_()
-        (gradient_BT,) = torch.autograd.grad(objective.gain(leaf, batch)[batch.mask_BT].sum(), leaf)
+        (gradient_BT,) = torch.autograd.grad(objective.per_token(leaf, batch)[batch.mask_BT].sum(), leaf)
     log_ratio, advantage = log_ratio_BT[batch.mask_BT], batch.advantage_BT[batch.mask_BT]
     dead = (gradient_BT[batch.mask_BT] == 0) & (advantage != 0)
     return (dead & (log_ratio < 0)).to(log_ratio.dtype).mean(), (dead & (log_ratio > 0)).to(log_ratio.dtype).mean()

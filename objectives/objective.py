@@ -7,16 +7,32 @@ The columns stand in the order of execution: everything before `ratio` runs with
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar, Self, cast
 
 import torch
 from pydantic import BaseModel, ConfigDict, field_validator, model_validator
 from torch import Tensor
 
-from advantages import Advantage, All, Part, Select, Shape
+from advantages import Advantage, All, Credit, Need, Part, RolloutView, RunSettings, Select, Shape, shape_reward
 from objectives.ablate import FAMILIES, apply, join, spell_out
-from objectives.parts import KL, Aggregate, Correction, Entropy, Imitation, NoRatio, Ratio, Surrogate, Tokens, ValueLoss
+from objectives.parts import (
+    KL,
+    Aggregate,
+    Correction,
+    Entropy,
+    Imitation,
+    NoRatio,
+    Ratio,
+    Sequence,
+    Surrogate,
+    Tokens,
+    ValueLoss,
+)
 from objectives.types import PolicyOutput, TokenBatch
+
+CREDIT_COLUMNS = ("select", "shape", "advantage", "tokens")
+"""Columns whose parts work on the rollout, before the first update."""
 
 
 class Objective(BaseModel):
@@ -77,8 +93,8 @@ class Objective(BaseModel):
             )
         if self.shape and "demonstration" in self.advantage.needs:
             raise ValueError(
-                f"{self.name}: advantage {self.advantage.kind!r} looks at no reward, so shape does nothing: set "
-                "shape='none'"
+                f"{self.name}: advantage {self.advantage.kind!r} ignores rewards, so shape does nothing: "
+                "set shape='none'"
             )
         if isinstance(self.ratio, NoRatio) and self.tokens is not None and self.tokens.clips:
             raise ValueError(
@@ -102,9 +118,71 @@ class Objective(BaseModel):
         return tuple(part for column in self.columns for part in self._cell(column))
 
     @property
-    def needs(self) -> frozenset[str]:
-        """What the trainer must supply: the union of the parts' needs; `Part.needs` names them all."""
-        return frozenset[str]().union(*(part.needs for part in self.parts))
+    def needs(self) -> frozenset[Need]:
+        """What the trainer must supply: the union of the parts' needs."""
+        return frozenset(Need(need) for part in self.parts for need in part.needs)
+
+    @property
+    def credit_needs(self) -> frozenset[Need]:
+        """What it must supply before the updates: the needs of selection, shaping, advantage, and choice of tokens."""
+        early = [part for column in CREDIT_COLUMNS for part in self._cell(column)]
+        return frozenset(Need(need) for part in early for need in part.needs)
+
+    def check(self, settings: RunSettings) -> tuple[str, ...]:
+        """Judge the row against the run that it is to be part of; see `Part.check`.
+
+        Returns:
+            Warnings of its parts and of their combination.
+
+        Raises:
+            ValueError: a part does nothing in such a run, or something degenerate.
+        """
+        found = [warning for part in self.parts for warning in part.check(settings)]
+        if isinstance(self.ratio, Sequence):
+            found += self.surrogate.check_sequences(settings)
+        return tuple(f"{self.name}: {warning}" for warning in found)
+
+    def initial_states(self) -> dict[str, Any]:
+        """What the parts with a state carry into the first rollout, by place: "kl", or "shape.kl" for a shaper."""
+        states = {place: part.initial_state() for place, part in self.placed().items()}
+        return {place: state for place, state in states.items() if state is not None}
+
+    def at(self, states: Mapping[str, Any]) -> Objective:
+        """The same objective, under its own name, whose parts carry these states.
+
+        Raises:
+            ValueError: a state belongs to a part that the objective does not have.
+        """
+        places = self.placed()
+        if states.keys() - places.keys():
+            raise ValueError(f"{self.name} has no part {min(states.keys() - places.keys())!r} to carry a state")
+        moved = {place: part.at(states[place]) if place in states else part for place, part in places.items()}
+        cells = {column: self._moved(column, moved) for column in self.columns if self._cell(column)}
+        return self.model_copy(update=cells)
+
+    def next_states(self, view: RolloutView) -> dict[str, Any]:
+        """What the parts carry into the next rollout, from a rollout after its updates."""
+        places = {place: part for place, part in self.placed().items() if part.state is not None}
+        return {p: part.next_state(part.state, part.sees(view)) for p, part in places.items()}
+
+    def state_metrics(self) -> dict[str, float]:
+        """What the record of a run says of the states that the parts carry."""
+        return {
+            k: x for part in self.parts if part.state is not None for k, x in part.state_metrics(part.state).items()
+        }
+
+    def placed(self) -> dict[str, Part]:
+        """Every part by its place in the row."""
+        return {
+            f"{column}.{part.kind}" if column == "shape" else column: part
+            for column in self.columns
+            for part in self._cell(column)
+        }
+
+    def _moved(self, column: str, moved: Mapping[str, Part]) -> Part | tuple[Part, ...]:
+        if column != "shape":
+            return moved[column]
+        return tuple(moved[f"shape.{part.kind}"] for part in self.shape)
 
     @property
     def group_size(self) -> int | None:
@@ -147,8 +225,8 @@ class Objective(BaseModel):
     def at_ratio_one(self) -> Objective:
         """The row that this one is when every ratio is 1 (one update per rollout), under the name "at ratio one".
 
-        There the ratio's level is inert, and so is a surrogate whose slope is the advantage, a treatment of single
-        tokens that leaves it so, a KL to the sampling policy, and a value clip.
+        At ratio 1 the following have no effect: the ratio's level; a surrogate whose slope is the advantage; a token
+        treatment that keeps that slope; a KL to the sampling policy; a value clip.
         Two rows that are equal here are one algorithm under such a schedule.
         """
         at_one, advantage = torch.zeros(2, 1, requires_grad=True), torch.tensor([[1.0], [-1.0]])
@@ -166,15 +244,13 @@ class Objective(BaseModel):
             changes["value"] = {"kind": "plain", "coef": self.value.coef}
         return self.but(**changes)
 
-    def at_kl_coef(self, coef: float) -> Objective:
-        """The same objective, under its own name, with the coefficient that an adaptive KL has come to.
+    def credit(self, view: RolloutView) -> Credit:
+        """Shape the rewards of a rollout and estimate its advantages.
 
         Raises:
-            ValueError: its KL does not adapt.
+            ValueError: a part reads what it did not declare, or what the view does not have.
         """
-        if self.kl is None or not self.kl.adapts:
-            raise ValueError(f"{self.name} has no adaptive KL whose coefficient could be {coef:g}")
-        return self.model_copy(update={"kl": self.kl.model_copy(update={"coef": coef})})
+        return self.advantage.estimate(self.advantage.sees(shape_reward(self.shape, view)))
 
     def log_ratio(self, policy: PolicyOutput, batch: TokenBatch) -> Tensor:
         """The log-ratio that the surrogate sees, [B, T]; 0 outside the mask."""
@@ -182,8 +258,8 @@ class Objective(BaseModel):
         return self.ratio(logp_BT, old_logp_BT, batch.mask_BT)
 
     def choose(self, old_logp_BT: Tensor, advantage_BT: Tensor, mask_BT: Tensor) -> Tensor | None:
-        """The tokens that are treated apart, [B, T] bool; None without a part that does. Like `aggregate`, to be called
-        once for the WHOLE optimizer step and then sliced."""
+        """The tokens with a special treatment, [B, T] bool; None if the column `tokens` is empty. Like `aggregate`, to
+        be called once for the WHOLE optimizer step and then sliced."""
         return None if self.tokens is None else self.tokens.choose(old_logp_BT, advantage_BT, mask_BT)
 
     def imitate(self, accuracy_B: Tensor, mask_BT: Tensor, dtype: torch.dtype = torch.float32) -> Tensor | None:
@@ -191,13 +267,13 @@ class Objective(BaseModel):
         once for the WHOLE optimizer step and then sliced."""
         return None if self.imitation is None else self.imitation.weigh(accuracy_B, mask_BT, dtype)
 
-    def gain(self, log_ratio_BT: Tensor, batch: TokenBatch) -> Tensor:
-        """What each token asks to be maximized, [B, T], before any correction: the surrogate, with the tokens that are
-        treated apart."""
-        gain_BT = self.surrogate.in_rows(log_ratio_BT, self._inside(batch, "advantage_BT", batch), batch.mask_BT)
+    def per_token(self, log_ratio_BT: Tensor, batch: TokenBatch) -> Tensor:
+        """The per-token objective [B, T], to be maximized, before importance correction: the surrogate, after any
+        special treatment of the tokens in `chosen_BT`."""
+        x_BT = self.surrogate.in_rows(log_ratio_BT, self._inside(batch, "advantage_BT", batch), batch.mask_BT)
         if self.tokens is None:
-            return gain_BT
-        return self.tokens(gain_BT, log_ratio_BT, self._inside(batch, "chosen_BT", batch))
+            return x_BT
+        return self.tokens(x_BT, log_ratio_BT, self._inside(batch, "chosen_BT", batch))
 
     def terms(self, policy: PolicyOutput, batch: TokenBatch) -> dict[str, Tensor]:
         """The weighted sums that make up the loss: `surrogate` (negated) and the costs that the row has.
@@ -207,12 +283,12 @@ class Objective(BaseModel):
         """
         log_ratio_BT = self.log_ratio(policy, batch)
         logp_BT = self._inside(policy, "logp_BT", batch)
-        gain_BT = self.gain(log_ratio_BT, batch)
+        per_token_BT = self.per_token(log_ratio_BT, batch)
         if self.correction is not None:
             old_logp_BT = self._inside(batch, "old_logp_BT", batch)
             sampler_logp_BT = self._inside(batch, "sampler_logp_BT", batch)
-            gain_BT = gain_BT * self.correction(old_logp_BT, sampler_logp_BT, batch.mask_BT)
-        terms_BT = {"surrogate": -gain_BT}
+            per_token_BT = per_token_BT * self.correction(old_logp_BT, sampler_logp_BT, batch.mask_BT)
+        terms_BT = {"surrogate": -per_token_BT}
         if self.kl is not None:
             ref_logp_BT, weight_BT = self._inside(batch, self.kl.anchor, batch), self.kl.weight(logp_BT, log_ratio_BT)
             weighted = () if weight_BT is None else (weight_BT,)
@@ -237,14 +313,14 @@ class Objective(BaseModel):
         """Rows that can have a gradient, bool [B].
 
         If the surrogate is all there is (no column after `aggregate`) and gives nothing for an advantage of 0, a row
-        whose advantages are all 0 has none: a silent group's. The weights of the other rows do not change. Rows of a
-        policy that is broken, with log-probs that are not finite, stay in: the loss has to say so.
+        whose advantages are all 0 has none: a silent group's. The weights of the other rows do not change. Rows with
+        non-finite log-probs are kept, so that the failure shows in the loss.
         """
         at_zero = torch.linspace(-2, 2, 9).view(-1, 1).requires_grad_()
         nothing = torch.zeros(at_zero.shape)
         mask = torch.ones_like(at_zero, dtype=torch.bool)
-        gain = self.gain(at_zero, TokenBatch(mask, nothing, nothing, nothing, chosen_BT=mask))
-        (slope,) = torch.autograd.grad(gain.sum(), at_zero, materialize_grads=True)
+        x = self.per_token(at_zero, TokenBatch(mask, nothing, nothing, nothing, chosen_BT=mask))
+        (slope,) = torch.autograd.grad(x.sum(), at_zero, materialize_grads=True)
         costs = self.columns[self.columns.index("aggregate") + 1 :]
         if any(self._cell(column) for column in costs) or bool(slope.any()):
             return batch.mask_BT.any(dim=1)

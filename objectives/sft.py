@@ -13,7 +13,7 @@ Disputed: what it leaves of a model. Off-policy by construction, it moves probab
 where the model has a right answer of its own.
 """
 
-from advantages import Imitation
+from advantages import Demonstrated
 from objectives.objective import Objective
 from objectives.parts import Log, Token, TokenMean
 from objectives.registry import register
@@ -21,7 +21,7 @@ from objectives.registry import register
 SFT = register(
     Objective(
         name="sft",
-        advantage=Imitation(),
+        advantage=Demonstrated(),
         ratio=Token(),
         surrogate=Log(),
         aggregate=TokenMean(),

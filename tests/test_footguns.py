@@ -15,21 +15,21 @@ import torch
 
 from advantages import GAE, Group
 from objectives import get, update_metrics
+from objectives.conformance import world as zoo
 from objectives.parts import ClippedWeight
 from rlzoo.config.model import LoraSettings
 from rlzoo.config.run import RunConfig
 from rlzoo.errors import UserError
 from rlzoo.model.adapters import AdaptedLayer, AdapterLayout, init_adapter
-from tests import zoo
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("advantages", "objectives", "rlzoo")
 
 FOOTGUNS: dict[str, tuple[str, ...]] = {
     "1 loss or gradient depends on micro-batches, ranks or padding": (
-        "tests/test_conformance.py::check_micro_batches_add_up",
-        "tests/test_conformance.py::check_padding_grows",
-        "tests/test_conformance.py::check_rows_permute",
+        "objectives/conformance/losses.py::check_micro_batches_add_up",
+        "objectives/conformance/rollouts.py::check_padding_grows",
+        "objectives/conformance/rollouts.py::check_rows_permute",
         "tests/engine/test_local.py::test_micro_batches_change_nothing",
         "tests/training/test_credit.py::test_weights_are_those_of_the_whole_update",
     ),
@@ -41,7 +41,7 @@ FOOTGUNS: dict[str, tuple[str, ...]] = {
     ),
     "3 GSPO: forms that differ, reductions that do not fit, exponents that overflow": (
         "tests/test_papers.py::test_gspo_without_its_token_form_has_one_gradient_per_response",
-        "tests/test_conformance.py::check_huge_log_ratios_stay_finite",
+        "objectives/conformance/losses.py::check_huge_log_ratios_stay_finite",
         "tests/test_footguns.py::test_a_sequence_ratio_with_another_aggregate_says_so_in_its_name",
     ),
     "4 CISPO's bound means two things": (
@@ -62,9 +62,9 @@ FOOTGUNS: dict[str, tuple[str, ...]] = {
         "tests/engine/test_local.py::test_a_step_whose_groups_are_all_silent_makes_no_update",
     ),
     "7 more than one loss mask": (
-        "tests/test_conformance.py::check_masked_rows_are_not_there",
-        "tests/test_conformance.py::check_nothing_outside_the_mask",
-        "tests/test_conformance.py::check_all_masked_is_silent",
+        "objectives/conformance/rollouts.py::check_masked_rows_are_not_there",
+        "objectives/conformance/losses.py::check_nothing_outside_the_mask",
+        "objectives/conformance/losses.py::check_all_masked_is_silent",
         "tests/engine/test_local.py::test_a_response_without_a_reward_is_no_response",
         "tests/engine/test_sampler.py::test_several_end_tokens",
     ),
@@ -113,7 +113,7 @@ FOOTGUNS: dict[str, tuple[str, ...]] = {
         "tests/cli/test_settings.py::test_an_error_says_where_what_and_what_was_meant",
         "tests/objectives/test_registry.py::test_a_duplicate_raises_and_the_same_again_does_not",
         "tests/test_mutants.py::test_mutant_is_noticed",
-        "tests/test_conformance.py::check_inputs_are_left_alone",
+        "objectives/conformance/losses.py::check_inputs_are_left_alone",
         "tests/advantages/test_shape.py::test_the_reward_itself_is_left_alone",
     ),
     "16 importance weights: of tokens or responses, sums or means, with or without a gradient": (
@@ -193,7 +193,7 @@ def test_punished_lengths_do_not_make_a_group_worth_keeping() -> None:
     """All wrong, of lengths 6, 2, 4, 7 of 7: the shaped rewards differ, the accuracies do not."""
     dapo, w = get("dapo"), zoo.world()
     wrong = w.rows(w.group_N == 1)
-    assert zoo.credit(dapo, wrong)[0].advantage_NT.abs().max() > 0.5
+    assert zoo.credit(dapo, wrong).advantage_NT.abs().max() > 0.5
     assert dapo.select(w.accuracy_PG).tolist() == [True, False, False, True]
 
 

@@ -20,14 +20,14 @@ from torch import Tensor
 from advantages import Part
 from objectives import Objective, get, names
 from objectives.ablate import FAMILIES
-from tests import zoo
+from objectives.conformance import world as zoo
 
 MISFITS = (
     "needs a trained critic: set value=",
     "never uses: set advantage='gae', or value='none'",
     "is inert: set surrogate='linear', or ratio='token'",
     "is inert: set tokens='none', or ratio='token'",
-    "looks at no reward, so shape does nothing: set shape='none'",
+    "ignores rewards, so shape does nothing: set shape='none'",
     "rate does nothing without a target: set target",
     "ddof does nothing without whitening: set whiten=true",
     "does nothing with scale='none': leave it out",
@@ -126,7 +126,7 @@ def outcome(objective: Objective) -> dict[str, Tensor]:
     keep_N = objective.select(w.accuracy_PG).repeat_interleave(4)
     chosen = zoo.kept(objective, w)
     loss, gradients = zoo.loss_and_gradients(objective, *zoo.step(objective, chosen))
-    states = [-1.0 if state is None else state for state in zoo.credit(objective, chosen)[1]]
+    states = list(zoo.next_states(objective, chosen).values())
     return {
         "keep": keep_N.double(),
         "states": torch.tensor(states, dtype=torch.float64),

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from objectives import get
-from tests import zoo
+from objectives.conformance import world as zoo
 
 CLOSE = {"rtol": 1e-11, "atol": 1e-14}
 Tokens = list[list[Tensor]]

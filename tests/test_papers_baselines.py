@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from objectives import get
-from tests import zoo
+from objectives.conformance import world as zoo
 from tests.test_papers import CLOSE, Tokens, clipped, floats, ours, scalars
 
 

@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 
 from objectives import Objective, get
+from objectives.conformance import world as zoo
 from objectives.profiles import PROFILES
-from tests import test_profiles, zoo
+from tests import test_profiles
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "benchmarks/results/conventions.md"

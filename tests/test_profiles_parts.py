@@ -8,8 +8,8 @@ from torch import Tensor
 
 from advantages import GAE, Group, GroupOthers, RewardToGo, whiten
 from objectives import PolicyOutput, TokenBatch, get
+from objectives.conformance import world as zoo
 from objectives.parts import K1, K2, K3, KL, Response, Sequence, SoftGate
-from tests import zoo
 
 CLOSE = {"rtol": 1e-12, "atol": 1e-14}
 

@@ -9,7 +9,7 @@ import torch
 
 from advantages import Group, RewardToGo
 from objectives import get
-from tests import zoo
+from objectives.conformance import world as zoo
 from tests.test_reductions import CLOSE, exact_values, expected_gradient, gae_gradient, gradient
 
 
@@ -49,7 +49,7 @@ def test_opo_at_equal_lengths_is_reinforce_with_the_groups_mean() -> None:
 def test_opos_advantages_sum_to_zero_over_tokens_and_not_over_responses() -> None:
     """sum_i l_i (r_i - b) = 0 within every group, by the choice of b."""
     w = zoo.world()
-    advantage_NT = zoo.credit(get("opo"), w)[0].advantage_NT
+    advantage_NT = zoo.credit(get("opo"), w).advantage_NT
     for g in range(4):
         assert advantage_NT[w.group_N == g].sum().item() == pytest.approx(0, abs=1e-13)
     assert abs(advantage_NT[:, 0].sum().item()) > 0.1
@@ -69,18 +69,18 @@ def test_lite_ppo_of_one_prompt_is_grpo_with_a_token_mean() -> None:
     torch.testing.assert_close(gradient(get("lite_ppo"), one), gradient(grpo, one), **CLOSE)
     plain = get("lite_ppo[advantage.scale=none]")
     std = w.reward_N.std() + 1e-6
-    lite = zoo.credit(get("lite_ppo"), w)[0].advantage_NT
-    torch.testing.assert_close(lite, zoo.credit(plain, w)[0].advantage_NT / std, **CLOSE)
+    lite = zoo.credit(get("lite_ppo"), w).advantage_NT
+    torch.testing.assert_close(lite, zoo.credit(plain, w).advantage_NT / std, **CLOSE)
 
 
 def test_reinforce_pp_baseline_at_equal_lengths_only_scales() -> None:
     """Centred groups of equal lengths have mean 0 over all tokens: whitening divides by one number for all."""
     same = equal_lengths()
-    white = zoo.credit(get("reinforce_pp_baseline"), same)[0].advantage_NT
-    plain = zoo.credit(get("dr_grpo"), same)[0].advantage_NT
+    white = zoo.credit(get("reinforce_pp_baseline"), same).advantage_NT
+    plain = zoo.credit(get("dr_grpo"), same).advantage_NT
     torch.testing.assert_close(white, plain / (plain.square().sum() / 27 + 1e-8).sqrt(), **CLOSE)  # 28 tokens
     silent_N = (zoo.world().group_N == 1) | (zoo.world().group_N == 2)
-    assert (zoo.credit(get("reinforce_pp_baseline"), zoo.world())[0].advantage_NT[silent_N] != 0).any()
+    assert (zoo.credit(get("reinforce_pp_baseline"), zoo.world()).advantage_NT[silent_N] != 0).any()
 
 
 def test_ppo_kl_is_ppo_without_a_clip_before_the_first_update_and_held_back_after_it() -> None:

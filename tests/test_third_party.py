@@ -57,10 +57,9 @@ small = ["train.steps=2", "train.prompts_per_step=4", "train.group_size=4", "eva
 small = [part for text in [*small, "train.minibatches=2", "evaluation.every=2"] for part in ("--set", text)]
 """
 USE = """
-from tests.test_conformance import CHECKS
+from objectives.conformance import CHECKS, failures
 
-for check in CHECKS:
-    check(objectives.get("tilted[advantage.temperature=0.5]"))
+assert failures(objectives.get("tilted[advantage.temperature=0.5]")) == {}
 print(json.dumps({
     "list": rlzoo("list"),
     "parts": [row for row in json.loads(rlzoo("list", "parts", "--json")) if row["kind"] == "tilted"],

@@ -13,10 +13,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from advantages import ShapeContext, at_last_token, shape_reward
+from advantages import RolloutView, at_last_token
 from objectives import Objective, PolicyOutput, TokenBatch, get
+from objectives.conformance import world as zoo
 from objectives.profiles import profile
-from tests import zoo
 
 pytest.importorskip("trl", minversion="1.16", reason="TRL is not installed: pip install -c constraints.txt -e .[trl]")
 from trl.trainer.rloo_trainer import RLOOTrainer
@@ -51,10 +51,10 @@ def ours(
 ) -> tuple[Tensor, Tensor, TokenBatch]:
     """Our loss and its gradient by log-probs, from the same rewards; advantages are in the batch."""
     if advantage_NT is None:
-        context = ShapeContext(r.mask_NT, r.old_logp_NT, r.ref_logp_NT, max_length=7)
-        states = [part.initial_state() for part in objective.shape]
-        reward_NT, _ = shape_reward(objective.shape, at_last_token(r.reward_N, r.mask_NT), context, states)
-        advantage_NT = objective.advantage(reward_NT, r.mask_NT, r.group_N).advantage_NT
+        policies = {"logp_NT": r.old_logp_NT, "ref_logp_NT": r.ref_logp_NT}
+        reward_NT = at_last_token(r.reward_N, r.mask_NT)
+        view = RolloutView.of(reward_NT, r.mask_NT, r.group_N, max_length=7, **policies)
+        advantage_NT = objective.credit(view).advantage_NT
     batch = TokenBatch(
         mask_BT=r.mask_NT,
         weight_BT=objective.aggregate(r.mask_NT) if weight_NT is None else weight_NT,

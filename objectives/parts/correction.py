@@ -18,7 +18,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from advantages import Part
+from advantages import Need, Part
 from objectives.parts.surrogate import ratio
 
 
@@ -42,8 +42,8 @@ class Correction(Part):
         return self
 
     @property
-    def needs(self) -> frozenset[str]:
-        return frozenset({"sampler_logp"})
+    def needs(self) -> frozenset[Need]:
+        return frozenset({Need.SAMPLER_LOGP})
 
     def log_weight(self, old_logp_BT: Tensor, sampler_logp_BT: Tensor, mask_BT: Tensor) -> Tensor:
         """Log of the full importance weight, [B, T]."""

@@ -15,7 +15,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from advantages import Part
+from advantages import Need, Part
 
 
 class Imitation(Part):
@@ -25,8 +25,8 @@ class Imitation(Part):
     """
 
     @property
-    def needs(self) -> frozenset[str]:
-        return frozenset({"accuracy"})
+    def needs(self) -> frozenset[Need]:
+        return frozenset({Need.ACCURACY})
 
     def weigh(self, accuracy_B: Tensor, mask_BT: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
         """Weigh the tokens of one whole optimizer step; `accuracy_B` is the task's verdict, 1 for right."""

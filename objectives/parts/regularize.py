@@ -21,7 +21,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from advantages import Part
+from advantages import Need, Part
 from objectives.parts.surrogate import ratio
 
 LOG_RATIO_BOUND = 20.0
@@ -32,8 +32,8 @@ that has drifted that far from the reference is no longer pulled back."""
 class KL(Part):
     """Family: (logp_BT, ref_logp_BT, weight_BT) -> cost_BT, to be minimized; `coef` included.
 
-    The reference's log-probs are the batch's field `anchor`. `weight_BT` is what `weight` gives; it is handed over only
-    if `correction` asks for one.
+    The reference's log-probs are the batch's field `anchor`. `weight_BT` is the result of `weight()`; None unless
+    `correction` is set.
     """
 
     shown: ClassVar[tuple[str, ...]] = ("coef",)
@@ -45,17 +45,8 @@ class KL(Part):
     correction: Literal["none", "score", "ratio"] = "none"
 
     @property
-    def needs(self) -> frozenset[str]:
-        return frozenset({"ref_logp"})
-
-    @property
-    def adapts(self) -> bool:
-        """True if `coef` changes from rollout to rollout."""
-        return False
-
-    def next_coef(self, kl: float) -> float:
-        """The coefficient of the next rollout, where the updates of this one led to KL(old || pi) = `kl` per token."""
-        return self.coef
+    def needs(self) -> frozenset[Need]:
+        return frozenset({Need.REF_LOGP})
 
     def weight(self, logp_BT: Tensor, log_ratio_BT: Tensor) -> Tensor | None:
         """The weight that `correction` names, with its gradient; `log_ratio_BT` is what the surrogate sees."""
@@ -148,8 +139,8 @@ class ValueLoss(Part):
     coef: float = Field(default=0.5, gt=0)
 
     @property
-    def needs(self) -> frozenset[str]:
-        return frozenset({"value"})
+    def needs(self) -> frozenset[Need]:
+        return frozenset({Need.VALUE})
 
     def __call__(self, value_BT: Tensor, old_value_BT: Tensor, return_BT: Tensor) -> Tensor:
         raise TypeError(f"{type(self).__name__} does not define __call__")
@@ -179,8 +170,8 @@ class Entropy(Part):
     """Family: entropy_BT -> cost_BT, to be minimized."""
 
     @property
-    def needs(self) -> frozenset[str]:
-        return frozenset({"entropy"})
+    def needs(self) -> frozenset[Need]:
+        return frozenset({Need.ENTROPY})
 
     def __call__(self, entropy_BT: Tensor) -> Tensor:
         raise TypeError(f"{type(self).__name__} does not define __call__")

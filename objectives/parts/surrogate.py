@@ -16,12 +16,17 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from advantages import Part
+from advantages import Part, RunSettings
 
 LOG_RATIO_MAX = 20.0
 """A ratio above e^20 is a broken run; the bound keeps inf * 0 from turning it into nan (verl bounds at +-20 too).
 
 Beyond it the gradient is 0 whatever the surrogate, and the token counts as clipped."""
+
+GSPO_REACH = 0.015
+"""Edge times root of length, 3e-4 * sqrt(2500): what GSPO's edges are on its own responses of thousands of tokens. The
+mean of n log-ratios spreads by about 1 / sqrt(n), so a smaller product clips more than the paper's 15% (2507.18071,
+section 5.2); at 20 tokens the same edges clip 53% to 66%."""
 
 
 class Surrogate(Part):
@@ -37,6 +42,10 @@ class Surrogate(Part):
         """The same for whole responses, each in a row: what objectives call. A member whose tokens depend on each other
         defines it; for the others every token stands alone."""
         return self(log_ratio_BT, advantage_BT)
+
+    def check_sequences(self, settings: RunSettings) -> tuple[str, ...]:
+        """Warnings where the log-ratios are means over responses, whose spread falls with the root of their length."""
+        return ()
 
 
 def ratio(log_ratio_BT: Tensor) -> Tensor:
@@ -65,6 +74,17 @@ class Clip(Surrogate, kind="clip"):
     low: float = Field(default=0.2, ge=0, lt=1)
     high: float = Field(default=0.2, ge=0)
     dual: float | None = Field(default=None, gt=1)
+
+    def check_sequences(self, settings: RunSettings) -> tuple[str, ...]:
+        reach = min(self.low, self.high) * settings.max_length**0.5
+        if settings.updates_per_rollout == 1 or reach >= GSPO_REACH:
+            return ()
+        edge = 5 * GSPO_REACH / settings.max_length**0.5
+        return (
+            f"surrogate {self.kind!r}: edges of {self.low:g} and {self.high:g} on a mean over tokens are for responses "
+            f"of thousands of tokens. Here they have at most {settings.max_length}, and most of them will be clipped "
+            f"(see clip_fraction): widen them, for instance surrogate.low={edge:.1g},surrogate.high={edge:.1g}",
+        )
 
     def __call__(self, log_ratio_BT: Tensor, advantage_BT: Tensor) -> Tensor:
         ratio_BT = ratio(log_ratio_BT)

@@ -22,7 +22,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from advantages import Part
+from advantages import Need, Part
 
 
 class Tokens(Part):
@@ -30,6 +30,10 @@ class Tokens(Part):
 
     clips: ClassVar[bool] = False
     """True if the treatment does something to ratios other than 1 only."""
+
+    @property
+    def needs(self) -> frozenset[Need]:
+        return frozenset({Need.LOGP})
 
     def choose(self, old_logp_BT: Tensor, advantage_BT: Tensor, mask_BT: Tensor) -> Tensor:
         """Choose tokens of one whole optimizer step, all inside the mask."""

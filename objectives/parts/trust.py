@@ -13,6 +13,7 @@ from typing import ClassVar, Self
 from pydantic import Field, model_validator
 from torch import Tensor
 
+from advantages import Need, RolloutView
 from objectives.parts.regularize import KL, k3
 
 
@@ -38,17 +39,23 @@ class OldKL(KL, kind="old"):
         return self
 
     @property
-    def needs(self) -> frozenset[str]:
-        return frozenset()
-
-    @property
-    def adapts(self) -> bool:
-        return self.target is not None
+    def needs(self) -> frozenset[Need]:
+        return frozenset() if self.target is None else frozenset({Need.LOGP, Need.NEW_LOGP})
 
     def __call__(self, logp_BT: Tensor, old_logp_BT: Tensor, weight_BT: Tensor | None = None) -> Tensor:
-        return self.coef * self._bounded(k3(old_logp_BT, logp_BT), None)
+        coef = self.coef if self.target is None else self.state
+        return coef * self._bounded(k3(old_logp_BT, logp_BT), None)
 
-    def next_coef(self, kl: float) -> float:
-        if self.target is None or self.target / 1.5 <= kl <= self.target * 1.5:
-            return self.coef
-        return self.coef / 2 if kl < self.target else self.coef * 2
+    def initial_state(self) -> float | None:
+        return None if self.target is None else self.coef
+
+    def next_state(self, state: float | None, view: RolloutView) -> float | None:
+        if state is None or self.target is None or not view.mask_NT.any():
+            return state
+        kl = float(k3(view.logp_NT, view.new_logp_NT)[view.mask_NT].mean())
+        if self.target / 1.5 <= kl <= self.target * 1.5:
+            return state
+        return state / 2 if kl < self.target else state * 2
+
+    def state_metrics(self, state: float) -> dict[str, float]:
+        return {"kl_coef": state}

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
+from advantages import RunSettings
 from objectives import Objective, get
 from rlzoo.config.budget import Budget
 from rlzoo.config.engine import EngineSettings
@@ -232,8 +233,7 @@ class RunConfig(SharedConfig):
                 f"{self.objective.name} compares the responses to one prompt with each other: "
                 f"train.group_size must be 2 or more, got {train.group_size}"
             )
-        for part in self.objective.shape:
-            part.check(train.max_new_tokens)
+        self.objective.check(self._settings)
         if "demonstration" in needs and train.old_logp == "recompute":
             raise ValueError(
                 f"train.old_logp = 'recompute', but {self.objective.name} learns from demonstrations, which no policy "
@@ -270,6 +270,15 @@ class RunConfig(SharedConfig):
         if train.teacher is not None and "teacher_logp" not in needs:
             raise ValueError(f"train.teacher is set, but {self.objective.name} learns from no teacher: leave it out")
         return self
+
+    @property
+    def _settings(self) -> RunSettings:
+        return RunSettings(self.train.max_new_tokens, self.train.group_size, self.train.updates_per_rollout)
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Constants of the objective that were chosen for another setting than this run's."""
+        return self.objective.check(self._settings)
 
     @property
     def name(self) -> str:

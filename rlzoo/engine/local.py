@@ -118,15 +118,17 @@ class Fleet:
             if not mine:
                 continue
             chosen = [requests[i] for i in mine]
-            value = any(request.value for request in chosen)
+            value, entropy = any(request.value for request in chosen), any(request.entropy for request in chosen)
             outputs = [Gathered(request.tokens.learn_NT) for request in chosen]
             for chunk in self._passes([request.tokens for request in chosen], together=not adapted):
                 thetas = [theta for k in chunk if (theta := chosen[k].theta) is not None]
                 stack = self.backbone.stack(thetas) if adapted else None
-                for k, out in self._forward(stack, chosen, chunk, value=value).items():
+                for k, out in self._forward(stack, chosen, chunk, value=value, entropy=entropy).items():
                     outputs[k].put(chunk[k], out)
             for i, request, whole in zip(mine, chosen, outputs, strict=True):
-                answers[i] = Scored(whole.column("logp_BT"), whole.column("value_BT") if request.value else None)
+                wanted = {"value_BT": request.value, "entropy_BT": request.entropy}
+                more = (whole.column(name) if asked else None for name, asked in wanted.items())
+                answers[i] = Scored(whole.column("logp_BT"), *more)
         return [answers[i] for i in range(len(requests))]
 
     def _update(self, requests: list[UpdateRequest]) -> list[Updated | NotFinite]:

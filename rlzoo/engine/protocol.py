@@ -27,12 +27,13 @@ Answer = TypeVar("Answer")
 
 @dataclass(frozen=True)
 class ScoreRequest:
-    """Log-probs (and values) of the learned tokens, without gradient. `theta` None is the reference policy."""
+    """Log-probs (values, entropies) of the learned tokens, without gradient. `theta` None is the reference policy."""
 
     theta: Tensor | None
     tokens: Tokens
     temperature: float
     value: bool = False
+    entropy: bool = False
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,7 @@ class Scored:
 
     logp_NT: Tensor
     value_NT: Tensor | None
+    entropy_NT: Tensor | None = None
 
 
 @dataclass(frozen=True)

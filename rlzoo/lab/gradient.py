@@ -15,12 +15,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from advantages import ShapeContext, at_last_token, shape_reward
+from advantages import Need, RolloutView, at_last_token, shape_reward
 from objectives import Objective, PolicyOutput, TokenBatch
 from rlzoo.errors import UserError
 from rlzoo.lab import exact, qstar
 from rlzoo.lab.episodes import Episodes
-from rlzoo.lab.group import SUPPLIED, Inputs
+from rlzoo.lab.group import SUPPLIED
 from rlzoo.lab.learner import Estimate
 
 LEARNING_RATE = 0.1
@@ -48,7 +48,7 @@ class PolicyLearner:
         self._value_KS = torch.zeros(self._logits_KSV.shape[:2], dtype=torch.float64)
         leaves = [self._logits_KSV.requires_grad_(), self._value_KS.requires_grad_()]
         self._optimizer = torch.optim.Adam(leaves, lr=LEARNING_RATE)
-        self._states = [[part.initial_state() for part in objective.shape] for _ in range(episodes.seeds)]
+        self._states = [objective.initial_states() for _ in range(episodes.seeds)]
 
     def learn(self, first: int, count: int) -> None:
         for start in range(first, first + count, self._group_size):
@@ -101,26 +101,31 @@ class PolicyLearner:
     def _uniform_logp(self) -> Tensor:
         return -torch.tensor(float(self._at.space.vocabulary), dtype=torch.float64).log()
 
-    def _shaped(self, seed: int, reward_N: Tensor, response_N: Tensor, logp_NT: Tensor) -> tuple[Tensor, tuple]:
-        """The shaped reward of every token of some responses, and what the shapers carry on."""
-        mask_NT = self._at.space.mask_RT[response_N]
-        ref_NT = torch.where(mask_NT, self._uniform_logp, 0) if "ref_logp" in self._objective.needs else None
-        context = ShapeContext(mask_NT, logp_NT, ref_NT, self._at.space.longest)
-        parts, states = self._objective.shape, self._states[seed]
-        return shape_reward(parts, at_last_token(reward_N, mask_NT), context, states)
+    def _view(self, seed: int, reward_N: Tensor, response_N: Tensor, logp_NT: Tensor, **given: Tensor) -> RolloutView:
+        """What the objective's parts may know of some responses of one seed."""
+        mask_NT, objective = self._at.space.mask_RT[response_N], self._objective
+        return RolloutView.of(
+            at_last_token(reward_N, mask_NT),
+            mask_NT,
+            torch.zeros(len(response_N), dtype=torch.long),
+            max_length=self._at.space.longest,
+            logp_NT=logp_NT,
+            ref_logp_NT=torch.where(mask_NT, self._uniform_logp, 0),
+            accuracy_N=self._at.reward_R[response_N],
+            greedy_N=self._greedy_reward(seed).expand(len(response_N)) if Need.GREEDY in objective.needs else None,
+            **given,
+        ).only(objective.needs)
 
     def _credit(
         self, seed: int, response_G: Tensor, judged_G: Tensor, logp_GT: Tensor, value_GT: Tensor
     ) -> tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor | None]:
-        """Advantage, return and weight of the tokens of one seed's group; and, where the objective has them, which are
-        treated apart and the shares of the imitation cost. Weights and shares are 0 if the group is dropped."""
-        objective, mask_GT = self._objective, self._at.space.mask_RT[response_G]
-        reward_GT, following = self._shaped(seed, judged_G, response_G, logp_GT)
-        self._states[seed] = list(following)
-        needs = objective.needs
-        greedy_G = self._greedy_reward(seed).expand(len(response_G)) if "greedy" in needs else None
-        given = Inputs(reward_GT, mask_GT, value_GT if "value" in needs else None, greedy_G)
-        credit = given.credit(objective, torch.zeros(len(response_G), dtype=torch.long))
+        """Advantage, return and weight of the tokens of one seed's group; and, where the objective has them, which have
+        a special treatment and the shares of the imitation cost. Weights and shares are 0 if the group is dropped."""
+        mask_GT = self._at.space.mask_RT[response_G]
+        view = self._view(seed, judged_G, response_G, logp_GT, value_NT=value_GT)
+        objective = self._objective.at(self._states[seed])
+        self._states[seed] = objective.next_states(view)
+        credit = objective.credit(view)
         kept = objective.select(self._at.reward_R[response_G][None])[0]
         weight_GT = objective.aggregate(mask_GT, torch.float64) * kept
         return_GT = torch.zeros_like(weight_GT) if credit.return_NT is None else credit.return_NT
@@ -146,7 +151,8 @@ class PolicyLearner:
         space = self._at.space
         every_R = torch.arange(len(space.mask_RT))
         logp_RT = space.logp_RT(logits_SV.log_softmax(dim=1))
-        reward_RT, _ = self._shaped(seed, self._at.reward_R, every_R, logp_RT)
+        objective = self._objective.at(self._states[seed])
+        reward_RT = shape_reward(objective.shape, self._view(seed, self._at.reward_R, every_R, logp_RT)).reward_NT
         reward_SV = torch.zeros_like(logits_SV)
         reward_SV[space.state_RT[space.mask_RT], space.token_RT[space.mask_RT]] = reward_RT[space.mask_RT]
         return exact.values(logits_SV, space, reward_SV).v_S

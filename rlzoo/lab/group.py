@@ -13,38 +13,12 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from advantages import Credit, ShapeContext, at_last_token, shape_reward
+from advantages import Credit, Need, RolloutView, at_last_token, shape_reward
 from objectives import Objective, PolicyOutput, TokenBatch
 from rlzoo.lab.situation import Situation
 
-SUPPLIED = frozenset({"group", "greedy", "accuracy", "value", "ref_logp", "entropy"})
+SUPPLIED = frozenset({Need.GROUP, Need.GREEDY, Need.ACCURACY, Need.VALUE, Need.LOGP, Need.REF_LOGP, Need.ENTROPY})
 """What an objective may need here. The laboratory's responses are its policy's own."""
-
-
-@dataclass(frozen=True)
-class Inputs:
-    """What the trainer hands to the estimators, for any rows: responses of a group, or all responses there are.
-
-    Attributes:
-        reward_NT: shaped reward of every token.
-        value_NT: the critic's value before every token, None unless needed.
-        greedy_N: the greedy response's reward at every row, None unless needed.
-    """
-
-    reward_NT: Tensor
-    mask_NT: Tensor
-    value_NT: Tensor | None
-    greedy_N: Tensor | None = None
-
-    def rows(self, index: Tensor) -> Inputs:
-        value_NT = None if self.value_NT is None else self.value_NT[index]
-        greedy_N = None if self.greedy_N is None else self.greedy_N[index]
-        return Inputs(self.reward_NT[index], self.mask_NT[index], value_NT, greedy_N)
-
-    def credit(self, objective: Objective, group_N: Tensor) -> Credit:
-        """The objective's credit of these rows."""
-        more = {} if self.greedy_N is None else {"greedy_N": self.greedy_N}
-        return objective.advantage(self.reward_NT, self.mask_NT, group_N, self.value_NT, **more)
 
 
 @dataclass(frozen=True)
@@ -56,25 +30,34 @@ class Slopes:
     flat_XT: Tensor
 
 
-def inputs(objective: Objective, at: Situation, response_N: Tensor) -> Inputs:
-    """Shape the rewards of some responses and look up their values."""
+def inputs(objective: Objective, at: Situation, response_N: Tensor) -> RolloutView:
+    """What the estimator may know of some responses to one prompt, with their rewards shaped."""
     space, needs = at.space, objective.needs
     mask_NT = space.mask_RT[response_N]
-    ref_NT = space.logp_RT(at.ref_logits_SV.log_softmax(dim=1))[response_N] if "ref_logp" in needs else None
-    old_NT = space.logp_RT(at.old_logits_SV.log_softmax(dim=1))[response_N]
-    states = [part.initial_state() for part in objective.shape]
-    context = ShapeContext(mask_NT, old_NT, ref_NT, space.longest)
-    reward_NT, _ = shape_reward(objective.shape, at_last_token(at.reward_R[response_N], mask_NT), context, states)
-    value_NT = space.at_states(at.value_S)[response_N] if "value" in needs else None
-    greedy_N = at.greedy_reward.expand(len(response_N)) if "greedy" in needs else None
-    return Inputs(reward_NT, mask_NT, value_NT, greedy_N)
+    entropy_S = -(at.old_logits_SV.log_softmax(dim=1).exp() * at.old_logits_SV.log_softmax(dim=1)).sum(dim=1)
+    view = RolloutView.of(
+        at_last_token(at.reward_R[response_N], mask_NT),
+        mask_NT,
+        torch.zeros(len(response_N), dtype=torch.long),
+        max_length=space.longest,
+        logp_NT=space.logp_RT(at.old_logits_SV.log_softmax(dim=1))[response_N],
+        ref_logp_NT=space.logp_RT(at.ref_logits_SV.log_softmax(dim=1))[response_N],
+        entropy_NT=space.at_states(entropy_S)[response_N],
+        value_NT=space.at_states(at.value_S)[response_N],
+        accuracy_N=at.accuracy_R[response_N],
+        greedy_N=at.greedy_reward.expand(len(response_N)) if Need.GREEDY in needs else None,
+    )
+    return shape_reward(objective.shape, view.only(needs))
 
 
-def credit_and_weight(objective: Objective, given: Inputs) -> tuple[Tensor, Tensor]:
+def credit(objective: Objective, view: RolloutView) -> Credit:
+    """The objective's credit of responses whose rewards are shaped."""
+    return objective.advantage.estimate(objective.advantage.sees(view))
+
+
+def credit_and_weight(objective: Objective, view: RolloutView) -> tuple[Tensor, Tensor]:
     """Advantage and weight of every token of one group that is one optimizer step."""
-    group_N = torch.zeros(len(given.mask_NT), dtype=torch.long)
-    credit = given.credit(objective, group_N)
-    return credit.advantage_NT, objective.aggregate(given.mask_NT, torch.float64)
+    return credit(objective, view).advantage_NT, objective.aggregate(view.mask_NT, torch.float64)
 
 
 def chosen(objective: Objective, at: Situation, response_N: Tensor, advantage_NT: Tensor) -> Tensor | None:
@@ -138,6 +121,6 @@ def slopes(
     leaves = [out.logp_BT] if out.entropy_BT is None else [out.logp_BT, out.entropy_BT]
     gradients = torch.autograd.grad(objective.loss(out, fixed), leaves, materialize_grads=True)
     log_ratio_BT = objective.log_ratio(replace(out, logp_BT=out.logp_BT.detach()), fixed).requires_grad_()
-    (pull_BT,) = torch.autograd.grad(objective.gain(log_ratio_BT, fixed).sum(), log_ratio_BT)
+    (pull_BT,) = torch.autograd.grad(objective.per_token(log_ratio_BT, fixed).sum(), log_ratio_BT)
     flat_BT = (pull_BT == 0) & (advantage_BT != 0) & fixed.mask_BT
     return Slopes(-gradients[0], -gradients[1] if len(gradients) > 1 else None, flat_BT)

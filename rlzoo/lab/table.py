@@ -13,11 +13,12 @@ used only if it agrees with the parts on random groups; else a finer one is trie
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+from advantages import RolloutView
 from objectives import Objective
 from rlzoo.lab import group
 from rlzoo.lab.others import Others, convolve, table_size
@@ -73,16 +74,16 @@ def find_table(objective: Objective, at: Situation, group_size: int, seed: int =
     return None
 
 
-def _types(every: group.Inputs, at: Situation) -> tuple[Tensor, Tensor]:
+def _types(every: RolloutView, at: Situation) -> tuple[Tensor, Tensor]:
     """Type of every response, and one response of each type."""
     columns = [every.reward_NT, every.mask_NT.double(), at.accuracy_R[:, None]]
-    if every.value_NT is not None:
+    if "value_NT" in every.given:
         columns.append(every.value_NT)
     type_R = _labels(torch.cat(columns, dim=1))
     return type_R, _first(type_R)
 
 
-def _classings(every: group.Inputs, at: Situation, example_D: Tensor) -> Iterator[tuple[str, Tensor]]:
+def _classings(every: RolloutView, at: Situation, example_D: Tensor) -> Iterator[tuple[str, Tensor]]:
     """Ways to sort types into classes, from coarse to fine, without repeating one."""
     return_D = every.reward_NT.sum(dim=1)[example_D]
     returns_D = _labels(torch.stack([return_D, at.accuracy_R[example_D]], dim=1))
@@ -96,7 +97,7 @@ def _classings(every: group.Inputs, at: Situation, example_D: Tensor) -> Iterato
 def _tabulate(
     objective: Objective,
     at: Situation,
-    every: group.Inputs,
+    every: RolloutView,
     group_size: int,
     statistic: str,
     type_R: Tensor,
@@ -130,19 +131,15 @@ def _tabulate(
     )
 
 
-def _advantages(objective: Objective, every: group.Inputs, response_DAG: Tensor, together: bool) -> Tensor:
+def _advantages(objective: Objective, every: RolloutView, response_DAG: Tensor, together: bool) -> Tensor:
     """Advantage of the first member of each group, [D, A, T]; in one call, or one call for each group."""
     types, counts, size = response_DAG.shape
     index_XG = response_DAG.reshape(-1, size)
     if together:
-        given = every.rows(index_XG.flatten())
         group_N = torch.arange(len(index_XG)).repeat_interleave(size)
-        return given.credit(objective, group_N).advantage_NT[::size].view(types, counts, -1)
-    zero_G = torch.zeros(size, dtype=torch.long)
-    rows: list[Tensor] = []
-    for index_G in index_XG:
-        given = every.rows(index_G)
-        rows.append(given.credit(objective, zero_G).advantage_NT[0])
+        given = replace(every.rows(index_XG.flatten()), group_N=group_N)
+        return group.credit(objective, given).advantage_NT[::size].view(types, counts, -1)
+    rows = [group.credit(objective, every.rows(index_G)).advantage_NT[0] for index_G in index_XG]
     return torch.stack(rows).view(types, counts, -1)
 
 

@@ -19,17 +19,22 @@ from typing import ClassVar, Literal
 from rlzoo.config.task import TaskConfig
 from rlzoo.errors import UserError
 from rlzoo.tasks.problem import Problem
-from rlzoo.tasks.rewards import RewardFunction
+from rlzoo.tasks.rewards import RewardFunction, total
 
 Split = Literal["train", "test"]
 
 
 @dataclass(frozen=True)
 class Scores:
-    """One entry per completion. A reward of None means unscorable: the response is left out of its group's baseline."""
+    """One entry per completion. A reward of None means unscorable: the response is left out of its group's baseline.
+
+    Attributes:
+        named: the rewards that make up `reward`, by name, where a reward function gives several; None for one reward.
+    """
 
     reward: list[float | None]
     accuracy: list[float]
+    named: dict[str, list[float | None]] | None = None
 
 
 class Task(ABC):
@@ -109,5 +114,9 @@ class Task(ABC):
             accuracy = [float(self.grade(p, c)) for p, c in zip(problems, completions, strict=True)]
         else:
             accuracy = self._accuracy.without_none(problems, completions)
-        reward = list(accuracy) if self._reward is None else self._reward(problems, completions)
-        return Scores(reward=reward, accuracy=accuracy)
+        if self._reward is None:
+            return Scores(reward=list(accuracy), accuracy=accuracy)
+        reward = self._reward.values(problems, completions)
+        if not isinstance(reward, dict):
+            return Scores(reward=reward, accuracy=accuracy)
+        return Scores(reward=total(reward), accuracy=accuracy, named=reward)

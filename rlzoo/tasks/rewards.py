@@ -7,6 +7,9 @@ TRL. A function without `**kwargs` gets the keywords it names and no others. Whe
 a list with one message, `[{"role": "assistant", "content": text}]`, as in TRL; otherwise it is the text. None means
 unscorable. The function may be `async`, and may print: that goes to stderr, as stdout is for results.
 
+A function may return several rewards: a dict, name -> such a list. Their sum is the reward of a response; an advantage
+that treats them one by one reads `RolloutView.reward_NK`.
+
 A function is named `package.module:function`, or `path/to/file.py:function`. A file may import its neighbours.
 """
 
@@ -26,7 +29,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, cast
 
 from rlzoo.errors import UserError, nearest
 from rlzoo.tasks.problem import Problem
@@ -62,18 +65,30 @@ class RewardFunction:
         return cls(path, role, function)
 
     def __call__(self, problems: Sequence[Problem], completions: Sequence[str]) -> list[float | None]:
-        """One finite float, or None, per completion.
+        """One finite float, or None, per completion; the sum, where the function gives several rewards.
 
         Raises:
             UserError: the function raised (the cause is chained), or broke the contract on its result.
         """
+        values = self.values(problems, completions)
+        return total(values) if isinstance(values, dict) else values
+
+    def values(
+        self, problems: Sequence[Problem], completions: Sequence[str]
+    ) -> list[float | None] | dict[str, list[float | None]]:
+        """What the function returns: one number per completion, or several by name. Raises as a call does."""
         where = f"{self.role} function {self.path}"
         keywords = self._keywords(problems, completions)
         with _of_the_user(f"{where} raised"):
             values = self.function(**keywords)
             if inspect.isawaitable(values):
                 values = _awaited(values)
-        return _checked(values, len(completions), where)
+        if not isinstance(values, dict):
+            return _checked(values, len(completions), where)
+        named = cast("dict[object, Any]", values)
+        if not named or not all(isinstance(name, str) and name for name in named):
+            raise UserError(f"{where} returned a dict with keys {list(named)}: expected the names of its rewards")
+        return {str(name): _checked(column, len(completions), f"{where}[{name!r}]") for name, column in named.items()}
 
     def without_none(self, problems: Sequence[Problem], completions: Sequence[str]) -> list[float]:
         """As a call, for a number that has to be known."""
@@ -105,6 +120,12 @@ class RewardFunction:
             hint = nearest(missing[0], offered)
             raise UserError(f"{self.role} function {self.path} takes {missing[0]!r}, which is no column; {hint}")
         return {p.name: offered[p.name] for p in parameters if p.name in offered}
+
+
+def total(named: dict[str, list[float | None]]) -> list[float | None]:
+    """Sum of the named rewards of each completion; None where one of them is None."""
+    rows = zip(*named.values(), strict=True)
+    return [None if any(x is None for x in row) else sum(cast("tuple[float, ...]", row)) for row in rows]
 
 
 def _as_in_prompt(problem: Problem, completion: str) -> str | list[dict[str, str]]:

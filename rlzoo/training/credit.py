@@ -8,13 +8,13 @@ The trainer asks the objective what it needs (`objective.needs`) and computes ex
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from advantages import Credit, ShapeContext, at_last_token, shape_reward
+from advantages import Credit, Need, RolloutView, at_last_token
 from objectives import Objective, TokenBatch, rollout_metrics
 from rlzoo import noise
 from rlzoo.engine.optimizer import Learner
@@ -29,19 +29,21 @@ class Assigned:
     """A rollout with its credit. No gradient.
 
     Attributes:
-        states: what adaptive shapers carry to the next step.
-        metrics: silent groups and advantage statistics of what is trained on, the shapers' states that it was shaped
-            with, the mean reward of greedy responses if there are any, `kl_teacher` if there is a teacher (nats per
-            token, KL(pi || teacher) at the policy's own tokens), and `sampler_gap` if old log-probs were recomputed.
+        view: what the objective's parts may know of the rollout, before shaping.
+        metrics: silent groups and advantage statistics of what is trained on, the states that the parts carry, the mean
+            reward of greedy responses if there are any, `kl_teacher` if there is a teacher (nats per token,
+            KL(pi || teacher) at the policy's own tokens), and `sampler_gap` if old log-probs were recomputed.
     """
 
     rollout: Rollout
     credit: Credit
+    view: RolloutView
     old_logp_NT: Tensor
-    ref_logp_NT: Tensor | None
-    old_value_NT: Tensor | None
-    states: tuple[float | None, ...]
     metrics: dict[str, float]
+
+    def given(self, name: str) -> Tensor | None:
+        """A field of the view; None if the objective does not need it."""
+        return self.view.given.get(name)
 
 
 async def assign_credit(
@@ -49,45 +51,57 @@ async def assign_credit(
     objective: Objective,
     learner: Learner,
     rollout: Rollout,
-    states: Sequence[float | None],
     *,
+    step: int,
     max_length: int,
     temperature: float,
     recompute: bool,
     teacher: Teacher | None = None,
 ) -> Assigned:
     """Compute what the objective needs of the rollout, shape its rewards, and estimate the advantages."""
-    needs, mask_NT = objective.needs, rollout.mask_NT
-    old_logp_NT, value_NT, ref_logp_NT = rollout.logp_NT, None, None
-    if recompute:
-        old_logp_NT = (await engine.score(ScoreRequest(learner.theta, rollout.tokens, temperature))).logp_NT
-    if "value" in needs:
-        value_NT = (await engine.score(ScoreRequest(learner.critic, rollout.tokens, temperature, value=True))).value_NT
-    if "ref_logp" in needs:
-        ref_logp_NT = (await engine.score(ScoreRequest(None, rollout.tokens, temperature))).logp_NT
-    teacher_logp_NT = None
-    if "teacher_logp" in needs:
+    needs, mask_NT, tokens = objective.needs, rollout.mask_NT, rollout.tokens
+    old_logp_NT, value_NT, ref_logp_NT, teacher_logp_NT, entropy_NT = rollout.logp_NT, None, None, None, None
+    entropy = Need.ENTROPY in objective.credit_needs
+    if recompute or entropy:
+        scored = await engine.score(ScoreRequest(learner.theta, tokens, temperature, entropy=entropy))
+        old_logp_NT, entropy_NT = scored.logp_NT if recompute else old_logp_NT, scored.entropy_NT
+    if Need.VALUE in needs:
+        value_NT = (await engine.score(ScoreRequest(learner.critic, tokens, temperature, value=True))).value_NT
+    if Need.REF_LOGP in needs:
+        ref_logp_NT = (await engine.score(ScoreRequest(None, tokens, temperature))).logp_NT
+    if Need.TEACHER_LOGP in needs:
         assert teacher is not None, "the configuration of a run makes sure of it"
-        teacher_logp_NT = await teacher.logp(engine, rollout.tokens, temperature)
+        teacher_logp_NT = await teacher.logp(engine, tokens, temperature)
     reward_N = rollout.reward_N.nan_to_num(0.0)
-    reward_NT, following = shape_reward(
-        objective.shape,
+    view = RolloutView.of(
         at_last_token(reward_N, mask_NT),
-        ShapeContext(mask_NT, old_logp_NT, ref_logp_NT, max_length, teacher_logp_NT=teacher_logp_NT),
-        states,
-    )
-    more = {} if rollout.greedy_N is None else {"greedy_N": rollout.greedy_N}
-    credit = objective.advantage(reward_NT, mask_NT, rollout.group_N, value_NT, **more)
-    metrics = rollout_metrics(reward_N, mask_NT, rollout.group_N, credit)
+        mask_NT,
+        rollout.group_N,
+        reward_NK=rollout.reward_NK.nan_to_num(0.0),
+        names=rollout.names,
+        max_length=max_length,
+        step=step,
+        logp_NT=old_logp_NT,
+        sampler_logp_NT=rollout.logp_NT,
+        ref_logp_NT=ref_logp_NT,
+        teacher_logp_NT=teacher_logp_NT,
+        value_NT=value_NT,
+        entropy_NT=entropy_NT,
+        accuracy_N=rollout.accuracy_N,
+        finished_N=rollout.finished_N,
+        greedy_N=rollout.greedy_N,
+        turn_NT=rollout.turn_NT,
+        prompt_N=rollout.prompt_N,
+    ).only(needs)
+    credit = objective.credit(view)
+    metrics = rollout_metrics(reward_N, mask_NT, rollout.group_N, credit) | objective.state_metrics()
     if teacher_logp_NT is not None:
         metrics["kl_teacher"] = mean_of_known((old_logp_NT - teacher_logp_NT)[mask_NT])
     if rollout.greedy_N is not None:
         metrics["greedy_reward"] = mean_of_known(rollout.greedy_N)
-    used = zip(objective.shape, states, strict=True)
-    metrics |= {f"{part.kind}_state": state for part, state in used if state is not None}
     if recompute:
         metrics["sampler_gap"] = largest_gap(old_logp_NT, rollout.logp_NT, mask_NT)
-    return Assigned(rollout, credit, old_logp_NT, ref_logp_NT, value_NT, following, metrics)
+    return Assigned(rollout, credit, view, old_logp_NT, metrics)
 
 
 def mean_of_known(x: Tensor) -> float:
@@ -120,15 +134,16 @@ def minibatches(
             mask_BT = rollout.mask_NT[rows]
             if not mask_BT.any():
                 continue
+            ref_logp_NT, value_NT = assigned.given("ref_logp_NT"), assigned.given("value_NT")
             batch = TokenBatch(
                 mask_BT,
                 objective.aggregate(mask_BT),
                 credit.advantage_NT[rows],
                 assigned.old_logp_NT[rows],
-                None if assigned.ref_logp_NT is None else assigned.ref_logp_NT[rows],
-                None if assigned.old_value_NT is None else assigned.old_value_NT[rows],
+                None if ref_logp_NT is None else ref_logp_NT[rows],
+                None if value_NT is None else value_NT[rows],
                 None if credit.return_NT is None else credit.return_NT[rows],
-                rollout.logp_NT[rows] if "sampler_logp" in objective.needs else None,
+                rollout.logp_NT[rows] if Need.SAMPLER_LOGP in objective.needs else None,
                 objective.choose(assigned.old_logp_NT[rows], credit.advantage_NT[rows], mask_BT),
                 objective.imitate(rollout.accuracy_N[rows], mask_BT),
             )

@@ -89,13 +89,15 @@ def evaluate_policy(
 def response_metrics(rollout: Rollout) -> dict[str, float]:
     """Describe sampled responses, also those without a reward: they count in everything but `reward`.
 
-    reward, accuracy, length in tokens (all, right, wrong), share that came to an end, silent groups, and entropy as the
+    reward (if it is a sum of several, `reward_NAME` for each too), accuracy, length in tokens (all, right, wrong),
+    share that came to an end, silent groups, and entropy as the
     mean of -log p at the sampled tokens. nan where there is nothing to take the mean of.
     """
     length_N = rollout.tokens.learn_NT.sum(dim=1).float()
     right = rollout.accuracy_N > 0.5
     return {
         "reward": _mean(rollout.reward_N[rollout.reward_N.isfinite()]),
+        **{f"reward_{name}": _mean(column[column.isfinite()]) for name, column in named_rewards(rollout).items()},
         "accuracy": _mean(rollout.accuracy_N),
         "length": _mean(length_N),
         "length_right": _mean(length_N[right]),
@@ -115,6 +117,13 @@ def graded(task: Task, rollout: Rollout) -> dict[str, float]:
     problems = [problem for problem in rollout.problems for _ in range(rollout.group_size)]
     grades = task.grades(problems, rollout.completions)
     return {f"accuracy_{name.replace('-', '_')}": sum(found) / len(found) for name, found in grades.items()}
+
+
+def named_rewards(rollout: Rollout) -> dict[str, Tensor]:
+    """The rewards [N] that make up the reward, by name; empty if there is one only."""
+    if rollout.named_NK is None:
+        return {}
+    return dict(zip(rollout.names, rollout.named_NK.unbind(dim=1), strict=True))
 
 
 def silent_groups(rollout: Rollout) -> float:

@@ -14,18 +14,19 @@ from typing import Any
 
 import torch
 
-from objectives import UPDATE_KEYS, update_metrics
+from advantages import Need, RolloutView
+from objectives import UPDATE_KEYS, Objective, update_metrics
 from objectives.parts.regularize import k3
 from rlzoo.config.run import RunConfig
 from rlzoo.engine.forked import OnRecord, count_processes, divide_work, share_of
 from rlzoo.engine.local import Fleet
 from rlzoo.engine.optimizer import NotFinite
-from rlzoo.engine.protocol import Engine, ScoreRequest, Updated, UpdateRequest
+from rlzoo.engine.protocol import Engine, ScoreRequest, Tokens, Updated, UpdateRequest
 from rlzoo.engine.sampler import SampleRequest
 from rlzoo.errors import UserError
 from rlzoo.model.backbone import Backbone
 from rlzoo.tasks import Task, load_task
-from rlzoo.training.credit import Assigned, assign_credit, largest_gap, minibatches
+from rlzoo.training.credit import assign_credit, largest_gap, mean_of_known, minibatches
 from rlzoo.training.evaluate import evaluate, response_metrics
 from rlzoo.training.rollout import check_demonstrations, check_prompts, roll_out
 from rlzoo.training.run import Run
@@ -157,15 +158,13 @@ async def train_step(run: Run, backbone: Backbone, task: Task, engine: Engine) -
     )
     recompute = recomputes_old_logp(config, backbone)
     # Before a rollout's only update the policy is still the one it starts from: the update can tell the log-probs.
-    adapts = objective.kl is not None and objective.kl.adapts  # it measures from the old log-probs, after the update
-    asked_before = objective.shape or objective.tokens or adapts or "teacher_logp" in objective.needs
-    starts_here = recompute and train.updates_per_rollout == 1 and not asked_before
+    starts_here = recompute and train.updates_per_rollout == 1 and Need.LOGP not in objective.needs
     assigned = await assign_credit(
         engine,
         objective,
         learner,
         rollout,
-        run.shape_states,
+        step=run.step,
         max_length=train.max_new_tokens,
         temperature=train.temperature,
         recompute=recompute and not starts_here,
@@ -185,15 +184,17 @@ async def train_step(run: Run, backbone: Backbone, task: Task, engine: Engine) -
         made.append(updated)
         batch = replace(updated.batch, old_logp_BT=updated.policy.logp_BT) if starts_here else updated.batch
         metrics.append(update_metrics(objective, updated.policy, batch))
-    run.count(account, assigned, updates=len(made), trained=train.epochs * int(rollout.mask_NT.sum()))
+    over = over_updates(metrics)
+    reached = await carry_on(run, objective, assigned.view, over, rollout.tokens, engine)
+    run.count(account, updates=len(made), trained=train.epochs * int(rollout.mask_NT.sum()))
     run.record_step(
         {
             "sampler_gap": gap,  # unless old log-probs were recomputed: then it is in assigned.metrics
             **assigned.metrics,
-            **over_updates(metrics),
+            **over,
             **response_metrics(first),  # of the prompts every algorithm saw, before any selection
             **({} if sampled else dict.fromkeys(OF_THE_SAMPLER, math.nan)),
-            **await adapt_kl(run, assigned, engine),
+            **reached,
             "gradient_norm": sum(u.gradient_norm for u in made) / len(made) if made else math.nan,
             "learning_rate": rate,
             "rounds": account.rounds,
@@ -203,20 +204,20 @@ async def train_step(run: Run, backbone: Backbone, task: Task, engine: Engine) -
     )
 
 
-async def adapt_kl(run: Run, assigned: Assigned, engine: Engine) -> dict[str, float]:
-    """Move an adaptive KL's coefficient on, by where the rollout's updates led to; without one do nothing.
+async def carry_on(
+    run: Run, objective: Objective, view: RolloutView, metrics: dict[str, float], tokens: Tokens, engine: Engine
+) -> dict[str, float]:
+    """Move the states of the objective's parts on, by what the rollout and its updates came to.
 
-    Returns the coefficient that the updates were made with, and the mean KL(old || pi) per token after the last one.
+    Returns what was measured for it: the mean KL(old || pi) per token after the last update, for the need "new_logp".
     """
-    kl, rollout = run.objective.kl, assigned.rollout
-    if kl is None or not kl.adapts:
-        return {}
-    if not rollout.mask_NT.any():
-        return {"kl_coef": kl.coef, "kl_reached": math.nan}
-    score = await engine.score(ScoreRequest(run.learner.theta, rollout.tokens, run.config.train.temperature))
-    reached = float(k3(assigned.old_logp_NT, score.logp_NT)[rollout.mask_NT].mean())
-    run.kl_coef = kl.next_coef(reached)
-    return {"kl_coef": kl.coef, "kl_reached": reached}
+    new_logp_NT, reached = None, {}
+    if Need.NEW_LOGP in objective.needs:
+        request = ScoreRequest(run.learner.theta, tokens, run.config.train.temperature)
+        new_logp_NT = (await engine.score(request)).logp_NT
+        reached = {"kl_reached": mean_of_known(k3(view.logp_NT, new_logp_NT)[view.mask_NT])}
+    run.states = objective.next_states(view.but(metrics=metrics, new_logp_NT=new_logp_NT))
+    return reached
 
 
 def recomputes_old_logp(config: RunConfig, backbone: Backbone) -> bool:

@@ -8,6 +8,8 @@ prompts and the same noise, whatever else they do.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 import sys
 from collections.abc import Sequence
@@ -41,6 +43,8 @@ class Rollout:
         accuracy_N: the task's verdict, 0 or 1, before any shaping; known for every response.
         completions: the N responses as text.
         greedy_N: reward of the greedy response to each row's prompt, nan where it has none; None unless asked for.
+        named_NK: the rewards whose sum is reward_N, where there are several; None for one.
+        names: their names.
     """
 
     problems: list[Problem]
@@ -52,6 +56,27 @@ class Rollout:
     accuracy_N: Tensor
     completions: list[str]
     greedy_N: Tensor | None = None
+    named_NK: Tensor | None = None
+    names: tuple[str, ...] = ("reward",)
+
+    @property
+    def reward_NK(self) -> Tensor:
+        """The rewards by name, one column each; nan where one could not be scored."""
+        return self.reward_N[:, None] if self.named_NK is None else self.named_NK
+
+    @property
+    def prompt_N(self) -> tuple[str, ...]:
+        """A name of each row's prompt: the beginning of its text's SHA-256, the same in every step."""
+        texts = (json.dumps(problem.prompt, sort_keys=True) for problem in self.problems)
+        keys = [hashlib.sha256(text.encode()).hexdigest()[:16] for text in texts]
+        return tuple(key for key in keys for _ in range(self.group_size))
+
+    @property
+    def turn_NT(self) -> Tensor:
+        """Turn in which each token was written, from 0: a turn begins where the policy takes over."""
+        learn_NT = self.tokens.learn_NT
+        begins_NT = learn_NT & ~torch.nn.functional.pad(learn_NT, (1, 0))[:, :-1]
+        return (begins_NT.cumsum(dim=1) - 1).clamp(min=0)
 
     @property
     def group_N(self) -> Tensor:
@@ -79,11 +104,22 @@ class Rollout:
             *(x[rows] for x in (self.logp_NT, self.finished_N, self.reward_N, self.accuracy_N)),
             [self.completions[i] for i in rows.tolist()],
             None if self.greedy_N is None else self.greedy_N[rows],
+            None if self.named_NK is None else self.named_NK[rows],
+            self.names,
         )
 
     @classmethod
     def cat(cls, parts: Sequence[Rollout]) -> Rollout:
-        """Put rollouts one after the other."""
+        """Put rollouts one after the other.
+
+        Raises:
+            UserError: the reward function gave other names in one than in another.
+        """
+        if len({part.names for part in parts}) > 1:
+            raise UserError(
+                f"the reward function returned {', '.join(parts[0].names)} at first and "
+                f"{', '.join(parts[-1].names)} later: it has to return the same names every time"
+            )
         return cls(
             [problem for part in parts for problem in part.problems],
             parts[0].group_size,
@@ -92,6 +128,8 @@ class Rollout:
             *(torch.cat([getattr(part, name) for part in parts]) for name in ("finished_N", "reward_N", "accuracy_N")),
             [text for part in parts for text in part.completions],
             None if parts[0].greedy_N is None else torch.cat([part.greedy_N for part in parts]),
+            None if parts[0].named_NK is None else torch.cat([part.reward_NK for part in parts]),
+            parts[0].names,
         )
 
 
@@ -210,7 +248,8 @@ def flip_coins(rollout: Rollout, request: SampleRequest) -> Rollout:
     keys_P, samples_G = torch.tensor(list(request.prompt_keys)), torch.arange(rollout.group_size)
     words = (request.seed, "coin", "greedy" if request.greedy else "sample", request.step)
     heads_N = (noise.uniform(*words, keys_P[:, None], samples_G) < 0.5).flatten().to(rollout.reward_N)
-    return replace(rollout, reward_N=heads_N.where(rollout.reward_N.isfinite(), math.nan))
+    coins_N = heads_N.where(rollout.reward_N.isfinite(), math.nan)
+    return replace(rollout, reward_N=coins_N, named_NK=None, names=("reward",))
 
 
 def draw(task: Task, seed: int, step: int, round_: int, count: int) -> list[Problem]:
@@ -266,16 +305,21 @@ def score_samples(
     lengths = samples.mask_NT.sum(dim=1).tolist()
     completions = [backbone.decode(ids[:n]) for ids, n in zip(samples.response_NT.tolist(), lengths, strict=True)]
     scores = task.score([problem for problem in problems for _ in range(group_size)], completions)
-    device = samples.logp_NT.device
+    device, named = samples.logp_NT.device, scores.named
     group_N = torch.arange(len(problems)).repeat_interleave(group_size)
-    reward_N = torch.tensor([math.nan if r is None else r for r in scores.reward], device=device, dtype=torch.float32)
+
+    def numbers(values: Sequence[float | None]) -> Tensor:
+        return torch.tensor([math.nan if x is None else x for x in values], device=device, dtype=torch.float32)
+
     return Rollout(
         list(problems),
         group_size,
         Tokens(prompts, group_N, samples.response_NT, samples.mask_NT, samples.mask_NT),
         samples.logp_NT,
         samples.finished_N,
-        reward_N,
-        torch.tensor(scores.accuracy, device=device, dtype=torch.float32),
+        numbers(scores.reward),
+        numbers(scores.accuracy),
         completions,
+        named_NK=None if named is None else torch.stack([numbers(column) for column in named.values()], dim=1),
+        names=("reward",) if named is None else tuple(named),
     )

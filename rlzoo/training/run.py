@@ -16,7 +16,6 @@ from rlzoo.config.run import RunConfig
 from rlzoo.engine.optimizer import Learner
 from rlzoo.model.backbone import Backbone
 from rlzoo.store.run_folder import ADAPTER, SUMMARY, RunFolder
-from rlzoo.training.credit import Assigned
 from rlzoo.training.evaluate import Evaluation
 from rlzoo.training.rollout import Account, Rollout
 from rlzoo.training.teacher import Teacher
@@ -33,8 +32,7 @@ class Run:
     Attributes:
         step: rollouts trained on so far.
         teacher: whom its objective learns from, if it needs one.
-        shape_states: what adaptive reward shapers carry on.
-        kl_coef: what an adaptive KL's coefficient has come to; None without one.
+        states: what the objective's parts carry from rollout to rollout, by place; see `Objective.at`.
         counters: cumulative updates, prompts and tokens; tokens_sampled includes what selection discarded.
         summary: the outcome, once there is one.
     """
@@ -49,9 +47,7 @@ class Run:
         self.on_record = on_record
         self.step = 0
         self.budget = Budget.of(config.train.budget)
-        self.shape_states = tuple(part.initial_state() for part in config.objective.shape)
-        kl = config.objective.kl
-        self.kl_coef = kl.coef if kl is not None and kl.adapts else None
+        self.states = config.objective.initial_states()
         self.counters = dict.fromkeys(
             ("updates", "prompts_sampled", "prompts_discarded", "tokens_sampled", "tokens_discarded", "tokens_trained"),
             0,
@@ -75,7 +71,7 @@ class Run:
         if state is not None:
             self.learner.restore(state["learner"])
             self.step, self.counters, self.evaluations = state["step"], state["counters"], state["evaluations"]
-            self.shape_states, self.kl_coef = tuple(state["shape_states"]), state["kl_coef"]
+            self.states = state["states"]
             self.seconds, self.elapsed = state["seconds"], state["elapsed"]
             self.summary = state["summary"]
         self._announce({"kind": "start", "step": self.step, "steps": self.config.train.steps})
@@ -91,9 +87,8 @@ class Run:
 
     @property
     def objective(self) -> Objective:
-        """The objective as it stands at this step."""
-        objective = self.config.objective
-        return objective if self.kl_coef is None else objective.at_kl_coef(self.kl_coef)
+        """The objective, whose parts carry what they have come to."""
+        return self.config.objective.at(self.states)
 
     def save(self, seconds: float, summary: dict[str, Any] | None = None) -> None:
         """Write a checkpoint."""
@@ -103,17 +98,15 @@ class Run:
                 "step": self.step,
                 "counters": self.counters,
                 "evaluations": self.evaluations,
-                "shape_states": list(self.shape_states),
-                "kl_coef": self.kl_coef,
+                "states": self.states,
                 "seconds": seconds,
                 "elapsed": time.monotonic() - self.started,
                 "summary": summary,
             }
         )
 
-    def count(self, account: Account, assigned: Assigned, *, updates: int, trained: int) -> None:
-        """Add a step's cost to the counters, take over the shapers' states, and move the step on."""
-        self.shape_states = assigned.states
+    def count(self, account: Account, *, updates: int, trained: int) -> None:
+        """Add a step's cost to the counters and move the step on."""
         self.counters = {
             "updates": self.counters["updates"] + updates,
             "tokens_trained": self.counters["tokens_trained"] + trained,

@@ -9,7 +9,7 @@ import torch
 
 from advantages import GAE, DecoupledGAE, LengthAdaptiveGAE
 from objectives import get
-from tests import zoo
+from objectives.conformance import world as zoo
 from tests.advantages.test_estimate import group_of, mask, rows
 
 
@@ -84,7 +84,7 @@ def test_it_takes_the_place_of_gae_in_a_row() -> None:
     assert loss.isfinite()
     with pytest.raises(ValueError, match="advantage 'decoupled_gae' needs a trained critic"):
         get("grpo[advantage=decoupled_gae]")
-    with pytest.raises(ValueError, match="length_adaptive_gae needs value_NT"):
+    with pytest.raises(ValueError, match="advantage 'length_adaptive_gae' needs value_NT"):
         row.advantage(rows([1]), mask([1]), group_of(1))
     with pytest.raises(ValueError, match="ddof does nothing without whitening"):
         get("ppo[advantage=decoupled_gae,advantage.whiten=false,advantage.ddof=0]")

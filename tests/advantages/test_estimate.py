@@ -73,7 +73,7 @@ class TestRewardToGo:
         greedy_N = torch.tensor([2, 2, math.nan, math.nan]).double()
         credit = RewardToGo(baseline="greedy")(reward_NT, mask_NT, torch.tensor([0, 0, 1, 1]), greedy_N=greedy_N)
         assert credit.advantage_NT.tolist() == [[1, 1], [-1, 0], [5, 0], [0, 0]]
-        with pytest.raises(ValueError, match="baseline 'greedy' needs greedy_N"):
+        with pytest.raises(ValueError, match="advantage 'reward_to_go' needs greedy_N"):
             RewardToGo(baseline="greedy")(reward_NT, mask_NT, torch.tensor([0, 0, 1, 1]))
 
     def test_group_mean_has_the_own_response_in_it(self) -> None:
@@ -251,7 +251,7 @@ class TestGAE:
 
     def test_missing_values_say_so(self) -> None:
         reward_N1, mask_N1 = column(1)
-        with pytest.raises(ValueError, match="gae needs value_NT"):
+        with pytest.raises(ValueError, match="advantage 'gae' needs value_NT"):
             GAE()(reward_N1, mask_N1, group_of(1))
 
     def test_fully_masked_row(self) -> None:

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import Tensor
 
-from advantages import KLInReward, ShapeContext, SoftOverlong, at_last_token, shape_reward
+from advantages import KLInReward, RolloutView, SoftOverlong, at_last_token, shape_reward
+from objectives import get
 
 
 def context(mask_NT: Tensor, logp_NT: Tensor | None = None, ref_logp_NT: Tensor | None = None, max_length: int = 10):
-    return ShapeContext(mask_NT, torch.zeros(mask_NT.shape) if logp_NT is None else logp_NT, ref_logp_NT, max_length)
+    given = {"logp_NT": torch.zeros(mask_NT.shape) if logp_NT is None else logp_NT, "ref_logp_NT": ref_logp_NT}
+    group_N = torch.arange(len(mask_NT))
+    return RolloutView.of(torch.zeros(mask_NT.shape), mask_NT, group_N, max_length=max_length, **given)
 
 
 def test_at_last_token() -> None:
@@ -68,9 +72,9 @@ def test_kl_is_charged_token_by_token() -> None:
 
 
 def test_kl_without_reference_says_so() -> None:
-    assert KLInReward().needs == {"ref_logp"}
+    assert KLInReward().needs == {"logp", "ref_logp"}
     with pytest.raises(ValueError, match="shape 'kl' needs ref_logp_NT"):
-        KLInReward()(torch.zeros(1, 1), context(torch.ones(1, 1, dtype=torch.bool)))
+        KLInReward()(torch.zeros(1, 1), KLInReward().sees(context(torch.ones(1, 1, dtype=torch.bool))))
 
 
 @pytest.mark.parametrize(
@@ -89,38 +93,37 @@ def test_adaptive_coefficient(kl: float, beta: float) -> None:
     logp_NT = torch.tensor([[kl - 1, 0], [kl / 2, kl / 2 + 1]], dtype=torch.float64)
     part = KLInReward(coef=0.5, target=6)
     where = context(mask_NT, logp_NT, torch.zeros(2, 2).double())
-    assert part.next_state(where) == pytest.approx(beta, rel=1e-12)
+    assert part.next_state(0.5, where) == pytest.approx(beta, rel=1e-12)
 
 
 def test_state_is_carried_and_used() -> None:
     """beta 1/2 at first, then what the step before left. A response without a token is not in the mean."""
     mask_NT = torch.tensor([[True], [False]])
     where = context(mask_NT, torch.tensor([[12.0], [99.0]]), torch.zeros(2, 1))
-    parts = (SoftOverlong(), KLInReward(coef=0.5, target=6))
-    reward_NT = torch.tensor([[1.0], [0.0]])
-    states = tuple(part.initial_state() for part in parts)
-    assert states == (None, 0.5)
-    shaped, states = shape_reward(parts, reward_NT, where, states)
-    assert shaped.tolist() == [[1 - 0.5 * 12], [0]]
-    assert states == (None, pytest.approx(0.51))
-    shaped, states = shape_reward(parts, reward_NT, where, states)
-    assert shaped[0, 0].item() == pytest.approx(1 - 0.51 * 12)
-    assert states[1] == pytest.approx(0.51 * 1.02)
+    row = get("ppo").but(shape=(SoftOverlong(), KLInReward(coef=0.5, target=6)))
+    where = replace(where, reward_NT=torch.tensor([[1.0], [0.0]]))
+    assert row.initial_states() == {"shape.kl": 0.5}
+    assert shape_reward(row.shape, where).reward_NT.tolist() == [[1 - 0.5 * 12], [0]]
+    states = row.next_states(where)
+    assert states == {"shape.kl": pytest.approx(0.51)}
+    later = row.at(states)
+    assert shape_reward(later.shape, where).reward_NT[0, 0].item() == pytest.approx(1 - 0.51 * 12)
+    assert later.next_states(where)["shape.kl"] == pytest.approx(0.51 * 1.02)
 
 
 def test_fixed_coefficient_stays() -> None:
     where = context(torch.ones(1, 1, dtype=torch.bool), torch.tensor([[9.0]]), torch.zeros(1, 1))
-    assert KLInReward(coef=0.3).next_state(where) == 0.3
+    assert KLInReward(coef=0.3).next_state(0.3, where) == 0.3
 
 
 def test_nothing_seen_nothing_learned() -> None:
     where = context(torch.zeros(1, 1, dtype=torch.bool), torch.tensor([[9.0]]), torch.zeros(1, 1))
-    assert KLInReward(coef=0.3, target=6).next_state(where) == 0.3
+    assert KLInReward(coef=0.3, target=6).next_state(0.3, where) == 0.3
 
 
 def test_the_reward_itself_is_left_alone() -> None:
     reward_NT, mask_NT = torch.ones(1, 10), torch.ones(1, 10, dtype=torch.bool)
-    shape_reward((SoftOverlong(),), reward_NT, context(mask_NT), (None,))
+    shape_reward((SoftOverlong(),), replace(context(mask_NT), reward_NT=reward_NT))
     assert (reward_NT == 1).all()
 
 
@@ -131,8 +134,3 @@ def test_the_reward_itself_is_left_alone() -> None:
 def test_kl_refuses_settings_that_do_nothing(fields: dict[str, float], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         KLInReward(**fields)
-
-
-def test_states_must_match_the_parts() -> None:
-    with pytest.raises(ValueError, match="zip"):
-        shape_reward((SoftOverlong(),), torch.zeros(1, 1), context(torch.ones(1, 1, dtype=torch.bool)), ())

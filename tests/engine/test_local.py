@@ -225,11 +225,11 @@ def test_recomputed_old_log_probs_start_at_ratio_one(
 def test_one_update_per_rollout_tells_its_own_old_log_probs(
     make_config: MakeConfig, backbone: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """No forward pass for them beforehand; with a second update, or a KL in the reward, there is one."""
+    """No forward pass for them beforehand; with a second update, or a part that needs them, there is one."""
     scored: list[int] = []
     score = local.Fleet._score
     monkeypatch.setattr(local.Fleet, "_score", lambda self, calls: scored.append(len(calls)) or score(self, calls))
-    for name, minibatches, expected in (("gspo", 1, 0), ("gspo", 2, 4), ("dapo", 1, 4)):
+    for name, minibatches, expected in (("gspo", 1, 0), ("gspo", 2, 4), ("dapo", 1, 0), ("kl_cov", 1, 4)):
         scored.clear()
         config = make_config(name, train={"old_logp": "recompute", "minibatches": minibatches, "steps": 4})
         train(config, tmp_path / f"{name}{minibatches}", backbone=backbone)

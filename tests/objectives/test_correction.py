@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from objectives import PolicyOutput, TokenBatch, get, update_metrics
+from objectives.conformance import world as zoo
 from objectives.parts import Correction, SequenceCorrection, TokenCorrection
-from tests import zoo
 
 MASK = torch.tensor([[True, True, False], [True, True, True]])
 OLD = torch.tensor([[2.0, 3.0, 7.0], [1.0, 1.0, 1.0]], dtype=torch.float64).log()
@@ -92,7 +92,7 @@ def test_the_weight_multiplies_the_surrogate_alone() -> None:
     assert {key for key in before if not torch.equal(before[key], after[key])} == {"surrogate"}
     out, batch = zoo.step(corrected, w)
     weight_BT = TokenCorrection()(w.old_logp_NT, w.sampler_logp_NT, w.mask_NT)
-    by_hand = -(plain.gain(plain.log_ratio(out, batch), batch) * weight_BT * batch.weight_BT).sum()
+    by_hand = -(plain.per_token(plain.log_ratio(out, batch), batch) * weight_BT * batch.weight_BT).sum()
     torch.testing.assert_close(after["surrogate"], by_hand, rtol=1e-13, atol=0)
 
 

@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from advantages import ShapeContext, TeacherReward
+from advantages import RolloutView, TeacherReward
 from objectives import Objective, PolicyOutput, TokenBatch, get
-from tests import zoo
+from objectives.conformance import world as zoo
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -36,7 +36,7 @@ def test_the_tasks_reward_plays_no_part_and_a_teacher_who_agrees_teaches_nothing
     one, two = (zoo.loss_and_gradients(get("distill"), *zoo.step(get("distill"), x)) for x in (w, other))
     torch.testing.assert_close(one, two, rtol=0, atol=0)
     agrees = dataclasses.replace(w, teacher_logp_NT=w.old_logp_NT)
-    assert not zoo.credit(get("distill"), agrees)[0].advantage_NT.any()
+    assert not zoo.credit(get("distill"), agrees).advantage_NT.any()
 
 
 def expected_gradient(objective: Objective, t: zoo.Tabular, teacher_SV: Tensor) -> Tensor:
@@ -44,9 +44,9 @@ def expected_gradient(objective: Objective, t: zoo.Tabular, teacher_SV: Tensor) 
     logp_RT = t.logp_RT
     old_RT = logp_RT.detach()
     teacher_RT = torch.where(t.mask_RT, teacher_SV.log_softmax(dim=1)[t.state_RT, t.token_RT], 0)
-    context = ShapeContext(t.mask_RT, old_RT, None, 3, teacher_logp_NT=teacher_RT)
-    reward_RT = objective.shape[0](torch.zeros_like(old_RT), context)
-    credit = objective.advantage(reward_RT, t.mask_RT, torch.zeros(len(old_RT), dtype=torch.long))
+    given = {"logp_NT": old_RT, "teacher_logp_NT": teacher_RT}
+    group_R = torch.zeros(len(old_RT), dtype=torch.long)
+    credit = objective.credit(RolloutView.of(torch.zeros_like(old_RT), t.mask_RT, group_R, **given))
     weight_RT = t.probability_R.detach()[:, None] * t.mask_RT
     loss = objective.loss(PolicyOutput(logp_RT), TokenBatch(t.mask_RT, weight_RT, credit.advantage_NT, old_RT))
     return torch.autograd.grad(loss, t.logits_SV)[0]
@@ -86,13 +86,14 @@ def test_a_teachers_reward_by_hand() -> None:
     """log teacher - log pi = -1 + 3, -2 + 1; nothing outside the mask; the reward that was there is gone."""
     mask_NT = torch.tensor([[True, True, False]])
     logp_NT, teacher_NT = torch.tensor([[-3.0, -1.0, 9.0]]), torch.tensor([[-1.0, -2.0, torch.nan]])
-    context = ShapeContext(mask_NT, logp_NT, None, 3, teacher_logp_NT=teacher_NT)
-    assert TeacherReward()(torch.full((1, 3), 7.0), context).tolist() == [[2, -1, 0]]
+    reward_NT = torch.full((1, 3), 7.0)
+    view = RolloutView.of(reward_NT, mask_NT, torch.zeros(1), logp_NT=logp_NT, teacher_logp_NT=teacher_NT)
+    assert TeacherReward()(reward_NT, view).tolist() == [[2, -1, 0]]
     with pytest.raises(ValueError, match="shape 'teacher' needs teacher_logp_NT"):
-        TeacherReward()(torch.zeros(1, 3), dataclasses.replace(context, teacher_logp_NT=None))
+        TeacherReward()(reward_NT, TeacherReward().sees(view.only(["logp"])))
 
 
 def test_what_stands_before_a_teachers_reward_would_be_lost() -> None:
-    assert get("distill[shape=teacher+soft_overlong]").needs == {"teacher_logp"}
+    assert get("distill[shape=teacher+soft_overlong]").needs == {"logp", "teacher_logp"}
     with pytest.raises(ValueError, match=r"shape 'teacher' takes the reward's place, .* put it first"):
         get("distill[shape=soft_overlong+teacher]")

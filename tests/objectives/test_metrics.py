@@ -10,7 +10,7 @@ from torch import Tensor
 
 from advantages import Credit
 from objectives import PolicyOutput, TokenBatch, get, rollout_metrics, update_metrics
-from tests import zoo
+from objectives.conformance import world as zoo
 
 LOG2, LOG4 = math.log(2), math.log(4)
 

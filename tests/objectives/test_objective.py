@@ -14,9 +14,9 @@ from objectives.parts import K3, Clip, Constant, Linear, NoRatio, SequenceSum, T
     [
         ("reinforce", set()),
         ("reinforce[advantage.baseline=leave_one_out]", {"group"}),
-        ("ppo", {"value", "ref_logp"}),
+        ("ppo", {"value", "logp", "ref_logp"}),
         ("ppo[shape=none]", {"value"}),
-        ("ppo[entropy=bonus]", {"value", "ref_logp", "entropy"}),
+        ("ppo[entropy=bonus]", {"value", "logp", "ref_logp", "entropy"}),
         ("grpo", {"group", "ref_logp"}),
         ("grpo[kl=none]", {"group"}),
         ("dapo", {"group"}),

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from objectives import get
-from tests import zoo
+from objectives.conformance import world as zoo
 
 
 @pytest.mark.parametrize("seed", range(3))

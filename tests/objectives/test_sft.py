@@ -8,10 +8,10 @@ import math
 import pytest
 import torch
 
-from advantages import Imitation
+from advantages import Demonstrated
 from objectives import get, update_metrics
+from objectives.conformance import world as zoo
 from objectives.parts import Log
-from tests import zoo
 
 
 def demonstrations(seed: int = 0) -> zoo.World:
@@ -78,7 +78,7 @@ def test_the_logarithm_by_hand() -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("sft[shape=kl]", "advantage 'imitation' looks at no reward, so shape does nothing: set shape='none'"),
+        ("sft[shape=kl]", "advantage 'imitation' ignores rewards, so shape does nothing: set shape='none'"),
         ("sft[ratio=none]", "with ratio 'none' every ratio is 1 and surrogate 'log' is inert: set surrogate='linear'"),
     ],
 )
@@ -89,6 +89,6 @@ def test_what_would_do_nothing_is_refused(name: str, message: str) -> None:
 
 def test_every_token_of_a_demonstration_is_worth_one() -> None:
     mask_NT = torch.tensor([[True, True], [True, False], [False, False]])
-    credit = Imitation()(torch.full((3, 2), math.nan), mask_NT, torch.zeros(3, dtype=torch.long))
+    credit = Demonstrated()(torch.full((3, 2), math.nan), mask_NT, torch.zeros(3, dtype=torch.long))
     assert credit.advantage_NT.tolist() == [[1, 1], [1, 0], [0, 0]] and credit.return_NT is None
     assert get("sft").needs == {"demonstration"}

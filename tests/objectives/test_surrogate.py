@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from objectives import get, update_metrics
+from objectives.conformance import world as zoo
 from objectives.parts import Clip, ClippedWeight, GeometricMean, Linear, SoftGate, Surrogate
-from tests import zoo
 
 
 def value_and_slope(surrogate: Surrogate, ratio: float, advantage: float) -> tuple[float, float]:

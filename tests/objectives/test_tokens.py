@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from objectives import get
+from objectives.conformance import world as zoo
 from objectives.parts import ClipCov, KLCov, Tokens
 from objectives.parts.tokens import covariance
-from tests import zoo
 
 
 def doubles(*rows: list[float]) -> Tensor:
@@ -61,7 +61,7 @@ def test_which_tokens_are_chosen(part: Tokens, chosen: set[tuple[int, int]]) -> 
 @pytest.mark.parametrize("part", [KLCov(share=0.3), ClipCov(share=0.3, low=0.05)], ids=str)
 def test_the_order_of_rows_and_padding_do_not_choose(part: Tokens) -> None:
     w = zoo.world(1)
-    advantage_NT = zoo.credit(get("grpo"), w)[0].advantage_NT
+    advantage_NT = zoo.credit(get("grpo"), w).advantage_NT
     chosen_NT = part.choose(w.old_logp_NT, advantage_NT, w.mask_NT)
     assert 5 < chosen_NT.sum() < 40
     order = torch.randperm(16, generator=torch.Generator().manual_seed(0))

@@ -7,9 +7,10 @@ import math
 import pytest
 import torch
 
+from advantages import RolloutView
 from objectives import get
+from objectives.conformance import world as zoo
 from objectives.parts import OldKL
-from tests import zoo
 
 
 def test_by_hand() -> None:
@@ -41,21 +42,34 @@ def test_its_expectation_and_its_gradient_are_those_of_the_divergence() -> None:
 )
 def test_it_adapts_outside_a_band_around_the_target(kl: float, coef: float) -> None:
     """Target 0.03: halved below 0.02, doubled above 0.045."""
-    assert OldKL(coef=4, target=0.03).next_coef(kl) == coef
-    assert OldKL(coef=4).next_coef(kl) == 4
+    # k3(D) = exp(-D) - 1 + D at new - old = -D; solved for the D >= 0 that has this divergence
+    d = torch.tensor(kl + 1, dtype=torch.float64)
+    for _ in range(60):  # Newton's method, from the right of a convex function's root
+        d = d - (torch.expm1(-d) + d - kl) / -torch.expm1(-d)
+    mask_NT, old_NT = torch.tensor([[True, False]]), torch.tensor([[-1.0, 9.0]]).double()
+    view = RolloutView.of(old_NT, mask_NT, torch.zeros(1), logp_NT=old_NT, new_logp_NT=old_NT - d)
+    assert OldKL(coef=4, target=0.03).next_state(4.0, view) == coef
+    assert OldKL(coef=4).initial_state() is None and OldKL(coef=4).next_state(None, view) is None
+    nothing = RolloutView.of(old_NT, ~mask_NT & False, torch.zeros(1), logp_NT=old_NT, new_logp_NT=old_NT)
+    assert OldKL(coef=4, target=0.03).next_state(4.0, nothing) == 4
 
 
 def test_an_objective_takes_the_coefficient_under_its_own_name() -> None:
-    held = get("ppo_kl").at_kl_coef(8)
-    assert (held.name, held.kl) == ("ppo_kl", OldKL(coef=8, target=0.01))
-    for name in ("ppo", "grpo", "ppo_kl[kl.target=none]"):
-        with pytest.raises(ValueError, match="has no adaptive KL whose coefficient could be 8"):
-            get(name).at_kl_coef(8)
+    """coef 8 instead of 1: the cost is eight times as large; what it begins with stays 1."""
+    held, first = get("ppo_kl").at({"kl": 8.0}), get("ppo_kl")
+    assert (held.name, held.row(), held.state_metrics()["kl_coef"]) == ("ppo_kl", first.row(), 8)
+    assert held.initial_states() == first.initial_states() == {"shape.kl": 0.05, "kl": 1.0}
+    batch = zoo.step(first, zoo.world())
+    assert held.terms(*batch)["kl"].item() == pytest.approx(8 * first.terms(*batch)["kl"].item(), rel=1e-12)
+    for name in ("grpo", "gspo"):
+        with pytest.raises(ValueError, match="has no part 'value' to carry a state"):
+            get(name).at({"value": 8.0})
 
 
 def test_it_needs_no_reference() -> None:
     assert OldKL().needs == set()
-    assert get("ppo_kl[shape=none]").needs == {"value"}
+    assert OldKL(target=0.01).needs == {"logp", "new_logp"}
+    assert get("ppo_kl[shape=none]").needs == {"value", "logp", "new_logp"}
 
 
 @pytest.mark.parametrize(

@@ -40,18 +40,14 @@ class FixedEngine:
         return Scored({"reference": -3.0}.get(who, -2.0) * mask_NT, 0.25 * mask_NT if request.value else None)
 
 
-def assign(
-    objective: Objective, rollout: Rollout, states: tuple[float | None, ...] | None = None, recompute: bool = False
-) -> tuple[Assigned, list[str]]:
+def assign(objective: Objective, rollout: Rollout, recompute: bool = False) -> tuple[Assigned, list[str]]:
     engine = FixedEngine()
-    if states is None:
-        states = tuple(part.initial_state() for part in objective.shape)
     coroutine = assign_credit(
         cast("Engine", engine),
         objective,
         cast("Learner", Policy),
         rollout,
-        states,
+        step=0,
         max_length=10,
         temperature=0.5,
         recompute=recompute,
@@ -78,7 +74,8 @@ def assign(
 def test_exactly_what_is_needed_is_computed(name: str, asked: list[str]) -> None:
     made, found = assign(get(name), rollout_of([[0.0, 1.0]], [[1, 2]]))
     assert found == asked
-    assert (made.ref_logp_NT is None, made.old_value_NT is None) == ("reference" not in asked, "critic" not in asked)
+    given = made.given("ref_logp_NT") is not None, made.given("value_NT") is not None
+    assert given == ("reference" in asked, "critic" in asked)
 
 
 def advantages(made: Assigned) -> Tensor:
@@ -99,9 +96,10 @@ def test_the_kl_in_the_reward_by_hand() -> None:
 def test_an_adaptive_coefficient_acts_from_the_next_rollout_on_and_the_record_has_the_one_that_acted() -> None:
     """KL per response is 2 * 1.5 = 3 nats, over a target of 1: more than 20% off, so the coefficient grows by 2%."""
     row = get("ppo[shape.coef=0.1,shape.target=1.0,advantage.lam=1,advantage.whiten=false]")
-    made, _ = assign(row, rollout_of([[1.0, 0.0]], [[2, 1]]), states=(0.2,))
+    row = row.at({"shape.kl": 0.2})
+    made, _ = assign(row, rollout_of([[1.0, 0.0]], [[2, 1]]))
     assert advantages(made)[0, 0] == pytest.approx(1 - 0.8 - 0.25)
-    assert made.metrics["kl_state"] == 0.2 and made.states == (pytest.approx(0.2 * 1.02),)
+    assert made.metrics["kl_state"] == 0.2 and row.next_states(made.view) == {"shape.kl": pytest.approx(0.2 * 1.02)}
 
 
 def test_old_log_probs_may_be_recomputed_and_the_gap_is_told() -> None:
@@ -149,6 +147,6 @@ def test_nothing_kept_is_nothing_assigned(name: str, recompute: bool) -> None:
     objective = get(name)
     made, _ = assign(objective, empty, recompute=recompute)
     assert advantages(made).shape == (0, 2)
-    assert made.states == tuple(part.initial_state() for part in objective.shape)
+    assert objective.next_states(made.view) == objective.initial_states()
     if recompute:
         assert math.isnan(made.metrics["sampler_gap"])

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from advantages import Credit
+from advantages import Credit, RolloutView
 from objectives import get
 from rlzoo.engine.tokens import Tokens
 from rlzoo.tasks import Problem
@@ -31,7 +31,8 @@ def rollout_of(rewards: list[list[float]], lengths: list[list[int]]) -> Rollout:
 
 def assigned(rollout: Rollout) -> Assigned:
     zeros = torch.zeros_like(rollout.logp_NT)
-    return Assigned(rollout, Credit(zeros), rollout.logp_NT, None, None, (), {})
+    view = RolloutView.of(zeros, rollout.mask_NT, rollout.group_N)
+    return Assigned(rollout, Credit(zeros), view, rollout.logp_NT, {})
 
 
 def test_every_epoch_has_every_group_once_and_in_another_order() -> None:
@@ -174,7 +175,8 @@ def test_each_step_and_epoch_has_its_own_order_of_prompts() -> None:
 def test_an_update_has_the_rows_of_its_prompts_in_every_field() -> None:
     rollout = rollout_of([[0.0, 1.0]] * 4, [[2, 3], [1, 3], [3, 3], [2, 2]])
     row_NT = torch.arange(8.0)[:, None] * rollout.mask_NT
-    given = Assigned(rollout, Credit(row_NT + 1, row_NT + 2), row_NT + 3, row_NT + 4, row_NT + 5, (), {})
+    view = assigned(rollout).view.but(ref_logp_NT=row_NT + 4, value_NT=row_NT + 5)
+    given = Assigned(rollout, Credit(row_NT + 1, row_NT + 2), view, row_NT + 3, {})
     for tokens, batch in minibatches(get("ppo"), given, seed=0, step=0, epochs=1, count=3):
         row_BT = tokens.token_NT.float()  # row i's tokens are all i
         assert torch.equal(batch.mask_BT, tokens.learn_NT)

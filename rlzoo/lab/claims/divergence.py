@@ -9,7 +9,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from advantages import KLInReward, RewardToGo, ShapeContext
+from advantages import KLInReward, RewardToGo, RolloutView
 from objectives.parts import K1, K2, K3, KL
 from rlzoo.lab import exact
 from rlzoo.lab.claims.card import LEAST_DRAWS, Finding, claim
@@ -174,8 +174,9 @@ def k3_loss() -> Finding:
 def k1_reward() -> Finding:
     at = away_from_reference(4)
     logp_RT, ref_RT = at.space.logp_RT(at.logp_SV), at.space.logp_RT(at.ref_logits_SV.log_softmax(dim=1))
-    context = ShapeContext(at.space.mask_RT, logp_RT, ref_RT, at.space.longest)
-    reward_RT = KLInReward(coef=1.0)(torch.zeros_like(logp_RT), context)
+    nothing_RT, group_R = torch.zeros_like(logp_RT), torch.arange(len(logp_RT))
+    view = RolloutView.of(nothing_RT, at.space.mask_RT, group_R, logp_NT=logp_RT, ref_logp_NT=ref_RT)
+    reward_RT = KLInReward(coef=1.0)(nothing_RT, view)
     gap = relative_difference(-in_reward(at, reward_RT), reverse(at))
     return Finding(gap < 1e-9, f"relative difference {gap:.0e}", {"difference": gap})
 

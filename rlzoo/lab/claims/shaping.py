@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import torch
 
-from advantages import Group, Mixed, ShapeContext, SoftOverlong, at_last_token
+from advantages import Group, Mixed, RolloutView, SoftOverlong, at_last_token
 from objectives.parts import SequenceSum
 from rlzoo.lab.claims.card import Finding, claim
 from rlzoo.lab.claims.lengths import own
@@ -23,10 +23,10 @@ def long_one(right: float, wrong: float, wrongs: int, scale: str, weight: float)
     """Advantage of a right answer as long as allowed, beside `7 - wrongs` short right and `wrongs` short wrong ones."""
     mask_NT = torch.arange(10) < torch.tensor([10] + [4] * 7)[:, None]
     reward_N = torch.tensor([right] * (8 - wrongs) + [wrong] * wrongs, dtype=torch.float64)
-    context = ShapeContext(mask_NT, torch.zeros(8, 10), None, max_length=10)
-    reward_NT = SoftOverlong(weight=weight)(at_last_token(reward_N, mask_NT), context)
+    given_NT, group_N = at_last_token(reward_N, mask_NT), torch.zeros(8, dtype=torch.long)
+    reward_NT = SoftOverlong(weight=weight)(given_NT, RolloutView.of(given_NT, mask_NT, group_N))
     advantage = Group.parse({"kind": "group", "scale": scale})
-    return advantage(reward_NT, mask_NT, torch.zeros(8, dtype=torch.long)).advantage_NT[0, 0].item()
+    return advantage(reward_NT, mask_NT, group_N).advantage_NT[0, 0].item()
 
 
 @claim(
@@ -76,10 +76,8 @@ def overlong_is_soft() -> Finding:
 def reward_variance() -> Finding:
     at = first_update(make_world(success=0.9))
     by_accuracy = moments(own(SequenceSum()).but(select="mixed"), at, 8).kept
-    context = ShapeContext(
-        at.space.mask_RT, torch.zeros_like(at.space.mask_RT, dtype=torch.double), None, at.space.longest
-    )
-    shaped_R = SoftOverlong()(at_last_token(at.reward_R, at.space.mask_RT), context).sum(dim=1)
+    reward_RT, group_R = at_last_token(at.reward_R, at.space.mask_RT), torch.zeros(len(at.reward_R), dtype=torch.long)
+    shaped_R = SoftOverlong()(reward_RT, RolloutView.of(reward_RT, at.space.mask_RT, group_R)).sum(dim=1)
     by_reward = moments(own(SequenceSum()).but(select="mixed"), replace(at, accuracy_R=shaped_R), 8).kept
     gap = relative_difference(torch.tensor(by_reward), torch.tensor(by_accuracy))
     return Finding(gap > 0.01, f"kept by accuracy {by_accuracy:.1%}, by shaped reward {by_reward:.1%}", {"gap": gap})

@@ -1,4 +1,4 @@
-"""Small worlds that the tests of `advantages` and `objectives` share: a rollout, an optimizer step, an exact policy.
+"""Small worlds to check objectives in: a rollout, an optimizer step, a policy small enough to enumerate.
 
 Everything is float64, so that equal means equal to 1e-12.
 """
@@ -7,21 +7,23 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from advantages import Credit, ShapeContext, at_last_token, shape_reward
-from objectives import Objective, PolicyOutput, TokenBatch
+from advantages import Credit, Need, RolloutView, at_last_token
+from objectives.objective import Objective
+from objectives.types import PolicyOutput, TokenBatch
 
-LOSS_FIELDS = {
-    "ref_logp": ("ref_logp_BT",),
-    "sampler_logp": ("sampler_logp_BT",),
-    "accuracy": ("imitation_BT",),
-    "value": ("old_value_BT", "return_BT"),
+LOSS_FIELDS: dict[Need, tuple[str, ...]] = {
+    Need.REF_LOGP: ("ref_logp_BT",),
+    Need.SAMPLER_LOGP: ("sampler_logp_BT",),
+    Need.ACCURACY: ("imitation_BT",),
+    Need.VALUE: ("old_value_BT", "return_BT"),
 }
 """Need -> what the trainer hands over in the batch because of it."""
-POLICY_FIELDS = {"value": "value_BT", "entropy": "entropy_BT"}
+POLICY_FIELDS: dict[Need, str] = {Need.VALUE: "value_BT", Need.ENTROPY: "entropy_BT"}
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,7 @@ class World:
     group_N: Tensor
     accuracy_PG: Tensor
     accuracy_N: Tensor
+    finished_N: Tensor
     reward_N: Tensor
     greedy_N: Tensor
     logp_NT: Tensor
@@ -41,8 +44,16 @@ class World:
     value_NT: Tensor
     old_value_NT: Tensor
     entropy_NT: Tensor
+    old_entropy_NT: Tensor
     sampler_logp_NT: Tensor
     max_length: int
+    named_NK: Tensor | None = None
+    names: tuple[str, ...] = ("reward",)
+    step: int = 0
+
+    def with_rewards(self, names: tuple[str, ...], named_NK: Tensor) -> World:
+        """The same rollout with several rewards, whose sum is the reward."""
+        return replace(self, reward_N=named_NK.sum(dim=1), named_NK=named_NK, names=names)
 
     def on_policy(self) -> World:
         """The same rollout before the first update: every ratio is 1, and sampler and critic are the trainer's own."""
@@ -51,7 +62,31 @@ class World:
     def rows(self, index: Tensor) -> World:
         """Some of the responses; the accuracies stay those of all prompts."""
         tensors = {f.name: getattr(self, f.name)[index] for f in fields(self) if f.name.endswith(("_N", "_NT"))}
+        tensors |= {} if self.named_NK is None else {"named_NK": self.named_NK[index]}
         return replace(self, **tensors)
+
+    def view(self, objective: Objective) -> RolloutView:
+        """The rollout as a trainer shows it to an objective: what its parts declared, and nothing else."""
+        return RolloutView.of(
+            at_last_token(self.reward_N, self.mask_NT),
+            self.mask_NT,
+            self.group_N,
+            reward_NK=self.reward_N[:, None] if self.named_NK is None else self.named_NK,
+            names=self.names,
+            max_length=self.max_length,
+            step=self.step,
+            logp_NT=self.old_logp_NT,
+            ref_logp_NT=self.ref_logp_NT,
+            teacher_logp_NT=self.teacher_logp_NT,
+            sampler_logp_NT=self.sampler_logp_NT,
+            value_NT=self.old_value_NT,
+            entropy_NT=self.old_entropy_NT,
+            turn_NT=torch.zeros_like(self.mask_NT, dtype=torch.long),
+            accuracy_N=self.accuracy_N,
+            finished_N=self.finished_N,
+            greedy_N=self.greedy_N,
+            prompt_N=[f"prompt {group}" for group in self.group_N.tolist()],
+        ).only(objective.needs)
 
 
 SEQUENCE_LOG_RATIOS = (
@@ -94,6 +129,7 @@ def world(seed: int = 0) -> World:
         group_N=torch.arange(4).repeat_interleave(4),
         accuracy_PG=right_PG,
         accuracy_N=right_PG.flatten(),
+        finished_N=length_N < steps,
         reward_N=right_PG.flatten(),
         greedy_N=torch.tensor([1, 0, 1, 0], dtype=torch.float64).repeat_interleave(4),
         logp_NT=inside(old_logp_NT + noise_NT + mean_N[:, None]),
@@ -104,23 +140,20 @@ def world(seed: int = 0) -> World:
         entropy_NT=inside(normal(rows, steps).abs()),
         sampler_logp_NT=inside(old_logp_NT + 0.5 * normal(rows, steps)),
         teacher_logp_NT=inside(old_logp_NT + 0.5 * normal(rows, steps)),
+        old_entropy_NT=inside(normal(rows, steps).abs()),
         max_length=steps,
     )
 
 
-def credit(objective: Objective, w: World) -> tuple[Credit, tuple[float | None, ...]]:
-    """Shape the rewards and estimate the advantages; also what the shapers carry to the next step."""
-    needs = objective.needs
-    context = ShapeContext(
-        w.mask_NT, w.old_logp_NT, w.ref_logp_NT if "ref_logp" in needs else None, max_length=w.max_length
-    )
-    if "teacher_logp" in needs:
-        context = replace(context, teacher_logp_NT=w.teacher_logp_NT)
-    states = [part.initial_state() for part in objective.shape]
-    reward_NT, following = shape_reward(objective.shape, at_last_token(w.reward_N, w.mask_NT), context, states)
-    value_NT = w.old_value_NT if "value" in needs else None
-    given = {"greedy_N": w.greedy_N} if "greedy" in needs else {}
-    return objective.advantage(reward_NT, w.mask_NT, w.group_N, value_NT, **given), following
+def credit(objective: Objective, w: World) -> Credit:
+    """Shape the rewards and estimate the advantages."""
+    return objective.credit(w.view(objective))
+
+
+def next_states(objective: Objective, w: World) -> dict[str, Any]:
+    """What the objective's parts carry out of this rollout, after updates that led to the policy of `logp_NT`."""
+    metrics = {"entropy": 1.0, "clip_fraction": 0.1, "kl_old": 0.01}
+    return objective.next_states(w.view(objective).but(metrics=metrics, new_logp_NT=w.logp_NT))
 
 
 def kept(objective: Objective, w: World) -> World:
@@ -132,16 +165,16 @@ def kept(objective: Objective, w: World) -> World:
 def step(objective: Objective, w: World) -> tuple[PolicyOutput, TokenBatch]:
     """The whole optimizer step of a trainer that supplies exactly what the objective needs. Selection comes before."""
     needs = objective.needs
-    assigned, _ = credit(objective, w)
+    assigned = credit(objective, w)
     batch = TokenBatch(
         mask_BT=w.mask_NT,
         weight_BT=objective.aggregate(w.mask_NT, torch.float64),
         advantage_BT=assigned.advantage_NT,
         old_logp_BT=w.old_logp_NT,
-        ref_logp_BT=w.ref_logp_NT if "ref_logp" in needs else None,
-        old_value_BT=w.old_value_NT if "value" in needs else None,
+        ref_logp_BT=w.ref_logp_NT if Need.REF_LOGP in needs else None,
+        old_value_BT=w.old_value_NT if Need.VALUE in needs else None,
         return_BT=assigned.return_NT,
-        sampler_logp_BT=w.sampler_logp_NT if "sampler_logp" in needs else None,
+        sampler_logp_BT=w.sampler_logp_NT if Need.SAMPLER_LOGP in needs else None,
         chosen_BT=objective.choose(w.old_logp_NT, assigned.advantage_NT, w.mask_NT),
         imitation_BT=objective.imitate(w.accuracy_N, w.mask_NT, torch.float64),
     )
@@ -153,8 +186,8 @@ def policy(objective: Objective, w: World) -> PolicyOutput:
     needs = objective.needs
     return PolicyOutput(
         logp_BT=leaf(w.logp_NT),
-        value_BT=leaf(w.value_NT) if "value" in needs else None,
-        entropy_BT=leaf(w.entropy_NT) if "entropy" in needs else None,
+        value_BT=leaf(w.value_NT) if Need.VALUE in needs else None,
+        entropy_BT=leaf(w.entropy_NT) if Need.ENTROPY in needs else None,
     )
 
 
