@@ -3,20 +3,53 @@
     import rlzoo
 
     result = rlzoo.compare(["grpo", "gspo"], task="sort", seeds=4)
+    result.summary, result.verdicts, result.plot(), result.report()
 
 Everything is imported when it is first used, so `import rlzoo` loads neither torch nor transformers.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["__version__"]
+if TYPE_CHECKING:
+    from rlzoo.api.calls import ablate, compare, evaluate, load, train
+    from rlzoo.api.results import Ablation, Comparison, Run
+    from rlzoo.errors import UserError
+
+    __version__: str
+
+__all__ = [
+    "Ablation",
+    "Comparison",
+    "Run",
+    "UserError",
+    "__version__",
+    "ablate",
+    "compare",
+    "evaluate",
+    "load",
+    "train",
+]
+
+_HOMES = {
+    "rlzoo.api.calls": ("ablate", "compare", "evaluate", "load", "train"),
+    "rlzoo.api.results": ("Ablation", "Comparison", "Run"),
+    "rlzoo.errors": ("UserError",),
+}
 
 
 def __getattr__(name: str) -> Any:
+    """Import a name of the API on its first use."""
     if name == "__version__":
-        from rlzoo.api.version import version
-
-        return version()
+        return import_module("rlzoo.api.version").version()
+    for home, names in _HOMES.items():
+        if name in names:
+            globals()[name] = value = getattr(import_module(home), name)
+            return value
     raise AttributeError(f"module 'rlzoo' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

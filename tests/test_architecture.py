@@ -59,7 +59,7 @@ FOLDERS = {
         *("experiments", "report", "lab", "api", "__init__"),
     },
 }
-ROOT_MODULES = {"__init__": {"api"}, "__main__": {"cli"}, "errors": set[str](), "noise": set[str]()}
+ROOT_MODULES = {"__init__": {"api", "errors"}, "__main__": {"cli"}, "errors": set[str](), "noise": set[str]()}
 KNOWN_CYCLE = {"rlzoo.stats.verdicts", "rlzoo.stats.sentences"}
 NOT_CODE = {"py.typed", "assets"}
 

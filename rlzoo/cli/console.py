@@ -1,9 +1,6 @@
-"""The terminal: the one place where text is printed on it, and so the one where text of others is made harmless.
+"""What commands write: JSON, complaints, and streams that never fail. `terminal` is `rlzoo.report.console`'s.
 
-Names, failures, prompts and paths come from run folders, data and user code. A control character among them would move
-the cursor, colour what follows or write the window's title: whatever is printed goes through `visible`.
-
-Nor does work depend on who listens. What cannot be written to stderr is dropped; a reader of stdout that has gone, a
+Work does not depend on who listens. What cannot be written to stderr is dropped; a reader of stdout that has gone, a
 pager say, ends the output and nothing else.
 """
 
@@ -16,51 +13,11 @@ import re
 import signal
 import sys
 import warnings
-from collections.abc import Iterable
 from typing import Any, TextIO
 
-from rich.console import Console, ConsoleOptions, RenderableType
-from rich.segment import Segment
 from rich.text import Text
 
-from rlzoo.report.text import visible
-
-
-class Terminal(Console):
-    """A rich console whose segments hold no control characters but those of rich itself."""
-
-    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
-        """Yield the segments of something to print, made visible: text before it is wrapped, the rest after."""
-        if isinstance(renderable, Text) and visible(renderable.plain) != renderable.plain:
-            renderable = self._visible(renderable)
-        for segment in super().render(renderable, options):
-            if segment.control or (segment.text.isascii() and segment.text.isprintable()):
-                yield segment
-            else:
-                yield Segment(self._encodable(visible(segment.text)), segment.style)
-
-    def _visible(self, text: Text) -> Text:
-        """A copy of styled text with every control character written out."""
-        made = Text("", text.style, justify=text.justify, overflow=text.overflow, no_wrap=text.no_wrap, end=text.end)
-        for place, letter in enumerate(text.plain):
-            shown = visible(letter)
-            made.append(text[place] if shown == letter else Text(shown, text.get_style_at_offset(self, place)))
-        return made
-
-    def _encodable(self, text: str) -> str:
-        """With question marks for what the stream's encoding lacks: a locale is no reason to end in an error."""
-        encoding = self.encoding
-        return text if encoding == "utf-8" else text.encode(encoding, "replace").decode(encoding)
-
-    def on_broken_pipe(self) -> None:
-        """Go on without a listener; rich would end the process."""
-        self.quiet = True
-        _forget_stdout()
-
-
-def terminal(stderr: bool = False, **options: Any) -> Terminal:
-    """Return a console on stdout, or on stderr."""
-    return Terminal(stderr=stderr, **options)
+from rlzoo.report.console import forget_stdout, terminal
 
 
 def complain(message: str, kind: str = "error") -> None:
@@ -109,17 +66,7 @@ def write_stdout(text: str) -> None:
         sys.stdout.write(text)
         sys.stdout.flush()
     except BrokenPipeError:
-        _forget_stdout()
-
-
-def _forget_stdout() -> None:
-    """Send what is still written to stdout nowhere, what Python writes at its end included."""
-    try:
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, sys.stdout.fileno())
-        os.close(nowhere)
-    except (OSError, ValueError):  # not a file of the system: a test's
-        return
+        forget_stdout()
 
 
 class Unheard:
@@ -172,4 +119,4 @@ def finish() -> None:
         if sys.stdout is not None:
             sys.stdout.flush()
     except OSError:
-        _forget_stdout()
+        forget_stdout()

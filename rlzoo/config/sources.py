@@ -74,6 +74,16 @@ def override(table: dict[str, Any], assignments: Iterable[str]) -> dict[str, Any
     return result
 
 
+def merge(table: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a table with another one put over it, tables within tables too."""
+    result = dict(table)
+    for key, value in over.items():
+        below = result.get(key)
+        both = isinstance(value, Mapping) and isinstance(below, Mapping)
+        result[key] = merge(below, value) if both else value
+    return result
+
+
 def settings(
     model: type[Model], file: Path | None, assignments: Sequence[str], given: Mapping[str, Any], trust: bool = False
 ) -> Model:

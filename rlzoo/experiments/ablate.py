@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from rlzoo.config.comparison import CompareConfig
+from rlzoo.errors import UserError
 from rlzoo.experiments.ablation_plan import Contrast, Plan
-from rlzoo.experiments.compare import Comparison, compare
+from rlzoo.experiments.compare import Comparison, compare, read_comparison
 from rlzoo.stats.intervals import Interval, interval, verdict
 from rlzoo.store.run_folder import SUMMARY, RunFolder
 
@@ -73,6 +74,21 @@ def ablate(made: Plan, config: CompareConfig, folder: Path, **training: Any) -> 
     summary = RunFolder(folder).read_json(SUMMARY)
     RunFolder(folder).write_json(SUMMARY, summary | {"ablation": [one.as_dict() for one in measured]})
     return Ablation(comparison, measured)
+
+
+def read_ablation(folder: Path) -> Ablation:
+    """Read an ablation that has ended from its folder.
+
+    Raises:
+        UserError: the folder holds no comparison, or one that is no ablation.
+    """
+    stored = RunFolder(folder).read_json(SUMMARY).get("ablation")
+    if stored is None:
+        raise UserError(f"{folder} holds a comparison, and no ablation")
+    comparison = read_comparison(folder)
+    fields = ("block", "label", "weights", "note")
+    contrasts = [Contrast(**{field: one[field] for field in fields}) for one in stored]
+    return Ablation(comparison, measure(contrasts, comparison.summaries))
 
 
 def measure(contrasts: Iterable[Contrast], summaries: Iterable[Mapping[str, Any]]) -> list[Measured]:

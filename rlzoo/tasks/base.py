@@ -10,11 +10,12 @@ a tiny difference between two wrong answers would count as much as right against
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from random import Random
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 from rlzoo.config.task import TaskConfig
 from rlzoo.errors import UserError
@@ -98,6 +99,19 @@ class Task(ABC):
             f"task {self.name!r} has no demonstrations to imitate: name a procedural task such as 'sort', or data "
             "with a column of them (task.demonstration_column)"
         )
+
+    def scored_by(
+        self, reward: str | Callable[..., Any] | None = None, accuracy: str | Callable[..., Any] | None = None
+    ) -> Self:
+        """Return the task with functions, or their import paths, in the place of its reward and its accuracy.
+
+        Raises:
+            UserError: a path leads to no function.
+        """
+        made = copy.copy(self)
+        made._reward = self._reward if reward is None else RewardFunction.of(reward, "reward")
+        made._accuracy = self._accuracy if accuracy is None else RewardFunction.of(accuracy, "accuracy")
+        return made
 
     @property
     def label(self) -> str:

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import importlib
 import importlib.util
 import inspect
@@ -63,6 +64,11 @@ class RewardFunction:
             names = [n for n, v in vars(module).items() if callable(v) and not n.startswith("_")]
             raise UserError(f"{role} = {path!r}: no function {name!r} in {module_name}; {nearest(name, names)}")
         return cls(path, role, function)
+
+    @classmethod
+    def of(cls, function: str | Callable[..., Any], role: str) -> RewardFunction:
+        """Take a function as it is, or import it if it is a path; see `load`."""
+        return cls.load(function, role) if isinstance(function, str) else cls(path_of(function), role, function)
 
     def __call__(self, problems: Sequence[Problem], completions: Sequence[str]) -> list[float | None]:
         """One finite float, or None, per completion; the sum, where the function gives several rewards.
@@ -126,6 +132,23 @@ def total(named: dict[str, list[float | None]]) -> list[float | None]:
     """Sum of the named rewards of each completion; None where one of them is None."""
     rows = zip(*named.values(), strict=True)
     return [None if any(x is None for x in row) else sum(cast("tuple[float, ...]", row)) for row in rows]
+
+
+def path_of(function: Callable[..., Any]) -> str:
+    """Return a function's import path; one that no import finds has a digest of its source behind it.
+
+    So a run is not resumed with a reward that has changed meanwhile in the notebook.
+    """
+    module = getattr(function, "__module__", None) or type(function).__module__
+    name = getattr(function, "__qualname__", None) or type(function).__qualname__
+    path = f"{module}:{name}"
+    if module != "__main__" and "<" not in name:
+        return path
+    try:
+        source = inspect.getsource(function)
+    except (OSError, TypeError):
+        return path
+    return f"{path}@{hashlib.blake2b(source.encode(), digest_size=4).hexdigest()}"
 
 
 def _as_in_prompt(problem: Problem, completion: str) -> str | list[dict[str, str]]:

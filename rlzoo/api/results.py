@@ -1,0 +1,172 @@
+"""What the Python API gives back: comparisons, ablations and runs, read from their folders."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rlzoo.api.frames import frame, run_records, summary_records, verdict_records
+from rlzoo.experiments import ablate, compare
+from rlzoo.report.outputs import collect_curves
+from rlzoo.report.page import write_report
+from rlzoo.store.run_folder import CONFIG, METRICS, SAMPLES, SUMMARY, RunFolder, read_lines
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+class _Folder:
+    """What every result has: the folder, its curves as data and as a figure, its report."""
+
+    folder: Path
+
+    @property
+    def curves(self) -> Any:
+        """Every record of every run, as in metrics.jsonl, with the run's `row` and `seed`."""
+        records = []
+        for run in collect_curves([self.folder]):
+            records += [{"row": run.algorithm, "seed": run.seed, **record} for record in run.records]
+        return frame(records)
+
+    def plot(self, x: str = "step") -> Figure:
+        """Return the learning curves as a matplotlib figure, over `step` or `tokens_sampled`."""
+        from rlzoo.report.curves import plot
+
+        return plot(collect_curves([self.folder]), x)  # type: ignore[arg-type]
+
+    def report(self, out: str | Path | None = None) -> Path:
+        """Write the report, report.html in the folder if no file is named, and return its path."""
+        return write_report(self.folder, None if out is None else Path(out))
+
+
+@dataclass(frozen=True)
+class Comparison(_Folder, compare.Comparison):
+    """A comparison: `summary`, `runs`, `curves` and `verdicts` as DataFrames (without pandas: lists of records).
+
+    Of one that was interrupted, the runs that have ended; see also `rlzoo.experiments.compare.Comparison`.
+    """
+
+    @classmethod
+    def of(cls, comparison: compare.Comparison) -> Comparison:
+        """Return a comparison with its views."""
+        return cls(**vars(comparison))
+
+    @property
+    def summary(self) -> Any:
+        """A record per row: `after` is the mean held-out accuracy, `after.low` and `after.high` its 95% interval."""
+        return frame(summary_records(self.rows))
+
+    @property
+    def runs(self) -> Any:
+        """A record per run."""
+        return frame(run_records(self.summaries))
+
+    @property
+    def verdicts(self) -> Any:
+        """A record per pair and measure: better, worse, equivalent or inconclusive, `a` as seen from `b`."""
+        return frame(verdict_records(self.judgements))
+
+    def __str__(self) -> str:
+        """Return the verdicts in words, one a line."""
+        final = self.judgements.get("final")
+        sentences = final.sentences() if final else []
+        return "\n".join(sentences or [f"no run in {self.folder} has ended"])
+
+    def _repr_html_(self) -> str:
+        cells = [
+            [row.objective, _share(row.before), _share(row.after), _share(row.gain, "+"), f"{row.tokens_sampled:,.0f}"]
+            for row in self.rows
+        ]
+        words = "".join(f"<p>{html.escape(line)}</p>" for line in str(self).splitlines())
+        ended = len(self.summaries)
+        wanted = len(self.config.runs())
+        note = "" if ended == wanted else f"<p>{ended} of {wanted} runs have ended.</p>"
+        table = html_table(["", "before, %", "after, %", "gain, points", "sampled tokens"], cells)
+        return table + words + note
+
+
+@dataclass(frozen=True)
+class Ablation(Comparison):
+    """An ablation: a comparison of its rows, and what each changed column is worth."""
+
+    measured: Sequence[ablate.Measured] = ()
+
+    @classmethod
+    def of_ablation(cls, ablation: ablate.Ablation) -> Ablation:
+        """Return an ablation with its views."""
+        return cls(**vars(ablation.comparison), measured=ablation.measured)
+
+    @property
+    def contrasts(self) -> Any:
+        """A record per question: its label, the difference with its 95% interval, the verdict."""
+        records = []
+        for one in self.measured:
+            found = one.difference
+            limits = (None, None, None) if found is None else (found.mean, found.low, found.high)
+            named = dict(zip(("difference", "difference.low", "difference.high"), limits, strict=True))
+            records.append({"block": one.contrast.block, "label": one.contrast.label, **named, "verdict": one.verdict})
+        return frame(records)
+
+    def _repr_html_(self) -> str:
+        cells = [[m.contrast.block, m.contrast.label, _share(m.difference, "+"), m.verdict] for m in self.measured]
+        return super()._repr_html_() + html_table(["block", "what changes", "points", "verdict"], cells)
+
+
+@dataclass(frozen=True)
+class Run(_Folder):
+    """One run: its stored `config`, its `outcome` (None before its end), `metrics` and `samples`."""
+
+    folder: Path
+    config: Mapping[str, Any]
+    outcome: Mapping[str, Any] | None
+
+    @classmethod
+    def read(cls, folder: Path) -> Run:
+        """Read a run from its folder. Raises `UserError` for a folder that holds none."""
+        run = RunFolder.open(folder)
+        outcome = run.read_json(SUMMARY) if (folder / SUMMARY).is_file() else None
+        return cls(folder, run.read_json(CONFIG), outcome)
+
+    @property
+    def summary(self) -> Mapping[str, Any]:
+        """The outcome; empty before the run has ended."""
+        return self.outcome or {}
+
+    @property
+    def metrics(self) -> Any:
+        """The records of metrics.jsonl: `kind` is train or eval."""
+        return frame(read_lines(self.folder / METRICS))
+
+    @property
+    def samples(self) -> Any:
+        """Some prompts with their responses, rewards and accuracies, from training and evaluations."""
+        return frame(read_lines(self.folder / SAMPLES))
+
+    @property
+    def adapter(self) -> Path:
+        """The folder of the trained adapter, in PEFT's format."""
+        return self.folder / "adapter"
+
+    def _repr_html_(self) -> str:
+        ends = [(self.summary.get(end) or {}).get("accuracy") for end in ("before", "after")]
+        before, after = ("" if value is None else f"{value:.1%}" for value in ends)
+        state = self.summary.get("state", "not ended")
+        name = f"{self.config['objective']['name']}/seed{self.config['seed']}"
+        return html_table(["run", "state", "before", "after", "folder"], [[name, state, before, after, self.folder]])
+
+
+def html_table(headings: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """Return a table in HTML; whatever is in the cells is escaped."""
+    head = "".join(f"<th>{html.escape(text)}</th>" for text in headings)
+    body = "".join("<tr>" + "".join(f"<td>{html.escape(str(cell))}</td>" for cell in row) + "</tr>" for row in rows)
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def _share(found: Any, sign: str = "") -> str:
+    if found is None:
+        return ""
+    width = f" ± {100 * found.half_width:.1f}" if found.half_width else ""
+    return f"{100 * found.mean:{sign}.1f}{width}"
