@@ -71,9 +71,11 @@ class Backbone:
     def __init__(self, config: BackboneConfig, model: Any, tokenizer: Any, device: torch.device) -> None:
         self.config, self.model, self.tokenizer, self.device = config, model, tokenizer, device
         self.dtype = resolve_compute(config, device)
-        self.pad_id = hub.pad_id(tokenizer, config.pad_token, config.model)
+        rows = model.get_input_embeddings().weight.shape[0]
+        pad_id = hub.pad_id(tokenizer, config.pad_token, config.model)
+        self.pad_id = pad_id if pad_id < rows else 0  # it is masked by position, so any token that has a row will do
         self.end_ids = hub.end_ids(model, tokenizer, config)
-        self._prompts = Prompts(tokenizer, config, self.end_ids)
+        self._prompts = Prompts(tokenizer, config, self.end_ids, rows)
         self._text = model.config.get_text_config()
         self.context_length: int | None = getattr(self._text, "max_position_embeddings", None)
         self._head = model.get_output_embeddings()

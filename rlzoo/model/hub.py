@@ -99,13 +99,25 @@ def load(config: BackboneConfig, name: str, device: torch.device, dtype: torch.d
             )
         except Exception as error:  # of a file cut short, a pickle, sizes that do not fit: each reader's own kinds
             raise UserError(why_not_loaded(config.model, error)) from error
+    if not tokenizer("a")["input_ids"] and not tokenizer("1")["input_ids"]:  # transformers makes up an empty one
+        raise UserError(
+            f"{config.model!r} has no tokenizer: copy its tokenizer's files (tokenizer.json) beside the model"
+        )
+    broken = next((name for name, value in model.named_parameters() if not _finite(value)), None)
+    if broken is not None:
+        raise UserError(f"{config.model!r} has numbers that are not finite in {broken}: the file is damaged")
     return model, tokenizer
+
+
+def _finite(value: Tensor) -> bool:
+    """Whether every number is finite; of whole numbers, quantized weights among them, there is nothing to say."""
+    return not value.is_floating_point() or bool(value.detach().sum(dtype=torch.float64).isfinite())
 
 
 def why_not_loaded(model: str, error: Exception) -> str:
     """Return what to tell the user about a model that transformers could not load."""
     reason = " ".join(str(error).split())[:300]
-    if "trust_remote_code" in reason:
+    if "trust_remote_code" in str(error) or "custom code" in str(error):
         return f"{model!r} brings code of its own for its layers or tokenizer, which is never run: choose another model"
     if "weights_only" in str(error) or "Unpickling" in type(error).__name__:
         return f"{model!r} holds its weights as a pickle that could run code, which is refused: save it as safetensors"

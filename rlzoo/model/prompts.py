@@ -19,20 +19,32 @@ Messages = list[dict[str, Any]]
 
 
 class Prompts:
-    """Encodes the prompts of one model. `end_ids`: the tokens that end a response."""
+    """Encodes the prompts of one model. `end_ids`: the tokens that end a response; `rows`: of the embedding."""
 
-    def __init__(self, tokenizer: Any, config: BackboneConfig, end_ids: list[int]) -> None:
-        self._tokenizer, self._config, self._end_ids = tokenizer, config, end_ids
+    def __init__(self, tokenizer: Any, config: BackboneConfig, end_ids: list[int], rows: int) -> None:
+        self._tokenizer, self._config, self._end_ids, self._rows = tokenizer, config, end_ids, rows
         self._turn_checked = False
 
     def encode(self, prompt: str | Messages) -> list[int]:
         """Return the tokens of a text, or of a list of chat messages followed by the opening of the model's turn.
 
         Raises:
-            UserError: chat messages and no chat template, or a template that refuses them.
+            UserError: chat messages and no chat template, a template that refuses them, or a token that the model does
+                not know.
         """
-        if isinstance(prompt, str):
-            return self._text(prompt)
+        return self._known(self._text(prompt) if isinstance(prompt, str) else self._messages(prompt))
+
+    def _known(self, ids: list[int]) -> list[int]:
+        """The tokens, if the embedding has a row for each: on a GPU one beyond it ends the whole process."""
+        if ids and max(ids) >= self._rows:
+            token = self._tokenizer.convert_ids_to_tokens(max(ids))
+            raise UserError(
+                f"{self._config.model!r} knows {self._rows} tokens, but its tokenizer makes token {max(ids)} "
+                f"({token!r}) of a prompt: resize the model's embedding, or remove the token from the tokenizer"
+            )
+        return ids
+
+    def _messages(self, prompt: Messages) -> list[int]:
         if not self._tokenizer.chat_template:
             raise UserError(
                 f"the prompt is a list of chat messages, but the tokenizer of {self._config.model!r} has no chat "

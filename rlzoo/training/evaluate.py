@@ -18,7 +18,8 @@ from rlzoo.config.engine import EngineSettings
 from rlzoo.config.run import EvaluationSettings
 from rlzoo.engine.local import Fleet
 from rlzoo.engine.protocol import Engine
-from rlzoo.engine.sampler import SampleRequest
+from rlzoo.engine.sampler import SampleRequest, check_prompt
+from rlzoo.errors import UserError
 from rlzoo.model.backbone import Backbone
 from rlzoo.tasks import Task
 from rlzoo.training.rollout import Rollout, score_samples
@@ -51,6 +52,7 @@ async def evaluate(
         count = min(count, size)
     problems = [task.problem("test", index) for index in range(count)]
     prompts = [backbone.encode(problem.prompt) for problem in problems]
+    check_rows(backbone, task, prompts, max_new_tokens)
     request = SampleRequest(
         theta=theta,
         prompts=prompts,
@@ -70,6 +72,15 @@ async def evaluate(
         likeliest = await engine.sample(replace(request, group_size=1, greedy=True))
         metrics["accuracy_greedy"] = _mean(score_samples(backbone, task, problems, prompts, likeliest).accuracy_N)
     return Evaluation(metrics, rollout)
+
+
+def check_rows(backbone: Backbone, task: Task, prompts: list[list[int]], max_new_tokens: int) -> None:
+    """Raise `UserError`, with its row, for a held-out prompt that is empty or does not fit the context."""
+    for row, prompt in enumerate(prompts):
+        try:
+            check_prompt(backbone, prompt, max_new_tokens)
+        except UserError as error:
+            raise UserError(f"task {task.name!r}, test row {row}: {error}") from error
 
 
 def evaluate_policy(

@@ -45,7 +45,9 @@ def encode() -> Callable[..., str]:
         prompt: Any, chat: str | None = CHAT, added: str | None = None, ends: tuple[int, ...] = (2, 3), **config: Any
     ) -> str:
         tokenizer = tokenizer_of(chat, added)
-        prompts = Prompts(tokenizer, BackboneConfig.model_validate({"model": "m", **config}), list(ends))
+        prompts = Prompts(
+            tokenizer, BackboneConfig.model_validate({"model": "m", **config}), list(ends), len(tokenizer)
+        )
         return tokenizer.decode(prompts.encode(prompt))
 
     return run
