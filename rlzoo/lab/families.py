@@ -20,15 +20,25 @@ from torch import Tensor
 from objectives import Objective
 from rlzoo.errors import UserError
 from rlzoo.lab import exact, qstar
-from rlzoo.lab.dqn import DeepQ
+from rlzoo.lab.dqn import DeepQ, Variant
 from rlzoo.lab.episodes import Episodes
 from rlzoo.lab.gradient import PolicyLearner
 from rlzoo.lab.learner import Estimate, Learner
+from rlzoo.lab.q_critic import QActorCritic
 from rlzoo.lab.qlearning import TabularQ
 from rlzoo.lab.space import enumerate_responses
 from rlzoo.lab.world import parity
 from rlzoo.stats.intervals import Interval, interval
 
+VARIANTS = (
+    Variant(),
+    Variant(double=True),
+    Variant(prioritized=True),
+    Variant(dueling=True),
+    Variant(noisy=True),
+    Variant(n_step=2),
+)
+"""Of the Q network: the plain one, and each field alone."""
 MEASURES = ("reward", "greedy", "q_error", "over", "critic_error")
 
 
@@ -88,7 +98,7 @@ def world(setting: ValueSetting) -> Episodes:
 
 
 def learners(objectives: Iterable[Objective], setting: ValueSetting) -> list[Learner]:
-    """The value-based learners, then one for each objective, all at their beginning.
+    """The value-based learners, the actor with a Q critic, then one for each objective, all at their beginning.
 
     Raises:
         UserError: a setting outside its range, or an objective that needs more than this world has.
@@ -98,8 +108,8 @@ def learners(objectives: Iterable[Objective], setting: ValueSetting) -> list[Lea
         TabularQ(at, setting.epsilon),
         TabularQ(at, setting.epsilon, double=True),
         TabularQ(at, setting.epsilon, replay=setting.replay),
-        DeepQ(at, setting.epsilon),
-        DeepQ(at, setting.epsilon, double=True),
+        *(DeepQ(at, setting.epsilon, variant) for variant in VARIANTS),
+        QActorCritic(at, setting.group_size),
     ]
     return found + [PolicyLearner(objective, at, setting.group_size) for objective in objectives]
 

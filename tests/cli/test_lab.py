@@ -59,6 +59,9 @@ def test_lab_prints_json_with_every_update() -> None:
         (("lab", "grpo", "--longest", "30"), "smaller length"),
         (("lab", "dapo", "-g", "1"), "take larger groups"),
         (("claims", "zero-objectiv"), "did you mean 'zero-objective'"),
+        (("lab", "--table", "belman"), "did you mean 'bellman'"),
+        (("lab", "grpo", "--table", "bellman"), "leave out grpo"),
+        (("lab", "--table", "bellman", "--out", "x.txt"), ".md file"),
     ],
 )
 def test_bad_input_says_what_to_do(arguments: tuple[str, ...], hint: str) -> None:
@@ -95,6 +98,20 @@ def test_a_named_claim_prints_its_card_and_draws_its_figure(tmp_path: Path) -> N
     assert path.stat().st_size > 10_000
     assert "name them" in " ".join(rlzoo("claims", "--out", str(path)).stderr.split())
     assert ".md file" in " ".join(rlzoo("claims", "zero-objective", "--out", "x.txt").stderr.split())
+
+
+def test_a_table_by_name(tmp_path: Path) -> None:
+    listed = rlzoo("lab", "--table", "list")
+    assert listed.exit_code == 0 and "bellman" in listed.stdout and "length-normalizations" in listed.stdout
+    result = rlzoo("lab", "--table", "credit", "--out", str(tmp_path / "deep" / "credit.png"))
+    assert result.exit_code == 0, result.output
+    assert "G_t (from t on)" in result.stdout and "E[(G - G_t) grad log pi(a_t|s_t)] = 0" in result.stdout
+    assert (tmp_path / "deep" / "credit.png").stat().st_size > 10_000
+    page = tmp_path / "share.md"
+    found = json.loads(rlzoo("lab", "--table", "token-share", "--json", "--out", str(page)).stdout)
+    assert found["rows"][0][:3] == ["gamma 1", 1.0, 0.5]
+    rows = [line for line in page.read_text().splitlines() if line.startswith("|")]
+    assert len(rows) == 2 + 4 and all(line.count("|") == 8 for line in rows)
 
 
 def test_the_figure_shows_what_the_sweep_measured(tmp_path: Path) -> None:

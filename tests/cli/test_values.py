@@ -46,7 +46,7 @@ def test_values_writes_a_page_and_its_figure(tmp_path: Path) -> None:
     text = path.read_text()
     assert "- commit: " in text and "- hardware: " in text and "](values.png)" in text
     rows = [line for line in text.splitlines() if line.startswith("|")]
-    assert len(rows) == 2 + 6  # the heading, and each of six learners at the last checkpoint
+    assert len(rows) == 2 + 11  # the heading, and each of eleven learners at the last checkpoint
     assert all(line.replace("\\|", "").count("|") == 9 for line in rows)
     assert path.with_suffix(".png").stat().st_size > 10_000
 

@@ -12,7 +12,7 @@ from objectives import get
 from rlzoo import noise
 from rlzoo.errors import UserError
 from rlzoo.lab import exact, qstar
-from rlzoo.lab.dqn import BATCH, LEARNING_RATE, DeepQ
+from rlzoo.lab.dqn import BATCH, LEARNING_RATE, DeepQ, Variant
 from rlzoo.lab.episodes import Episodes
 from rlzoo.lab.families import ValueSetting, checkpoints, measured, race, world
 from rlzoo.lab.gradient import LEARNING_RATE as POLICY_LEARNING_RATE
@@ -106,7 +106,7 @@ def test_epsilon_is_the_share_of_uniform_tokens() -> None:
 def test_a_dqn_step_is_the_plain_loop(double: bool) -> None:
     """The first Adam step moves every weight by the learning rate against the sign of the plain loop's gradient."""
     at = small(episodes=16, seeds=2)
-    learner = DeepQ(at, double=double)
+    learner = DeepQ(at, variant=Variant(double=double))
     leaves = [weight.detach().clone().requires_grad_() for weight in learner._weights]
     before = [weight.detach().clone() for weight in leaves]
     learner._response_KN = at.respond(

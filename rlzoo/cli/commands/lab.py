@@ -12,7 +12,7 @@ from rlzoo.cli.console import print_json, terminal
 from rlzoo.cli.shell import Json, command, starting
 
 
-@command("lab grpo dapo gspo", "lab --group-size 16 --out lab.png")
+@command("lab grpo dapo gspo", "lab --group-size 16 --out lab.png", "lab --table bellman")
 def lab(
     objectives: Annotated[
         list[str] | None, typer.Argument(help="Objectives or ablations; all of rlzoo list if not given.")
@@ -27,10 +27,21 @@ def lab(
     seed: Annotated[int, typer.Option(help="Seed of the base, and of sampling where sums are too long.")] = 0,
     groups: Annotated[int, typer.Option(min=40, help="Groups sampled where sums are too long.")] = 2000,
     budget: Annotated[float, typer.Option(min=1, help="Sampled tokens that the error is given for.")] = 1000,
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="Figure: sweep the settings and draw.")] = None,
+    table: Annotated[
+        str | None, typer.Option("--table", metavar="NAME", help="A textbook table instead, by name; list: all names.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Figure: sweep the settings and draw; or that of the table.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Measure what objectives' gradients estimate, exactly: direction, bias, variance in an enumerated world."""
+    if table is not None:
+        with starting():
+            from rlzoo.cli import tables
+
+        tables.show(table, objectives or [], out, as_json)
+        return
     with starting():
         from rlzoo.cli import lab
         from rlzoo.lab.measure import Setting

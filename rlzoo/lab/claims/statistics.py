@@ -98,7 +98,7 @@ def _given_lengths(n: tuple[int, ...]) -> float:
     return found - sum(n_i * (c / n_i) for n_i, c in zip(n, chance, strict=True)) / sum(n)
 
 
-def _small_groups() -> Iterator[tuple[list[Fraction], list[Fraction]]]:
+def small_groups() -> Iterator[tuple[list[Fraction], list[Fraction]]]:
     """Every group of three responses with A_i in 0, 1, 2 and n_i in 1 .. 4: advantages and lengths."""
     one = [(Fraction(a), Fraction(n)) for a in range(3) for n in range(1, 5)]
     for three in product(one, repeat=3):
@@ -117,7 +117,7 @@ def _small_groups() -> Iterator[tuple[list[Fraction], list[Fraction]]]:
 )
 def four_statistics() -> Finding:
     wrong = groups = 0
-    for a, n in _small_groups():
+    for a, n in small_groups():
         tokens = [a_i / n_i for a_i, n_i in zip(a, n, strict=True) for _ in range(int(n_i))]
         means = [a_i / n_i for a_i, n_i in zip(a, n, strict=True)]
         average = sum(n) / 3
@@ -141,7 +141,7 @@ def four_statistics() -> Finding:
 )
 def sequence_against_token() -> Finding:
     agree = others = wrong = 0
-    for a, n in _small_groups():
+    for a, n in small_groups():
         means = [a_i / n_i for a_i, n_i in zip(a, n, strict=True)]
         same = sum(means) / 3 == sum(a) / sum(n)
         covariance = sum(a) / 3 - sum(n) / 3 * sum(means) / 3  # mean of n_i m_i = A_i, less the product of means
