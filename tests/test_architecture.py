@@ -49,7 +49,7 @@ FOLDERS = {
     "engine": {"errors", "noise", "config", "model"},
     "training": {"errors", "noise", "config", "store", "tasks", "model", "engine"},
     "warmstart": {"errors", "noise", "config", "tasks", "model", "engine", "training"},
-    "experiments": {"errors", "noise", "config", "stats", "store", "tasks", "model", "engine", "training"},
+    "experiments": {"errors", "noise", "config", "stats", "store", "tasks", "model", "engine", "training", "warmstart"},
     "report": {"errors", "config", "stats", "store", "experiments"},
     # The laboratory is exact mathematics on small worlds. It borrows intervals and the drawing of figures.
     "lab": {"errors", "noise", "stats", "report"},

@@ -8,21 +8,21 @@ LONGEST = 200
 """Bytes of a name; file systems end at 255, and a control or a suffix may follow."""
 RESERVED = frozenset({"tune", "tables", "adapter", "critic"})
 """Folders that a comparison or a run makes itself."""
-_ALLOWED = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.,=+\-\[\]]*")
+_ALLOWED = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.,=+@\-\[\]]*")
 
 
 def folder_name(name: str) -> str:
     """Return a name that is one folder's name everywhere.
 
     Raises:
-        ValueError: another character than letters and digits of ASCII and `_ . , = + - [ ]`, one of these at the start
-            (but `_`), too long, or the name of a folder that rlzoo makes itself.
+        ValueError: another character than letters and digits of ASCII and `_ . , = + @ - [ ]`, one of these at the
+            start (but `_`), too long, or the name of a folder that rlzoo makes itself.
     """
     if len(name) > LONGEST:
         raise ValueError(f"a name of {len(name)} characters is too long for a folder: at most {LONGEST}")
     if not _ALLOWED.fullmatch(name) or name.endswith("."):
         raise ValueError(
-            f"{name!r} cannot be the name of a folder: use letters, digits and _ . , = + - [ ], and begin with a "
+            f"{name!r} cannot be the name of a folder: use letters, digits and _ . , = + @ - [ ], and begin with a "
             "letter, a digit or _"
         )
     if name.lower() in RESERVED:

@@ -83,6 +83,8 @@ class TrainSettings(Settings):
     epochs: int = Field(default=1, ge=1)
     """Passes over a rollout."""
     max_new_tokens: int = Field(default=32, ge=1)
+    shuffle: bool = True
+    """Whether the rows of data are shuffled in every epoch; without, they come in the order of the file."""
     temperature: float = Field(default=1.0, gt=0)
     """Of the sampler, and of the trainer's log-probs alike."""
     critic: Literal["head", "adapter"] | None = None

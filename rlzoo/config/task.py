@@ -36,6 +36,8 @@ class TaskConfig(BaseModel):
     math-verify, or gsm8k (as verl); None: strict. Not together with `accuracy`."""
     demonstration_column: str | None = None
     """Column with a response to imitate, for objectives that learn from demonstrations."""
+    suffix: str | None = None
+    """Text put behind every prompt, such as how to write the answer; of a chat, behind its last message."""
     system: str | None = None
     """System message put before every prompt; makes a text prompt a chat."""
     chat: bool | None = None

@@ -17,7 +17,9 @@ from rlzoo.tasks.graders import GRADERS, REPORTED, grader, installed, right
 from rlzoo.tasks.problem import Problem, Prompt
 from rlzoo.tasks.rows import Rows, Survey
 
-TABLE_FIELDS = frozenset({"prompt_column", "answer_column", "demonstration_column", "system", "chat", "grader"})
+TABLE_FIELDS = frozenset(
+    {"prompt_column", "answer_column", "demonstration_column", "suffix", "system", "chat", "grader"}
+)
 
 
 class TableTask(Task):
@@ -39,6 +41,7 @@ class TableTask(Task):
             raise UserError(f"task {self.name!r}: grader and accuracy both decide what is right; give one of them")
         self._grade = grader(config.grader or "strict", f"task {self.name!r}")
         self._chat, self._system = chat_settings(config)
+        self._suffix = config.suffix or ""
         for split, rows in self._rows.items():
             if len(rows) == 0:
                 raise UserError(f"task {self.name!r}: the {split} split is empty")
@@ -65,6 +68,7 @@ class TableTask(Task):
         row = dict(self._rows[split][index])
         where = f"task {self.name!r}, {split} row {index}"
         prompt = as_prompt(column(row, self._prompt_column, "prompt_column", where), self._chat, self._system, where)
+        prompt = with_suffix(prompt, self._suffix)
         if self._demonstration_column is not None and split == "train":
             whole(str(column(row, self._demonstration_column, "demonstration_column", where)), where)
         columns = {name: value for name, value in row.items() if name != self._prompt_column}
@@ -155,6 +159,13 @@ def as_prompt(value: Any, chat: bool, system: str | None, where: str) -> Prompt:
     if messages[-1]["role"] == "assistant" and len(messages) > 1:
         del messages[-1]  # the reply that is asked for; see `last_reply`
     return messages if system is None else [{"role": "system", "content": system}, *messages]
+
+
+def with_suffix(prompt: Prompt, suffix: str) -> Prompt:
+    """A prompt with a text behind it, or behind the last of its messages."""
+    if isinstance(prompt, str):
+        return prompt + suffix
+    return [*prompt[:-1], prompt[-1] | {"content": prompt[-1]["content"] + suffix}]
 
 
 def last_reply(value: Any, where: str) -> str:

@@ -155,6 +155,7 @@ async def train_step(run: Run, backbone: Backbone, task: Task, engine: Engine) -
         request,
         needs=objective.needs,
         random_reward=config.control == "random_reward",
+        shuffle=train.shuffle,
     )
     recompute = recomputes_old_logp(config, backbone)
     # Before a rollout's only update the policy is still the one it starts from: the update can tell the log-probs.

@@ -165,6 +165,7 @@ async def roll_out(
     *,
     needs: frozenset[str] = frozenset(),
     random_reward: bool = False,
+    shuffle: bool = True,
 ) -> tuple[Rollout, Rollout, Account]:
     """Sample until `len(request.prompt_keys)` prompts are kept, or the selection's rounds are used up.
 
@@ -172,6 +173,7 @@ async def roll_out(
         request: the first round's request with its prompts still empty; prompt_keys are the places of the step.
         needs: the objective's. "greedy": sample the greedy response to each prompt as well, in the same batch, for its
             reward. "demonstration": take the responses from the task instead; nothing is sampled, nothing paid for.
+        shuffle: whether rows of data are drawn from shuffled epochs, or in their order.
         random_reward: put coin flips in the place of rewards; selection still sees the accuracy, learning does not.
 
     Returns:
@@ -185,7 +187,7 @@ async def roll_out(
         missing = wanted - sum(len(part.problems) for part in kept)
         if missing == 0:
             break
-        problems = draw(task, request.seed, request.step, round_, missing)
+        problems = draw(task, request.seed, request.step, round_, missing, shuffle)
         keys = [round_ * wanted + place for place in range(missing)]
         prompts = [backbone.encode(problem.prompt) for problem in problems]
         asked = replace(request, prompts=prompts, prompt_keys=keys)
@@ -252,13 +254,15 @@ def flip_coins(rollout: Rollout, request: SampleRequest) -> Rollout:
     return replace(rollout, reward_N=coins_N, named_NK=None, names=("reward",))
 
 
-def draw(task: Task, seed: int, step: int, round_: int, count: int) -> list[Problem]:
-    """Draw training problems: the first round walks through a shuffled epoch, later rounds draw at random."""
+def draw(task: Task, seed: int, step: int, round_: int, count: int, shuffle: bool = True) -> list[Problem]:
+    """Draw training problems: the first round walks through epochs, each shuffled anew, later rounds draw at random."""
     size = task.size("train")
     if size is None:
         indices = [noise.derive(seed, "problem", step, round_, place) for place in range(count)]
     elif round_ == 0:
         places = range(step * count, (step + 1) * count)
+        if not shuffle:
+            return [task.problem("train", place % size) for place in places]
         indices = [int(_epoch_order(size, seed, place // size)[place % size]) for place in places]
     else:
         indices = noise.integers(size, seed, "refill", step, round_, torch.arange(count)).tolist()

@@ -115,6 +115,14 @@ def test_bad_settings(tmp_path: Path) -> None:
         TaskConfig(name=f"jsonl:{path}", test_fraction=1.0)
 
 
+def test_a_suffix_stands_behind_every_prompt(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.jsonl", ROWS)
+    text = load_task(TaskConfig(name=f"jsonl:{path}", suffix=" Think.")).problem("train", 0)
+    assert str(text.prompt).endswith("= Think.")
+    chat = load_task(TaskConfig(name=f"jsonl:{path}", suffix=" Think.", system="Brief.")).problem("train", 0)
+    assert chat.prompt == [{"role": "system", "content": "Brief."}, {"role": "user", "content": text.prompt}]
+
+
 def test_a_reply_at_the_end_of_messages_is_what_is_asked_for(tmp_path: Path) -> None:
     chats = [[{"role": "user", "content": f"{i}+2?"}, {"role": "assistant", "content": str(i + 2)}] for i in range(20)]
     path = write(tmp_path / "a.jsonl", [{"messages": chat, "answer": 4} for chat in chats])

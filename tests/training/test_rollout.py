@@ -34,6 +34,15 @@ def test_a_finite_task_is_walked_in_shuffled_epochs() -> None:
     assert steps[0] != [p.prompt for p in draw(task, 1, 0, 0, 4)]
 
 
+def test_rows_may_come_in_the_order_of_the_file() -> None:
+    class Rows(EvenTask):
+        def size(self, split: str) -> int:
+            return 5
+
+    drawn = [int(p.columns["index"]) for step in range(3) for p in draw(Rows("even"), 7, step, 0, 3, shuffle=False)]
+    assert drawn == [0, 1, 2, 3, 4, 0, 1, 2, 3]
+
+
 def test_refills_draw_other_prompts_than_the_first_round() -> None:
     task = EvenTask("even")
     rounds = [tuple(p.prompt for p in draw(task, 0, 0, round_, 6)) for round_ in range(3)]

@@ -7,5 +7,6 @@ The order of the imports is that of `rlzoo --help`. Nothing heavy is imported be
 from rlzoo.cli.commands import zoo as zoo
 from rlzoo.cli.commands import train as train
 from rlzoo.cli.commands import report as report
+from rlzoo.cli.commands import reproduce as reproduce
 from rlzoo.cli.commands import warmstart as warmstart
 from rlzoo.cli.commands import lab as lab

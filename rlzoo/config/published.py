@@ -1,0 +1,98 @@
+"""A published result as settings, with its source, its numbers, and how near ours have to come: one TOML file each."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from objectives import get
+from rlzoo.config.messages import validate
+from rlzoo.config.run import RunConfig
+from rlzoo.config.settings import Settings
+from rlzoo.config.warmstart import WarmstartConfig
+
+
+class Source(Settings):
+    """Where settings or numbers come from."""
+
+    what: str
+    """Such as `settings`, `numbers`, `grader`."""
+    where: str
+    """Repository, file and commit, or paper and table."""
+
+
+class Reference(Settings):
+    """One published number: `metric` of our records that it is to be compared with, after so many steps.
+
+    A metric is one of evaluations (`accuracy`, `accuracy_flexible`, `length`), or of training steps (`train.reward`).
+    """
+
+    step: int = Field(ge=0)
+    metric: str = "accuracy"
+    value: float
+    tolerance: float = Field(gt=0)
+    """Ours is inside when it is within this distance, the edge included."""
+
+    def inside(self, found: float) -> bool:
+        """Whether a number of ours reproduces this one."""
+        return abs(found - self.value) <= self.tolerance + 1e-12
+
+
+class Published(Settings):
+    """One published result and how to run it again."""
+
+    title: str
+    device: Literal["cpu", "gpu"]
+    cost: str
+    """What a whole run takes, and on what."""
+    sources: tuple[Source, ...] = Field(min_length=1)
+    data: str | None = None
+    """What has to be in the folder that `--data` names; `{data}` in the settings is that folder."""
+    imports: tuple[str, ...] = ()
+    """Python files beside this one that register tasks."""
+    warmstart: dict[str, Any] | None = None
+    """A base model to train from scratch first; `{base}` in the settings is its folder."""
+    objective: dict[str, Any]
+    """The row of parts: `start`, a registered one, and what is changed in it, as `kl.coef = 0.001`; and its `name`."""
+    run: dict[str, Any]
+    """Everything else of the run, as in a config file."""
+    reference: tuple[Reference, ...] = Field(min_length=1)
+    tolerance: str
+    """Why the tolerances are what they are."""
+    differs: tuple[str, ...] = ()
+    """What is known not to match the published run."""
+
+    @model_validator(mode="after")
+    def _uses_what_it_names(self) -> Self:
+        text = repr(self.run)
+        for name, given in (("data", self.data), ("base", self.warmstart)):
+            if (given is not None) != (f"{{{name}}}" in text):
+                raise ValueError(f"{name}: the settings have to name {{{name}}} if and only if it is described")
+        return self
+
+    def config(self, steps: int | None, **places: str) -> RunConfig:
+        """The settings of the run with folders filled in, and fewer steps if asked for.
+
+        Raises:
+            UserError: a setting is unknown or wrong.
+        """
+        changes = dict(self.objective)
+        start = changes.pop("start")
+        table = _filled(self.run, places) | {"objective": get(start).but(**changes).model_dump()}
+        if steps is not None:
+            table["train"] = {**table.get("train", {}), "steps": min(steps, table["train"]["steps"])}
+        return validate(RunConfig, table, self.title)
+
+    def base(self) -> WarmstartConfig | None:
+        """The settings of the base model that is trained first, if there is one."""
+        return None if self.warmstart is None else validate(WarmstartConfig, dict(self.warmstart), self.title)
+
+
+def _filled(value: Any, places: dict[str, str]) -> Any:
+    if isinstance(value, dict):
+        return {key: _filled(one, places) for key, one in value.items()}
+    if isinstance(value, str):
+        for name, folder in places.items():
+            value = value.replace(f"{{{name}}}", folder)
+    return value
