@@ -81,7 +81,9 @@ class Part(BaseModel):
     def _knows_its_needs(self) -> Self:
         for need in self.needs:
             if need not in set(Need):
-                raise ValueError(f"{self.family()} {self.kind!r} has an unknown need {need!r}; {nearest(need, Need)}")
+                raise ValueError(
+                    f"{self.family()} {self.kind!r} has an unknown need {need!r}; {nearest(need, map(str, Need))}"
+                )
         return self
 
     @property

@@ -27,7 +27,8 @@ class RolloutView:
         reward_NT: reward of every token. To a shaper: what the shapers before it made of the task's reward.
         mask_NT: bool, true at tokens the policy chose. A response whose reward is unknown has none.
         group_N: index of the prompt that each row answers, any integers.
-        reward_NK: the task's rewards, before shaping, one column per name; their sum is the reward of a response.
+        reward_NK: the task's rewards, before shaping, one column per name; their sum is the reward of a response. 0
+            where it is unknown.
         names: the K names.
         max_length: tokens a response may have.
         step: rollouts that the run has trained on before this one.
@@ -72,6 +73,7 @@ class RolloutView:
             reward_NK = torch.where(mask_NT, reward_NT, 0).sum(dim=1, keepdim=True)
         if reward_NK.shape != (len(mask_NT), len(names)):
             raise ValueError(f"reward_NK has shape {tuple(reward_NK.shape)}, expected {(len(mask_NT), len(names))}")
+        reward_NK = torch.where(mask_NT.any(dim=1, keepdim=True), reward_NK, 0)
         known = {name: x for name, x in given.items() if x is not None}
         longest = mask_NT.shape[1] if max_length is None else max_length
         return cls(reward_NT, mask_NT, group_N, reward_NK, names, longest, step, known)
