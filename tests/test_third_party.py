@@ -116,7 +116,7 @@ def test_the_readme_is_such_a_package_in_one_file(tmp_path: Path) -> None:
     """Its section's Python, put into mine.py as it says, and the command that it gives; its entry points are these."""
     section = (ROOT / "README.md").read_text().partition("## Add your algorithm")[2].partition("\n## ")[0]
     blocks = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
-    assert len(blocks) == 3
+    assert len(blocks) == 4
     (tmp_path / "mine.py").write_text("\n\n".join(blocks))
     (command,) = re.findall(r"`rlzoo (--import mine.py compare .*?)`", section)
     code = f"""

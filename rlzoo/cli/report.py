@@ -10,7 +10,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from rlzoo.report.notes import controls, failures, unspent
+from rlzoo.report.notes import controls, failures, misfits, unspent
 from rlzoo.report.palette import looks
 from rlzoo.report.progress import clock_time, short_count
 from rlzoo.stats.intervals import Interval, paired
@@ -94,6 +94,7 @@ def comparison_notes(comparison: Comparison) -> list[str]:
     notes += [
         *beyond_the_table(comparison),
         *searched(comparison.tune),
+        *misfits(comparison.summaries),
         *controls(comparison.summaries),
         *unspent(comparison.summaries),
         *failures(comparison.summaries),

@@ -25,6 +25,11 @@ def controls(summaries: Sequence[Mapping[str, Any]]) -> list[str]:
     return [f"Controls: {'; '.join(told)}."] if told else []
 
 
+def misfits(summaries: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return what the objectives' parts warned of: constants that were chosen for another setting."""
+    return list(dict.fromkeys(warning for s in summaries for warning in s.get("warnings", ())))
+
+
 def unspent(summaries: Sequence[Mapping[str, Any]]) -> list[str]:
     """Return a line on the runs that had made all their steps before they had spent their budget."""
     short = [s for s in summaries if s.get("budget") is not None and s["ended"] == "steps"]

@@ -18,7 +18,7 @@ import objectives
 from rlzoo.errors import UserError
 from rlzoo.report import svg
 from rlzoo.report.charts import METRICS, Charts
-from rlzoo.report.notes import controls, unspent
+from rlzoo.report.notes import controls, misfits, unspent
 from rlzoo.report.palette import Look, looks
 from rlzoo.report.read import (
     CONFIG,
@@ -108,7 +108,7 @@ def render(study: Study, refresh: int | None = None) -> str:
         key=lambda name: svg.key(charts.number[name], look[name].marker),
         judgement=judgement,
         judged=judged,
-        remarks=[*controls(outcomes), *unspent(outcomes)],
+        remarks=[*misfits(outcomes), *controls(outcomes), *unspent(outcomes)],
         results=results(study, judgement),
         pairs=pairs(judgement),
         equal_cost=equal_cost(study, judged),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -79,6 +80,8 @@ def train_fleet(
     for section in ("task", "backbone", "engine"):
         if len({repr(getattr(config, section)) for config in configs}) > 1:
             raise UserError(f"the runs of a fleet share one {section}, but these differ in it: train them one by one")
+    for warning in dict.fromkeys(text for config in configs for text in config.warnings):
+        warnings.warn(warning, stacklevel=2)
     task = task or load_task(first.task)
     if any("demonstration" in config.objective.needs for config in configs):
         check_demonstrations(task)

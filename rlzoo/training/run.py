@@ -150,6 +150,7 @@ class Run:
             "failure": failure,
             "ended": ended,
             "budget": self.config.train.budget,
+            "warnings": list(self.config.warnings),
             "step": self.step,
             "before": self.evaluations[0] if self.evaluations else None,
             "after": None if failure else last,

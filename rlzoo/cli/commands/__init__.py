@@ -5,6 +5,7 @@ The order of the imports is that of `rlzoo --help`. Nothing heavy is imported be
 
 # isort: off
 from rlzoo.cli.commands import zoo as zoo
+from rlzoo.cli.commands import check as check
 from rlzoo.cli.commands import train as train
 from rlzoo.cli.commands import report as report
 from rlzoo.cli.commands import reproduce as reproduce
