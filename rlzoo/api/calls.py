@@ -7,6 +7,7 @@ again after an interruption, and a call that has ended answers from its folder.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from typing import Any, Generic
 from objectives import Objective
 from rlzoo.api import reported
 from rlzoo.api.frames import frame
-from rlzoo.api.given import ModelLike, RewardLike, TaskLike, model_of, task_of
+from rlzoo.api.given import ModelLike, RewardLike, TaskLike, model_of, name_of, task_of
 from rlzoo.api.live import watcher
 from rlzoo.api.results import Ablation, Comparison, Run
 from rlzoo.config.comparison import CompareConfig
@@ -191,17 +192,26 @@ def evaluate(
         UserError: a folder holds no run, or a setting, model or task cannot be used.
     """
     folders = [one.folder if isinstance(one, (Comparison, Run)) else Path(one) for one in runs]
-    on, of = task_of(task, reward, accuracy), model_of(model)
+    functions = {role: one for role, one in (("reward", reward), ("accuracy", accuracy)) if one is not None}
+    (table, loaded), of = task_of(task), model_of(model)
     if folders:
         if settings:
             raise UserError(f"runs bring their own settings: leave out {', '.join(settings)}")
+        named = [f"task.{role}={json.dumps(name_of(one))}" for role, one in functions.items()]
         jobs = evaluation_jobs(
-            folders, base=base, task=on[0], prompts=prompts, samples=samples, greedy=greedy, trust=trust
+            folders,
+            base=base,
+            task=table,
+            prompts=prompts,
+            samples=samples,
+            greedy=greedy,
+            assignments=named,
+            trust=trust,
         )
     else:
         short = {"evaluation": {"prompts": prompts, "samples": samples, "greedy": greedy or None}}
-        jobs = [Job("base", None, _made(SharedConfig, {}, settings, None, on, of, short).settings)]
-    results = evaluate_jobs(jobs, backbone=of[1], task=on[1])
+        jobs = [Job("base", None, _made(SharedConfig, {}, settings, None, (table, loaded), of, short).settings)]
+    results = evaluate_jobs(jobs, backbone=of[1], task=loaded, functions=functions)
     return frame({**{k: v for k, v in result.items() if k != "metrics"}, **result["metrics"]} for result in results)
 
 

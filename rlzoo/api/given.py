@@ -37,7 +37,7 @@ def task_of(
         UserError: the task's settings name no task, or it cannot be loaded.
     """
     given = {role: one for role, one in (("reward", reward), ("accuracy", accuracy)) if one is not None}
-    named = {role: one if isinstance(one, str) else path_of(one) for role, one in given.items()}
+    named = {role: name_of(one) for role, one in given.items()}
     calls = {role: one for role, one in given.items() if not isinstance(one, str)}
     if task is None and not given:
         return None, None
@@ -48,6 +48,11 @@ def task_of(
         return table, None
     config = TaskConfig.model_validate({key: value for key, value in table.items() if key not in calls})
     return table, load_task(config).scored_by(**calls)
+
+
+def name_of(function: RewardLike) -> str:
+    """Return what settings store of a function: its import path."""
+    return function if isinstance(function, str) else path_of(function)
 
 
 def _table(task: str | TaskConfig | Mapping[str, Any] | None) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from rlzoo.experiments.evaluation_jobs import Job
@@ -17,12 +17,14 @@ def evaluate_jobs(
     on_job: Callable[[Job], None] = lambda job: None,
     backbone: Backbone | None = None,
     task: Task | None = None,
+    functions: Mapping[str, str | Callable[..., Any]] | None = None,
 ) -> list[dict[str, Any]]:
     """Evaluate policies on held-out problems; each base model is loaded once.
 
     Args:
         on_job: called with each job before it begins.
         backbone, task: what to evaluate on instead of loading what the settings name.
+        functions: `reward` and `accuracy` in the place of the tasks' own.
 
     Returns a table per job as JSON types: policy, task, prompts, samples, greedy, metrics.
 
@@ -35,7 +37,8 @@ def evaluate_jobs(
         if backbone is None and job.config.backbone not in loaded:
             loaded = {job.config.backbone: Backbone.load(job.config.backbone)}
         on_job(job)
-        on = task or load_task(job.config.task)
+        on = task or load_task(job.config.task.model_copy(update=dict.fromkeys(functions or ())))
+        on = on.scored_by(**functions) if functions else on
         results.append(evaluate_job(job, backbone or loaded[job.config.backbone], on))
     return results
 

@@ -147,7 +147,11 @@ def path_of(function: Callable[..., Any]) -> str:
     try:
         source = inspect.getsource(function)
     except (OSError, TypeError):
-        return path
+        code = getattr(function, "__code__", None)
+        if code is None:
+            return path
+        plain = [one for one in code.co_consts if not inspect.iscode(one)]
+        source = repr((code.co_code, code.co_names, plain))
     return f"{path}@{hashlib.blake2b(source.encode(), digest_size=4).hexdigest()}"
 
 
