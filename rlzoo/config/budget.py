@@ -40,7 +40,7 @@ class Budget:
             ValueError: it is not of this form, the unit is unknown, or the limit is not positive.
         """
         unit, _, amount = (part.strip() for part in text.partition("="))
-        match = re.fullmatch(r"([0-9]+\.?[0-9]*(?:e[0-9]+)?)([kMG]?)", amount)
+        match = re.fullmatch(r"([0-9]+\.?[0-9]*(?:e[+-]?[0-9]{1,3})?)([kMG]?)", amount)
         if match is None:
             raise ValueError(f"a budget is a unit and a limit, such as tokens=200k or updates=500, got {text!r}")
         if unit not in COUNTERS:

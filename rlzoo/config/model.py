@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from datetime import date
 from typing import Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from rlzoo.config.limits import LARGEST_FLOAT
 from rlzoo.config.settings import Settings
 
 
@@ -20,6 +22,20 @@ class LoraSettings(Settings):
     target_modules: str | tuple[str, ...] = "all-linear"
     """As in PEFT: "all-linear" (every linear layer but the head), a regular expression, or a list of name endings."""
     rslora: bool = False
+
+    @model_validator(mode="after")
+    def _can_be_applied(self) -> Self:
+        if self.alpha / self.r**0.5 > LARGEST_FLOAT or self.alpha / self.r < 1 / LARGEST_FLOAT:
+            raise ValueError(f"alpha {self.alpha:g} over r {self.r} is no number of float32")
+        if isinstance(self.target_modules, str) and self.target_modules != "all-linear":
+            try:
+                re.compile(self.target_modules)
+            except (re.error, RecursionError, OverflowError) as error:
+                raise ValueError(
+                    f"target_modules {self.target_modules[:80]!r} is no regular expression ({error}): name layers in a "
+                    "list, or all-linear"
+                ) from None
+        return self
 
 
 class BackboneConfig(Settings):

@@ -14,6 +14,7 @@ from advantages import RunSettings
 from objectives import Objective, get
 from rlzoo.config.budget import Budget
 from rlzoo.config.engine import EngineSettings
+from rlzoo.config.limits import ROW_BYTES, check_memory
 from rlzoo.config.model import BackboneConfig
 from rlzoo.config.names import folder_name
 from rlzoo.config.settings import Settings
@@ -187,6 +188,19 @@ class SharedConfig(Settings):
                 f"optimizer.schedule = {self.optimizer.schedule!r} falls until train.steps, and train.budget ends the "
                 "run before that: with a budget the schedule must be constant"
             )
+        train, held_out = self.train, self.evaluation
+        sampled = train.prompts_per_step * train.group_size
+        check_memory(
+            ROW_BYTES * sampled * train.max_new_tokens,
+            f"a step's {sampled:,} responses of up to {train.max_new_tokens:,} tokens",
+            "lower train.prompts_per_step, train.group_size or train.max_new_tokens",
+        )
+        asked = held_out.prompts * max(held_out.samples, held_out.final_samples or 1)
+        check_memory(
+            ROW_BYTES * asked,
+            f"an evaluation's {asked:,} responses",
+            "lower evaluation.prompts, evaluation.samples or evaluation.final_samples",
+        )
         warmup, steps = self.optimizer.warmup_steps, self.train.steps
         if warmup and warmup >= steps:
             raise ValueError(

@@ -26,7 +26,9 @@ def read_file(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise UserError(f"there is no file {path}") from None
     except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}") from error
+        raise UserError(f"{str(path)[:200]} cannot be read: {error.strerror}") from error
+    except RecursionError:
+        raise UserError(f"{path} is nested too deep") from None
     except ValueError as error:  # bad UTF-8, bad TOML and bad JSON are all of this kind
         raise UserError(f"{path} is not valid {'JSON' if path.suffix == '.json' else 'TOML'}: {error}") from error
     if not isinstance(table, dict):
@@ -47,7 +49,9 @@ def parse_assignment(text: str) -> tuple[list[str], Any]:
     value = value.strip()
     try:
         return keys, tomllib.loads(f"value = {value}")["value"]
-    except tomllib.TOMLDecodeError as error:
+    except RecursionError:
+        raise UserError(f"--set {text[:60]!r}...: the value is nested too deep") from None
+    except ValueError as error:  # not TOML, or a number of more digits than Python reads
         if value[:1] in {"[", "{", '"', "'"}:
             raise UserError(f"--set {text!r}: the value is not valid TOML: {error}") from error
         return keys, value

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
+from rlzoo.config.settings import Settings
 from rlzoo.config.trust import Code
 
 
-class TaskConfig(BaseModel):
+class TaskConfig(Settings):
     """Every kind of task reads `name`, `reward` and `accuracy` and declares which others it reads (`Task.uses`).
 
     None means not set; a field that is set and that the kind does not read is an error, never ignored.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
     """`kind` or `kind:argument`; the argument is a level, a path, or a name, as the kind says."""

@@ -42,6 +42,12 @@ class WarmstartConfig(Settings):
     """Test problems per task that the finished model answers, 8 samples each, for its card; 0: no evaluation."""
 
     @model_validator(mode="after")
+    def _tasks_have_shares(self) -> Self:
+        if any(not share > 0 for share in self.tasks.values()):
+            raise ValueError(f"tasks: every share must be above 0, got {self.tasks}: leave out a task of share 0")
+        return self
+
+    @model_validator(mode="after")
     def _heads_fit(self) -> Self:
         if self.hidden_size % (2 * self.heads):
             raise ValueError(f"hidden_size {self.hidden_size} has to be a multiple of twice the {self.heads} heads")

@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 from transformers import Cache, DynamicCache
 
+from rlzoo.config.limits import check_runs
 from rlzoo.config.model import BackboneConfig
 from rlzoo.errors import UserError
 from rlzoo.model import adapters, hub
@@ -46,8 +47,10 @@ def resolve_device(config: BackboneConfig) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         torch.empty(0, device=config.device)
+        if torch.device(config.device).type == "meta":
+            raise RuntimeError("it holds no numbers")
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).splitlines()[0]
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(f"backbone.device {config.device!r} cannot be used here ({reason}): try auto or cpu") from error
     return torch.device(config.device)
 
@@ -138,7 +141,12 @@ class Backbone:
         return hub.decode(self.tokenizer, self.end_ids, ids)
 
     def new_adapter(self, seed: int) -> Tensor:
-        """Return a fresh theta [n] on the backbone's device; see `adapters.init_adapter`."""
+        """Return a fresh theta [n] on the backbone's device; see `adapters.init_adapter`.
+
+        Raises:
+            UserError: it is larger than the memory of this machine.
+        """
+        check_runs(1, self.layout.size)
         return adapters.init_adapter(self.layout, seed).to(self.device)
 
     def save_adapter(self, theta: Tensor, folder: str | Path) -> None:

@@ -18,6 +18,7 @@ import torch
 from advantages import Need, RolloutView
 from objectives import UPDATE_KEYS, Objective, update_metrics
 from objectives.parts.regularize import k3
+from rlzoo.config.limits import allow_files, check_runs
 from rlzoo.config.run import RunConfig
 from rlzoo.engine.forked import OnRecord, count_processes, divide_work, share_of
 from rlzoo.engine.local import Fleet
@@ -85,8 +86,10 @@ def train_fleet(
     task = task or load_task(first.task)
     if any("demonstration" in config.objective.needs for config in configs):
         check_demonstrations(task)
+    allow_files(len(runs))
     made = {name: Run.create(config, folder, resume, name, on_record) for name, (config, folder) in runs.items()}
     backbone = backbone or Backbone.load(first.backbone)
+    check_runs(len(runs), backbone.layout.size)
     for run in made.values():
         run.load(backbone)
     unfinished = [run for run in made.values() if run.summary is None]

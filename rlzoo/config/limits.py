@@ -1,0 +1,79 @@
+"""What this machine has: memory, files, whole numbers. Settings that ask for more are refused before anything is made.
+
+The memory that is compared is a lower bound of what the settings need, so nothing that could work is refused.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import resource
+from pathlib import Path
+
+from rlzoo.errors import UserError
+
+LARGEST_INT = 2**63 - 1
+"""Of a tensor's index, a counter and a seed."""
+LARGEST_FLOAT = 3.4e38
+"""Of float32, in which losses, scalings and rates are applied."""
+ROW_BYTES = 8 + 4 + 4 + 2
+"""Of one sampled token: its id, log-prob, advantage and masks."""
+RUN_BYTES = 4 * 4
+"""Of one trained parameter of a run: itself, its gradient and two moments, in float32."""
+FILES_BESIDE = 64
+"""Files that are open besides those of the runs: libraries, data, pipes."""
+
+
+def memory_bytes() -> int:
+    """The memory that this process may use: the machine's, or its control group's, whichever is less."""
+    limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    for name in ("memory.max", "memory/memory.limit_in_bytes"):
+        with contextlib.suppress(OSError, ValueError):  # none there, or "max"
+            limits.append(int(Path("/sys/fs/cgroup", name).read_text(encoding="ascii")))
+    return min(limits)
+
+
+def check_memory(needed: float, what: str, remedy: str) -> None:
+    """Refuse what cannot fit.
+
+    Raises:
+        ValueError: more bytes are needed than there are.
+    """
+    there = memory_bytes()
+    if needed > there:
+        raise ValueError(
+            f"{what} need at least {needed / 2**30:,.0f} GiB, and this machine has {there / 2**30:,.1f}: {remedy}"
+        )
+
+
+def allow_files(runs: int) -> None:
+    """Let this process open the files of so many runs, as far as the system lets it.
+
+    Raises:
+        UserError: the system's limit is too low.
+    """
+    needed = runs + FILES_BESIDE
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < needed:
+        if hard != resource.RLIM_INFINITY and hard < needed:
+            raise UserError(
+                f"{runs} runs together keep about {needed} files open, and the system allows {hard} (ulimit -Hn): "
+                "train fewer runs at once"
+            )
+        resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
+
+
+def check_runs(runs: int, parameters: int) -> None:
+    """Refuse more runs than have room in the memory of this machine.
+
+    Raises:
+        UserError: they have not.
+    """
+    try:
+        check_memory(
+            RUN_BYTES * parameters * runs,
+            f"{runs} runs of {parameters:,} trained parameters each",
+            "train fewer seeds or objectives at once, or lower backbone.lora.r",
+        )
+    except ValueError as error:
+        raise UserError(str(error)) from None
