@@ -23,7 +23,7 @@ from rlzoo.model import profiler
 from rlzoo.model.backbone import Backbone
 from rlzoo.model.profiler import StageClock
 from rlzoo.tasks import Task
-from rlzoo.training.loop import train_fleet
+from rlzoo.training.launch import train_fleet
 from rlzoo.training.run import Run
 
 COUNTS = ("tokens_sampled", "tokens_trained", "updates")

@@ -13,6 +13,7 @@ from typing import Any
 
 from rlzoo.config.comparison import CompareConfig
 from rlzoo.config.run import RunConfig
+from rlzoo.engine.forked import OnRecord
 from rlzoo.errors import UserError
 from rlzoo.experiments import ablate as ablation
 from rlzoo.experiments import compare as comparison
@@ -21,7 +22,6 @@ from rlzoo.report.live import LiveReport
 from rlzoo.report.outputs import draw_curves, write_outputs
 from rlzoo.store.run_folder import CURVES
 from rlzoo.training import loop
-from rlzoo.training.loop import OnRecord
 
 
 def compare(
@@ -43,7 +43,7 @@ def ablate(
 
 
 def train(config: RunConfig, folder: str | Path, *, watch: Watch = unwatched, **options: Any) -> dict[str, Any]:
-    """Do what `rlzoo.training.loop.train` does, and draw the run's curves."""
+    """Do what `rlzoo.training.launch.train` does, and draw the run's curves."""
     with watch({config.name: config}) as on_record:
         summary = loop.train(config, folder, on_record=on_record, **options)
     if summary["step"]:

@@ -102,6 +102,8 @@ class TrainSettings(Settings):
     recomputes there, and for an objective that weighs one against the other; in float32 it takes the sampler's."""
     save_every: int = Field(default=10, ge=1)
     """Steps between checkpoints."""
+    grading_timeout: float = Field(default=600.0, gt=0)
+    """Seconds that grading one rollout may take; a run whose grading takes longer ends as failed."""
     samples: int = Field(default=4, ge=0)
     """Prompts per step, and per evaluation, whose first response is kept in samples.jsonl."""
 

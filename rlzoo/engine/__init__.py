@@ -1,4 +1,46 @@
 """Who samples, scores and updates: the protocol (data only) and the engines that implement it.
 
-The training loop, the experiments and the report know `rlzoo.engine.protocol` and nothing else in here.
+The training loop, the experiments and the report know `rlzoo.engine.protocol`, and the functions of this file, which
+open an engine. Models and engines are imported when they are asked for.
 """
+
+from __future__ import annotations
+
+from contextlib import AbstractAsyncContextManager
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rlzoo.config.engine import EngineSettings
+    from rlzoo.config.model import BackboneConfig
+    from rlzoo.engine.protocol import Engine, EngineInfo
+
+
+def load_model(config: BackboneConfig) -> Any:
+    """Load the model that settings name, for `open_engine`. It is a `protocol.Codec` too.
+
+    Raises:
+        UserError: it cannot be found or used.
+    """
+    from rlzoo.model.backbone import Backbone
+
+    return Backbone.load(config)
+
+
+def model_info(model: Any) -> EngineInfo:
+    """What an engine on this model would compute with, and promise."""
+    from rlzoo.engine.local import info_of
+
+    return info_of(model)
+
+
+def describe_model(model: Any, settings: EngineSettings) -> dict[str, Any]:
+    """What a run folder records about the model: its revision, size, precision, and which paths compute it."""
+    model.use_fast_path(settings.fast_path)
+    return model.describe()
+
+
+def open_engine(model: Any, settings: EngineSettings) -> AbstractAsyncContextManager[Engine]:
+    """Open an engine on a model that was loaded: `async with open_engine(model, settings) as engine`."""
+    from rlzoo.engine.local import opened
+
+    return opened(model, settings)

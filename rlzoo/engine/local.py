@@ -1,174 +1,273 @@
-"""A fleet: many runs on one backbone, in one process. Whatever the runs are waiting for is computed together.
-(Several processes with a fleet each: `rlzoo.engine.forked`.)
+"""The local engine: many runs on one backbone, in one process. Whatever the runs wait for is computed together.
+(Several processes with an engine each: `rlzoo.engine.forked`.)
 
     gradient of sum_k loss_k(theta_k)  =  the gradients of the K separate runs
 
-because every loss is a plain sum and rows of different runs never touch. A run in a fleet is the same run as alone, to
-float tolerance; a single run is a fleet of one.
-
-Order: runs are resumed until each waits for something; then one kind of work is done for all that wait for it, scores
-first, then updates, samples last. So the runs meet at the most expensive work, sampling, however many updates or
-rounds each one takes.
+because every loss is a plain sum and rows of different runs never touch. A run beside others is the same run as alone,
+to float tolerance; a single run is a fleet of one. `rlzoo.engine.batcher` says what is computed when.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from objectives import PolicyOutput, TokenBatch
+from objectives import Objective, PolicyOutput
 from rlzoo.config.engine import EngineSettings
+from rlzoo.engine.batcher import Batcher, Kind
+from rlzoo.engine.batches import Gathered, LearnedPart, Learning, Scoring
 from rlzoo.engine.micro_batches import Pass, passes, passes_together
-from rlzoo.engine.optimizer import NotFinite
-from rlzoo.engine.protocol import Call, Engine, Kind, Scored, ScoreRequest, Updated, UpdateRequest
-from rlzoo.engine.sampler import SampleRequest, Samples, sample
+from rlzoo.engine.optimizer import Trainable
+from rlzoo.engine.protocol import (
+    BASE,
+    EngineInfo,
+    Learned,
+    LearnRequest,
+    NotFinite,
+    PolicyRef,
+    RunSpec,
+    SampleRequest,
+    Samples,
+    Scored,
+    ScoreRequest,
+    StalePolicy,
+    Stepped,
+    StepSettings,
+)
+from rlzoo.engine.sampler import check_request, sample
 from rlzoo.engine.tokens import Tokens
+from rlzoo.errors import UserError
 from rlzoo.model import profiler
 from rlzoo.model.backbone import Backbone
 from rlzoo.model.log_probs import policy_forward
 
-Job = Callable[[Engine], Coroutine[Any, Any, Any]]
-ORDER: tuple[Kind, ...] = ("score", "update", "sample")
+
+@asynccontextmanager
+async def opened(backbone: Backbone, settings: EngineSettings) -> AsyncIterator[LocalEngine]:
+    """Within: an engine on the backbone, in the event loop of this thread."""
+    engine = LocalEngine(backbone, settings)
+    with backbone.working():
+        yield engine
 
 
-class Fleet:
-    """Drives runs to their ends."""
+def info_of(backbone: Backbone) -> EngineInfo:
+    """What an engine on the backbone computes with, and promises."""
+    return EngineInfo(
+        model=backbone.config.model,
+        dtype=str(backbone.dtype).removeprefix("torch."),
+        device=str(backbone.device),
+        context_length=backbone.context_length,
+        vocab_size=backbone.vocab_size,
+        pad_id=backbone.pad_id,
+        end_ids=tuple(backbone.end_ids),
+        adapter_parameters=backbone.layout.size,
+        shared_noise=True,
+        repeats=backbone.dtype == torch.float32 and backbone.device.type == "cpu",
+    )
+
+
+class LocalEngine:
+    """Implements `rlzoo.engine.protocol.Engine` on a backbone in this process."""
 
     def __init__(self, backbone: Backbone, settings: EngineSettings | None = None) -> None:
         self.backbone = backbone
         self.settings = settings or EngineSettings()
         backbone.use_fast_path(self.settings.fast_path)
+        self.runs: dict[str, Trainable] = {}
+        self._batcher = Batcher(self._compute)
 
-    def run(self, jobs: Mapping[str, Job], each_turn: Callable[[], None] = lambda: None) -> dict[str, Any]:
-        """Run all jobs to their ends and return what each returned. An error that a job lets out ends them all.
+    async def create(self, spec: RunSpec) -> PolicyRef:
+        """See `Engine.create`."""
+        if spec.run in self.runs or not spec.run:
+            raise UserError(f"a run needs a name of its own, and {spec.run!r} is taken")
+        self.runs[spec.run] = Trainable(self.backbone, spec)
+        if spec.steady:
+            self._batcher.hold_for(spec.run)
+        return self.runs[spec.run].policy
 
-        Args:
-            each_turn: called before each piece of work that is done for jobs; an error that it lets out ends them too.
-        """
-        coroutines = {name: job(Engine()) for name, job in jobs.items()}
-        with self.backbone.working():
-            try:
-                results = self._drive(coroutines, each_turn)
-            finally:
-                for coroutine in coroutines.values():
-                    coroutine.close()
-        return {name: results[name] for name in jobs}
+    async def release(self, run: str) -> None:
+        """See `Engine.release`."""
+        self.runs.pop(run, None)
+        self._batcher.forget(run)
 
-    def _drive(
-        self, coroutines: Mapping[str, Coroutine[Any, Any, Any]], each_turn: Callable[[], None]
-    ) -> dict[str, Any]:
-        answers: dict[str, Any] = dict.fromkeys(coroutines)
-        waiting: dict[str, Call[Any]] = {}
-        results: dict[str, Any] = {}
-        while True:
-            profiler.enter("rest")
-            for name, answer in answers.items():
-                try:
-                    resume = coroutines[name].throw if isinstance(answer, NotFinite) else coroutines[name].send
-                    waiting[name] = resume(answer)
-                except StopIteration as stop:
-                    results[name] = stop.value
-            if not waiting:
-                return results
-            each_turn()
-            kind = next(kind for kind in ORDER if any(call.kind == kind for call in waiting.values()))
-            due = {name: waiting.pop(name) for name in list(waiting) if waiting[name].kind == kind}
-            answers = dict(zip(due, self._answer(kind, list(due.values())), strict=True))
+    async def save(self, run: str, folder: str, optimizer: bool = True) -> None:
+        """See `Engine.save`."""
+        self._held(run).save(Path(folder), optimizer)
 
-    def _answer(self, kind: Kind, calls: list[Call[Any]]) -> Sequence[Any]:
+    async def load(self, run: str, folder: str) -> PolicyRef:
+        """See `Engine.load`."""
+        held = self._held(run)
+        held.load(Path(folder))
+        return held.policy
+
+    async def info(self) -> EngineInfo:
+        """See `Engine.info`."""
+        return info_of(self.backbone)
+
+    async def sample(self, request: SampleRequest) -> Samples:
+        """See `Engine.sample`."""
+        check_request(request, self.backbone.context_length)
+        request = replace(request, policy=self._known(request.policy))
+        return await self._batcher.ask("sample", request.run, request)
+
+    async def score(self, request: ScoreRequest) -> Scored:
+        """See `Engine.score`."""
+        # Version 0 has the values of a fresh critic, which the base model has not.
+        policy = request.policy if "value" in request.want else self._known(request.policy)
+        if policy == BASE and "value" in request.want:
+            raise UserError("values of the base model were asked for: it has no critic")
+        self._known(policy)
+        return await self._batcher.ask("score", request.run, replace(request, policy=policy))
+
+    async def forward_backward(self, request: LearnRequest) -> Learned:
+        """See `Engine.forward_backward`."""
+        self._held(request.run)
+        objective = Objective.model_validate(request.objective)
+        return await self._batcher.ask("learn", request.run, Learning.of(request, objective))
+
+    async def optim_step(self, run: str, settings: StepSettings) -> Stepped:
+        """See `Engine.optim_step`."""
+        self._held(run)
+        return await self._batcher.ask("step", run, (run, settings))
+
+    def _held(self, run: str) -> Trainable:
+        if run not in self.runs:
+            raise UserError(f"there is no run {run!r}: create it first; there are {', '.join(self.runs) or 'none'}")
+        return self.runs[run]
+
+    def _known(self, policy: PolicyRef) -> PolicyRef:
+        """The policy, checked, with another name for what is the base model: so equal requests are sampled once."""
+        if policy == BASE:
+            return BASE
+        now = self._held(policy.run).policy
+        if policy != now:
+            raise StalePolicy(f"{policy.run!r} is at version {now.version}; version {policy.version} was asked for")
+        return policy if policy.version else BASE
+
+    def _compute(self, kind: Kind, requests: list[Any]) -> Sequence[Any]:
+        """Answer requests of one kind; each is charged its share of the time, by tokens."""
+        self._synchronize()
         start = time.perf_counter()
-        requests = [call.request for call in calls]
-        if kind == "sample":
-            answers, sizes = self._sample(requests)
-        elif kind == "score":
-            answers, sizes = self._score(requests), [request.tokens.size for request in requests]
-        else:
-            answers, sizes = self._update(requests), [request.tokens.size for request in requests]
+        try:
+            if kind == "sample":
+                answers = self._sample(requests)
+                sizes = [int(answer.mask_NT.sum()) for answer in answers]
+            elif kind == "step":
+                answers, sizes = [self._step(*request) for request in requests], [1] * len(requests)
+            else:
+                answers = self._score(requests) if kind == "score" else self._learn(requests)
+                sizes = [request.tokens.size for request in requests]
+        finally:
+            profiler.enter("rest")
+        self._synchronize()
         elapsed, total = time.perf_counter() - start, max(sum(sizes), 1)
-        for call, size in zip(calls, sizes, strict=True):
-            call.engine.seconds += elapsed * size / total
-        return answers
+        return [
+            answer if isinstance(answer, Exception) else replace(answer, seconds=elapsed * size / total)
+            for answer, size in zip(answers, sizes, strict=True)
+        ]
 
-    def _sample(
-        self, calls: list[SampleRequest | list[SampleRequest]]
-    ) -> tuple[list[Samples | list[Samples]], list[int]]:
-        """Sample for calls of one or of several requests; equal requests are sampled once."""
-        distinct: list[SampleRequest] = []
-        places: list[list[int]] = []
-        for call in calls:
-            places.append([_place(request, distinct) for request in (call if isinstance(call, list) else [call])])
-        samples = sample(self.backbone, distinct, self.settings.sample_rows)
-        sizes = [int(answer.mask_NT.sum()) for answer in samples]
-        answers = [[samples[i] for i in mine] for mine in places]
-        whole = [answer if isinstance(call, list) else answer[0] for call, answer in zip(calls, answers, strict=True)]
-        return whole, [sum(sizes[i] for i in mine) for mine in places]
+    def _synchronize(self) -> None:
+        """Wait for the device: what it still computes belongs to the batch that asked for it."""
+        wait = getattr(torch.get_device_module(self.backbone.device), "synchronize", None)
+        if wait is not None:
+            wait()
+
+    def _sample(self, requests: list[SampleRequest]) -> list[Samples]:
+        """Sample; equal requests, whoever asks, are sampled once."""
+        asked = [replace(request, run="") for request in requests]
+        distinct = [request for i, request in enumerate(asked) if request not in asked[:i]]
+        thetas = {p: self.runs[p.run].theta for request in distinct if (p := request.policy) != BASE}
+        samples = sample(self.backbone, distinct, self.settings.sample_rows, thetas)
+        return [samples[distinct.index(request)] for request in asked]
 
     @torch.no_grad()
     def _score(self, requests: list[ScoreRequest]) -> list[Scored]:
         """Score the rows of each request; reference rows, which need no adapter, go in passes that all share."""
         profiler.enter("score")
-        answers: dict[int, Scored] = {}
-        for adapted in (False, True):
-            mine = [i for i, request in enumerate(requests) if (request.theta is not None) is adapted]
-            if not mine:
-                continue
-            chosen = [requests[i] for i in mine]
-            value, entropy = any(request.value for request in chosen), any(request.entropy for request in chosen)
+        found: list[dict[str, Tensor]] = [{} for _ in requests]
+        adapted = [part for i, request in enumerate(requests) for part in self._adapters(i, request)]
+        bare = [Scoring(i, request, None, request.want) for i, request in enumerate(requests) if request.policy == BASE]
+        for parts in filter(None, (bare, adapted)):
+            chosen = [part.request for part in parts]
+            want = frozenset[str]().union(*(part.want for part in parts))
             outputs = [Gathered(request.tokens.learn_NT) for request in chosen]
-            for chunk in self._passes([request.tokens for request in chosen], together=not adapted):
-                thetas = [theta for k in chunk if (theta := chosen[k].theta) is not None]
-                stack = self.backbone.stack(thetas) if adapted else None
-                for k, out in self._forward(stack, chosen, chunk, value=value, entropy=entropy).items():
-                    outputs[k].put(chunk[k], out)
-            for i, request, whole in zip(mine, chosen, outputs, strict=True):
-                wanted = {"value_BT": request.value, "entropy_BT": request.entropy}
-                more = (whole.column(name) if asked else None for name, asked in wanted.items())
-                answers[i] = Scored(whole.column("logp_BT"), *more)
-        return [answers[i] for i in range(len(requests))]
+            for chunk in self._passes([request.tokens for request in chosen], together=parts is bare):
+                stack = None if parts is bare else self.backbone.stack([parts[k].theta for k in chunk])
+                out = self._forward(stack, chosen, chunk, value="value" in want, entropy="entropy" in want)
+                for k, of_one in out.items():
+                    outputs[k].put(chunk[k], of_one)
+            for part, whole in zip(parts, outputs, strict=True):
+                found[part.index] |= {name: whole.column(f"{name}_BT") for name in part.want}
+        return [Scored(*(of_one.get(name) for name in ("logp", "value", "entropy"))) for of_one in found]
 
-    def _update(self, requests: list[UpdateRequest]) -> list[Updated | NotFinite]:
-        """Make one optimizer step of each request's run; all runs share each forward and backward pass."""
+    def _adapters(self, index: int, request: ScoreRequest) -> Iterator[Scoring]:
+        """The adapters that a request is scored with: one, or the policy's and then the critic's own."""
+        if request.policy == BASE:
+            return
+        run = self.runs[request.policy.run]
+        own_critic = run.critic is not run.theta and "value" in request.want
+        of_policy = request.want - {"value"} if own_critic else request.want
+        if of_policy:
+            yield Scoring(index, request, run.theta, of_policy)
+        if own_critic:
+            yield Scoring(index, request, run.critic, frozenset({"value"}))
+
+    def _learn(self, requests: list[Learning]) -> list[Learned]:
+        """Add to the gradient of each request's run; all runs share each forward and backward pass."""
         profiler.enter("forward")
-        requests = [_only_what_is_learned_from(request) for request in requests]
         losses = [0.0] * len(requests)
-        gradients: list[list[Tensor]] = [[] for _ in requests]
+        gradients: list[list[Tensor] | None] = [None] * len(requests)
         outputs = [Gathered(request.tokens.learn_NT) for request in requests]
         for chunk in self._passes([request.tokens for request in requests]):
-            for k, part in self._learn(requests, chunk).items():
+            for k, part in self._learn_pass(requests, chunk).items():
                 losses[k] += part.loss
-                more = part.gradients
-                gradients[k] = [a + b for a, b in zip(gradients[k], more, strict=True)] if gradients[k] else more
+                known, more = gradients[k], part.gradients
+                gradients[k] = more if known is None else [a + b for a, b in zip(known, more, strict=True)]
                 outputs[k].put(chunk[k], part.policy)
-        profiler.enter("optimizer")
-        return [_step(*of_one) for of_one in zip(requests, losses, gradients, outputs, strict=True)]
+        for request, gradient, loss in zip(requests, gradients, losses, strict=True):
+            self.runs[request.run].add(gradient, loss)
+        return [
+            Learned(request.rows, output.policy(), loss)
+            for request, output, loss in zip(requests, outputs, losses, strict=True)
+        ]
 
-    def _learn(self, requests: Sequence[UpdateRequest], chunk: Pass) -> dict[int, _Learned]:
+    def _learn_pass(self, requests: Sequence[Learning], chunk: Pass) -> dict[int, LearnedPart]:
         """One forward and backward pass. The next begins when this has returned: no graph is there beside another."""
         profiler.enter("forward")
         needs = frozenset[str]().union(*(request.objective.needs for request in requests))
-        learners = {k: requests[k].learner for k in chunk}
-        own = {k: rows for k, rows in chunk.items() if learners[k].critic is not learners[k].theta}
-        policies = self.backbone.stack([learner.theta for learner in learners.values()], requires_grad=True)
+        runs = {k: self.runs[requests[k].run] for k in chunk}
+        own = {k: rows for k, rows in chunk.items() if runs[k].critic is not runs[k].theta}
+        policies = self.backbone.stack([run.theta for run in runs.values()], requires_grad=True)
         out = self._forward(policies, requests, chunk, value="value" in needs, entropy="entropy" in needs)
         trained = [(policies, chunk)]
         if own:
-            critics = self.backbone.stack([learners[k].critic for k in own], requires_grad=True)
+            critics = self.backbone.stack([runs[k].critic for k in own], requires_grad=True)
             critic = self._forward(critics, requests, own, value=True)
             out |= {k: PolicyOutput(out[k].logp_BT, critic[k].value_BT, out[k].entropy_BT) for k in own}
             trained.append((critics, own))
-        losses = {k: requests[k].objective.loss(out[k], _narrow(requests[k], chunk[k], out[k])) for k in chunk}
+        losses = {k: requests[k].objective.loss(out[k], requests[k].narrow(chunk[k], out[k])) for k in chunk}
         profiler.enter("backward")
         torch.stack(list(losses.values())).sum().backward()
-        learned = {k: _Learned(float(losses[k].detach()), [], out[k].detach()) for k in chunk}
-        for stack, runs in trained:
-            for k, gradient in zip(runs, stack.grads(), strict=True):
+        learned = {k: LearnedPart(float(losses[k].detach()), [], out[k].detach()) for k in chunk}
+        for stack, those in trained:
+            for k, gradient in zip(those, stack.grads(), strict=True):
                 learned[k].gradients.append(gradient)
         return learned
+
+    def _step(self, run: str, settings: StepSettings) -> Stepped | Exception:
+        profiler.enter("optimizer")
+        try:
+            norm = self.runs[run].step(settings)
+        except (NotFinite, UserError) as error:
+            return error
+        return Stepped(norm, self.runs[run].policy)
 
     def _passes(self, tokens: Sequence[Tokens], together: bool = False) -> Iterator[Pass]:
         cut = passes_together if together else passes
@@ -177,7 +276,7 @@ class Fleet:
     def _forward(
         self,
         stack: Any,
-        requests: Sequence[ScoreRequest | UpdateRequest],
+        requests: Sequence[ScoreRequest | Learning],
         chunk: Pass,
         **want: bool,
     ) -> dict[int, PolicyOutput]:
@@ -207,74 +306,3 @@ class Fleet:
         rows = zip(widths, *columns, strict=True)  # each request is cut back to its own width
         outputs = [PolicyOutput(*(None if x is None else x[:, :width] for x in row)) for width, *row in rows]
         return dict(zip(parts, outputs, strict=True))
-
-
-def _place(request: SampleRequest, distinct: list[SampleRequest]) -> int:
-    """Where a request stands among the distinct ones; one that equals none of them is put at their end."""
-    bare = replace(request, theta=None)
-    for place, other in enumerate(distinct):
-        if request.theta is other.theta and bare == replace(other, theta=None):
-            return place
-    distinct.append(request)
-    return len(distinct) - 1
-
-
-class Gathered:
-    """Outputs [B, T] of a request, put together from its passes; 0 where no pass has been."""
-
-    def __init__(self, mask_BT: Tensor) -> None:
-        self.mask_BT = mask_BT
-        self._columns: dict[str, Tensor] = {}
-
-    def put(self, rows: Tensor, part: PolicyOutput) -> None:
-        """Take over what a pass said of some rows."""
-        for name, x in vars(part).items():
-            if x is not None:
-                whole = self._columns.setdefault(name, x.new_zeros(self.mask_BT.shape))
-                whole[rows.to(x.device), : x.shape[1]] = x
-
-    def column(self, name: str) -> Tensor:
-        """One output [B, T]; zeros if there was no pass."""
-        return self._columns.get(name, torch.zeros(self.mask_BT.shape, device=self.mask_BT.device))
-
-    def policy(self) -> PolicyOutput:
-        """All of them."""
-        return PolicyOutput(self.column("logp_BT"), self._columns.get("value_BT"), self._columns.get("entropy_BT"))
-
-
-@dataclass(frozen=True)
-class _Learned:
-    """What one request has of one pass.
-
-    Attributes:
-        loss: over its rows of the pass.
-        gradients: of what its learner trains.
-        policy: what the policy said of the rows, detached.
-    """
-
-    loss: float
-    gradients: list[Tensor]
-    policy: PolicyOutput
-
-
-def _only_what_is_learned_from(request: UpdateRequest) -> UpdateRequest:
-    """The request without the rows whose gradient is zero whatever the policy says; their weights stay as they were."""
-    rows = request.objective.learns_from(request.batch).nonzero().flatten()
-    if len(rows) == len(request.tokens):
-        return request
-    return replace(request, tokens=request.tokens.rows(rows, trim=False), batch=request.batch.rows(rows))
-
-
-def _step(request: UpdateRequest, loss: float, gradients: list[Tensor], outputs: Gathered) -> Updated | NotFinite:
-    learner = request.learner
-    gradients = gradients or [torch.zeros_like(theta) for theta in learner.parameters]  # there was no pass
-    try:
-        return Updated(outputs.policy(), request.batch, learner.step(gradients, loss))
-    except NotFinite as error:
-        return error
-
-
-def _narrow(request: UpdateRequest, rows: Tensor, out: PolicyOutput) -> TokenBatch:
-    """The rows of a request's batch, cut to the width of what was computed for them (beyond it is padding)."""
-    batch = request.batch.rows((rows, slice(0, out.logp_BT.shape[1])))
-    return replace(batch, old_logp_BT=out.logp_BT.detach()) if request.starts_here else batch

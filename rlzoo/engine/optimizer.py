@@ -1,112 +1,161 @@
-"""What one run trains: its adapter, its critic's adapter if it has one, and their optimizer. All in float32."""
+"""What an engine holds of one run: its adapter, its critic's adapter if it has one, their gradient, and AdamW.
+
+All in float32. The gradient of a step is the sum over its parts, in the order in which they came.
+"""
 
 from __future__ import annotations
 
 import math
+import os
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from rlzoo import noise
-from rlzoo.config.run import OptimizerSettings, RunConfig
+from rlzoo.engine.protocol import NotFinite, PolicyRef, RunSpec, StepSettings
+from rlzoo.errors import UserError
 from rlzoo.model.backbone import Backbone
 
+ADAPTER, CRITIC, OPTIMIZER = "adapter", "critic", "optimizer.pt"
+"""What a saved run consists of: two folders in PEFT's format, and a file."""
 
-class NotFinite(Exception):
-    """A loss or gradient is not finite. The update was not made; the run's state is that before it."""
 
+class Trainable:
+    """Adapters and AdamW of one run.
 
-class Learner:
-    """Adapters and AdamW of one run. Runs with one seed start from the same adapter, whatever their objective."""
+    Attributes:
+        theta: the policy's adapter vector [n].
+        critic: the vector that values come from: `theta` itself, or the critic's own.
+        version: optimizer steps so far.
+    """
 
-    def __init__(self, backbone: Backbone, config: RunConfig) -> None:
-        self.settings: OptimizerSettings = config.optimizer
-        self.steps = config.train.steps
-        self.frozen = config.control == "frozen"
-        self.value_warmup = config.train.value_warmup_steps
-        self.policy_waits = self.value_warmup > 0
-        self.head = backbone.layout.head_size
-        self.theta = self._fresh(backbone, config.noise_seed, "policy")
-        own_critic = config.train.critic == "adapter"
-        self.critic = self._fresh(backbone, config.noise_seed, "critic") if own_critic else self.theta
+    def __init__(self, backbone: Backbone, spec: RunSpec) -> None:
+        self.backbone, self.spec = backbone, spec
+        self.version = 0 if spec.adapter is None else 1
+        fresh = spec.adapter is None
+        self.theta = self._fresh("policy") if fresh else backbone.load_adapter(spec.adapter).requires_grad_()
+        own_critic = spec.critic == "adapter"
+        self.critic = self._fresh("critic") if own_critic else self.theta
         self.parameters = [self.theta, self.critic] if own_critic else [self.theta]
-        settings = self.settings
-        self.rates = [settings.lr, settings.critic_lr or settings.lr][: len(self.parameters)]
-        self.optimizer = torch.optim.AdamW(
-            [{"params": [theta], "lr": lr} for theta, lr in zip(self.parameters, self.rates, strict=True)],
-            betas=settings.betas,
-            eps=settings.eps,
-            weight_decay=settings.weight_decay,
-            fused=True,
-        )
+        self.head = backbone.layout.head_size
+        self.policy_waits = False
+        self.optimizer = None
+        if spec.adam is not None:
+            adam = spec.adam
+            self.optimizer = torch.optim.AdamW(
+                [{"params": [theta]} for theta in self.parameters],
+                betas=adam.betas,
+                eps=adam.eps,
+                weight_decay=adam.weight_decay,
+                fused=True,
+            )
+        self._clear()
 
-    @staticmethod
-    def _fresh(backbone: Backbone, seed: int, role: str) -> Tensor:
-        theta = backbone.new_adapter(noise.derive(seed, "adapter", role))
-        return theta.to(backbone.device).requires_grad_()
+    def _fresh(self, role: str) -> Tensor:
+        theta = self.backbone.new_adapter(noise.derive(self.spec.seed, "adapter", role))
+        return theta.to(self.backbone.device).requires_grad_()
 
-    def start_step(self, step: int) -> float:
-        """Set the learning rate of a step (a pure function of the step), and whether the policy still waits for its
-        critic; return the policy's rate."""
-        self.policy_waits = step < self.value_warmup
-        if step == self.value_warmup > 0:
-            self.optimizer.state.pop(self.theta, None)  # the policy's first update is as any run's first
-        factor = rate_factor(self.settings, step, self.steps)
-        for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
-            group["lr"] = rate * factor
-        return self.rates[0] * factor
+    @property
+    def policy(self) -> PolicyRef:
+        """The name of the policy as it is now."""
+        return PolicyRef(self.spec.run, self.version)
 
-    def step(self, gradients: list[Tensor], loss: float) -> float:
-        """Clip the gradients and make one update; returns the norm before clipping.
+    def _clear(self) -> None:
+        self._gradients: list[Tensor] | None = None
+        self._loss = 0.0
 
-        While the policy waits for its critic, only the critic has a gradient: its adapter, or its head on the policy.
+    def add(self, gradients: Sequence[Tensor] | None, loss: float) -> None:
+        """Add a part of the step: a gradient [n] for each of `parameters` (None: there was nothing to learn from)."""
+        self._loss += loss
+        if gradients is not None:
+            known = self._gradients
+            added = gradients if known is None else [a + b for a, b in zip(known, gradients, strict=True)]
+            self._gradients = list(added)
+
+    def step(self, settings: StepSettings) -> float:
+        """Clip the gradient, make one step and forget the gradient; returns the norm before clipping.
+
+        With `trains = "critic"` only the critic has a gradient: its adapter, or its head on the policy.
 
         Raises:
             NotFinite: the loss or a gradient is not finite; nothing was changed.
+            UserError: the run is a fixed policy.
         """
+        if self.optimizer is None:
+            raise UserError(f"{self.spec.run!r} is a fixed policy: it has no optimizer and cannot be trained")
+        gradients = self._gradients or [torch.zeros_like(theta) for theta in self.parameters]
+        loss = self._loss
+        self._clear()
         trained = dict(zip(self.parameters, gradients, strict=True))
         trunk = None
-        if self.policy_waits:
+        if settings.trains == "critic":
             trained = {self.critic: gradients[-1]}
             if self.critic is self.theta:
                 trained = {self.theta: gradients[-1].clone()}
                 trained[self.theta][: -self.head] = 0
                 trunk = self.theta.detach()[: -self.head].clone()
-        for theta, gradient in trained.items():
-            theta.grad = gradient
         norm = float(torch.nn.utils.get_total_norm(list(trained.values())))
         if not math.isfinite(norm) or not math.isfinite(loss):
-            self.optimizer.zero_grad()
             raise NotFinite(f"loss {loss:g}, gradient norm {norm:g}")
-        torch.nn.utils.clip_grads_with_norm_(list(trained), self.settings.max_grad_norm, torch.tensor(norm))
-        if not self.frozen:
+        if self.policy_waits and settings.trains == "all":
+            self.optimizer.state.pop(self.theta, None)  # the policy's first step is as any run's first
+        self.policy_waits = settings.trains == "critic" or (self.policy_waits and settings.trains == "nothing")
+        for theta, gradient in trained.items():
+            theta.grad = gradient
+        torch.nn.utils.clip_grads_with_norm_(list(trained), settings.max_grad_norm, torch.tensor(norm))
+        rates = [settings.lr, settings.lr if settings.critic_lr is None else settings.critic_lr]
+        for group, rate in zip(self.optimizer.param_groups, rates, strict=False):  # one group without an own critic
+            group["lr"] = rate
+        if settings.trains != "nothing":
             self.optimizer.step()
         self.optimizer.zero_grad()
         if trunk is not None:
             self.theta.detach()[: -self.head] = trunk  # weight decay needs no gradient
+        self.version += 1
         return norm
 
-    def state(self) -> dict[str, Any]:
-        """Everything that resuming needs, as tensors and plain values."""
-        return {"parameters": [p.detach().cpu() for p in self.parameters], "optimizer": self.optimizer.state_dict()}
+    def save(self, folder: Path, optimizer: bool) -> None:
+        """Write the adapters and, on request, the optimizer's state; see `Engine.save`."""
+        self.backbone.save_adapter(self.theta, folder / ADAPTER)
+        if self.critic is not self.theta:
+            self.backbone.save_adapter(self.critic, folder / CRITIC)
+        if optimizer and self.optimizer is not None:
+            state: dict[str, Any] = {
+                "version": self.version,
+                "policy_waits": self.policy_waits,
+                "optimizer": self.optimizer.state_dict(),
+            }
+            partial = folder / (OPTIMIZER + ".partial")
+            torch.save(state, partial)
+            partial.replace(folder / OPTIMIZER)
+        _sync(folder)
 
-    def restore(self, state: dict[str, Any]) -> None:
-        """Take up a state of `state()`."""
+    def load(self, folder: Path) -> None:
+        """Take up what `save` wrote, optimizer included; see `Engine.load`."""
+        try:
+            state = torch.load(folder / OPTIMIZER, map_location="cpu", weights_only=True)
+        except Exception as error:  # torch raises many kinds; each means that this is not a file of ours
+            raise UserError(f"{folder / OPTIMIZER} cannot be read ({error}). Start again in another folder.") from error
+        folders = [folder / ADAPTER, folder / CRITIC][: len(self.parameters)]
         with torch.no_grad():
-            for parameter, saved in zip(self.parameters, state["parameters"], strict=True):
-                parameter.copy_(saved)
-        self.optimizer.load_state_dict(state["optimizer"])
+            for parameter, saved in zip(self.parameters, folders, strict=True):
+                parameter.copy_(self.backbone.load_adapter(saved))
+        self.version, self.policy_waits = state["version"], state["policy_waits"]
+        if self.optimizer is not None:
+            self.optimizer.load_state_dict(state["optimizer"])
+        self._clear()
 
 
-def rate_factor(settings: OptimizerSettings, step: int, steps: int) -> float:
-    """Warm-up, then the schedule: the factor on the learning rate at a step of a run of `steps`."""
-    warmup = settings.warmup_steps
-    if step < warmup:
-        return (step + 1) / warmup
-    progress = (step - warmup) / max(steps - warmup, 1)
-    if settings.schedule == "linear":
-        return 1 - progress
-    if settings.schedule == "cosine":
-        return (1 + math.cos(math.pi * progress)) / 2
-    return 1.0
+def _sync(folder: Path) -> None:
+    """Have the disk keep every file below a folder, and the folder's own list of names."""
+    for path in [*folder.rglob("*"), folder]:
+        if path.is_dir() and os.name == "nt":
+            continue
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

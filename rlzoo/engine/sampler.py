@@ -9,7 +9,7 @@ policy that samples must be the policy whose log-probs the trainer computes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import pairwise
@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from rlzoo import noise
+from rlzoo.engine.protocol import PolicyRef, SampleRequest, Samples, check_prompt
 from rlzoo.errors import UserError
 from rlzoo.model import profiler
 from rlzoo.model.adapters import AdapterStack
@@ -34,55 +35,35 @@ LOGITS_AT_ONCE = 1 << 27
 """Rows times vocabulary while decoding: 512 MiB of float32."""
 
 
-@dataclass(frozen=True)
-class SampleRequest:
-    """What one run wants sampled: `group_size` responses to each of its prompts, under its own adapter."""
-
-    theta: Tensor | None
-    """Adapter vector [n]; None is the base policy."""
-    prompts: Sequence[Sequence[int]]
-    """P lists of tokens."""
-    group_size: int
-    max_new_tokens: int
-    seed: int
-    step: int
-    prompt_keys: Sequence[int]
-    """One counter per prompt, which names it in the noise."""
-    temperature: float = 1.0
-    greedy: bool = False
-    """Take the likeliest token; the log-probs are still those of softmax(logits / temperature)."""
-
-
-@dataclass(frozen=True)
-class Samples:
-    """The responses to one request: N = P * G rows, row i answers prompt i // G; T is the longest response's length."""
-
-    response_NT: Tensor
-    """int64, 0 outside the mask. The end token, when there is one, is a chosen token inside the mask."""
-    mask_NT: Tensor
-    """bool."""
-    logp_NT: Tensor
-    """float32 log-prob of each token at the sampling temperature; 0 outside the mask."""
-    finished_N: Tensor
-    """bool: ended with an end token, rather than cut at `max_new_tokens`."""
-
-
-def sample(backbone: Backbone, requests: Sequence[SampleRequest], max_rows: int = 4096) -> list[Samples]:
+def sample(
+    backbone: Backbone,
+    requests: Sequence[SampleRequest],
+    max_rows: int = 4096,
+    thetas: Mapping[PolicyRef, Tensor] | None = None,
+) -> list[Samples]:
     """Answer all requests, decoding at most `max_rows` rows at once (a group is never divided).
 
-    The tensors returned are on the backbone's device. Raises `UserError` for an empty prompt, a prompt that with
-    `max_new_tokens` exceeds the context, and settings without meaning.
+    Args:
+        thetas: adapter vector [n] of each policy that a request names; a policy that is not in it is the base model.
+
+    Returns:
+        One answer per request, on the backbone's device.
+
+    Raises:
+        UserError: a request makes no sense; see `check_request`.
     """
     if not requests:
         return []
     for request in requests:
-        _check(backbone, request)
-    # Rows of one adapter stand together, bare rows in front; requests that share a vector (as an object) share a slot.
-    thetas = {id(request.theta): request.theta for request in requests if request.theta is not None}
-    slot_of = {id(None): -1} | {key: slot for slot, key in enumerate(thetas)}
-    stack = backbone.stack(list(thetas.values())) if thetas else None
-    order = sorted(range(len(requests)), key=lambda i: slot_of[id(requests[i].theta)])
-    prompts = _Prompts.of([requests[i] for i in order], [slot_of[id(requests[i].theta)] for i in order])
+        check_request(request, backbone.context_length)
+    # Rows of one adapter stand together, those without one in front.
+    thetas = thetas or {}
+    adapted = list(dict.fromkeys(request.policy for request in requests if request.policy in thetas))
+    slot_of = {policy: slot for slot, policy in enumerate(adapted)}
+    stack = backbone.stack([thetas[policy] for policy in adapted]) if adapted else None
+    slots = [slot_of.get(request.policy, -1) for request in requests]
+    order = sorted(range(len(requests)), key=slots.__getitem__)
+    prompts = _Prompts.of([requests[i] for i in order], [slots[i] for i in order])
     batches = _batches(prompts.group_size, prompts.slot, max(1, min(max_rows, LOGITS_AT_ONCE // backbone.vocab_size)))
     with backbone.held_weights():
         answers = [_decode(backbone, stack, prompts.between(*batch).to(backbone.device)) for batch in batches]
@@ -93,7 +74,8 @@ def sample(backbone: Backbone, requests: Sequence[SampleRequest], max_rows: int 
     return [_trim(Samples(*pieces[i])) for i in range(len(requests))]
 
 
-def _check(backbone: Backbone, request: SampleRequest) -> None:
+def check_request(request: SampleRequest, context_length: int | None) -> None:
+    """Raise `UserError` for settings without meaning, an empty prompt, and one that leaves no room for the response."""
     if not request.temperature > 0:
         raise UserError(f"temperature must be above 0, got {request.temperature}; for the likeliest token set greedy")
     if request.group_size < 1 or request.max_new_tokens < 1 or not request.prompts:
@@ -104,19 +86,7 @@ def _check(backbone: Backbone, request: SampleRequest) -> None:
     if len(request.prompt_keys) != len(request.prompts):
         raise ValueError(f"{len(request.prompts)} prompts but {len(request.prompt_keys)} prompt_keys")
     for prompt in request.prompts:
-        check_prompt(backbone, prompt, request.max_new_tokens)
-
-
-def check_prompt(backbone: Backbone, prompt: Sequence[int], max_new_tokens: int) -> None:
-    """Raise `UserError` for an empty prompt, and for one that leaves no room in the context for the response."""
-    if not prompt:
-        raise UserError("a prompt is empty: it has no token to continue from")
-    if backbone.context_length is not None and len(prompt) + max_new_tokens > backbone.context_length:
-        raise UserError(
-            f"a prompt of {len(prompt)} tokens with max_new_tokens {max_new_tokens} exceeds the model's "
-            f"context of {backbone.context_length}: lower max_new_tokens, or drop prompts this long "
-            f"(this one begins {backbone.decode(list(prompt[:20]))!r})"
-        )
+        check_prompt(prompt, request.max_new_tokens, context_length)
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from typing import Any
 
 from rlzoo.config.comparison import CompareConfig
 from rlzoo.config.messages import validate
+from rlzoo.engine.forked import OnRecord
 from rlzoo.errors import UserError
 from rlzoo.experiments.folders import COMPARISON, refuse_taken
 from rlzoo.experiments.rows import Row, summary_row
@@ -32,7 +33,7 @@ from rlzoo.store.files import inside
 from rlzoo.store.lock import hold_whole
 from rlzoo.store.run_folder import SUMMARY, RunFolder
 from rlzoo.tasks import Task, load_task
-from rlzoo.training.loop import OnRecord, train_fleet
+from rlzoo.training.launch import train_fleet
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ def compare(
 
     Raises:
         UserError: the folder is in use, holds runs of other settings, or cannot be written; see
-            `rlzoo.store.run_folder` and `rlzoo.training.loop.train_fleet`.
+            `rlzoo.store.run_folder` and `rlzoo.training.launch.train_fleet`.
     """
     folder = Path(folder)
     with hold_whole(folder):  # two comparisons at once would each write their own table

@@ -49,7 +49,7 @@ def evaluate_job(job: Job, backbone: Backbone, task: Task) -> dict[str, Any]:
     evaluation = evaluate_policy(
         backbone,
         task,
-        backbone.load_adapter(job.adapter).to(backbone.device) if job.adapter else None,
+        job.adapter,
         config.evaluation,
         batching=config.engine,
         max_new_tokens=config.train.max_new_tokens,

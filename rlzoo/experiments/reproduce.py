@@ -15,7 +15,7 @@ from rlzoo.config.published import Published, Reference
 from rlzoo.config.run import RunConfig
 from rlzoo.errors import UserError, nearest
 from rlzoo.store.run_folder import RunFolder
-from rlzoo.training.loop import train
+from rlzoo.training.launch import train
 from rlzoo.warmstart.train import warmstart
 
 FOLDER = Path(__file__).parents[2] / "benchmarks" / "published"

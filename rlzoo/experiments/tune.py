@@ -21,7 +21,7 @@ from rlzoo.config.run import TUNE_SEEDS, RunConfig
 from rlzoo.experiments.folders import TUNE, refuse_taken
 from rlzoo.experiments.watch import Watch, unwatched
 from rlzoo.store.files import inside
-from rlzoo.training.loop import train_fleet
+from rlzoo.training.launch import train_fleet
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ def search(
     """Run a comparison's search into its folder.
 
     Args:
-        training: what `rlzoo.training.loop.train_fleet` takes: backbone, task.
+        training: what `rlzoo.training.launch.train_fleet` takes: backbone, task.
 
     Raises:
         UserError: as `rlzoo.experiments.compare.compare`.

@@ -17,9 +17,9 @@ from torch import Tensor
 from advantages import Credit, Need, RolloutView, at_last_token
 from objectives import Objective, TokenBatch, rollout_metrics
 from rlzoo import noise
-from rlzoo.engine.optimizer import Learner
-from rlzoo.engine.protocol import Engine, ScoreRequest
+from rlzoo.engine.protocol import BASE, ScoreRequest, Wanted
 from rlzoo.engine.tokens import Tokens
+from rlzoo.training.client import Client
 from rlzoo.training.rollout import Rollout
 from rlzoo.training.teacher import Teacher
 
@@ -47,9 +47,8 @@ class Assigned:
 
 
 async def assign_credit(
-    engine: Engine,
+    client: Client,
     objective: Objective,
-    learner: Learner,
     rollout: Rollout,
     *,
     step: int,
@@ -61,17 +60,21 @@ async def assign_credit(
     """Compute what the objective needs of the rollout, shape its rewards, and estimate the advantages."""
     needs, mask_NT, tokens = objective.needs, rollout.mask_NT, rollout.tokens
     old_logp_NT, value_NT, ref_logp_NT, teacher_logp_NT, entropy_NT = rollout.logp_NT, None, None, None, None
-    entropy = Need.ENTROPY in objective.credit_needs
-    if recompute or entropy:
-        scored = await engine.score(ScoreRequest(learner.theta, tokens, temperature, entropy=entropy))
-        old_logp_NT, entropy_NT = scored.logp_NT if recompute else old_logp_NT, scored.entropy_NT
-    if Need.VALUE in needs:
-        value_NT = (await engine.score(ScoreRequest(learner.critic, tokens, temperature, value=True))).value_NT
+    asked: dict[Wanted, bool] = {
+        "logp": recompute,
+        "value": Need.VALUE in needs,
+        "entropy": Need.ENTROPY in objective.credit_needs,
+    }
+    want = frozenset(name for name, wanted in asked.items() if wanted)
+    if want:
+        scored = await client.score(ScoreRequest(client.policy, tokens, temperature, want))
+        value_NT, entropy_NT = scored.value_NT, scored.entropy_NT
+        old_logp_NT = old_logp_NT if scored.logp_NT is None else scored.logp_NT
     if Need.REF_LOGP in needs:
-        ref_logp_NT = (await engine.score(ScoreRequest(None, tokens, temperature))).logp_NT
+        ref_logp_NT = (await client.score(ScoreRequest(BASE, tokens, temperature))).logp_NT
     if Need.TEACHER_LOGP in needs:
         assert teacher is not None, "the configuration of a run makes sure of it"
-        teacher_logp_NT = await teacher.logp(engine, tokens, temperature)
+        teacher_logp_NT = await teacher.logp(client, tokens, temperature)
     reward_N = rollout.reward_N.nan_to_num(0.0)
     view = RolloutView.of(
         at_last_token(reward_N, mask_NT),

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
@@ -16,12 +17,13 @@ from torch import Tensor
 from rlzoo import noise
 from rlzoo.config.engine import EngineSettings
 from rlzoo.config.run import EvaluationSettings
-from rlzoo.engine.local import Fleet
-from rlzoo.engine.protocol import Engine
-from rlzoo.engine.sampler import SampleRequest, check_prompt
+from rlzoo.engine import open_engine
+from rlzoo.engine.driver import drive
+from rlzoo.engine.protocol import BASE, Codec, RunSpec, SampleRequest, check_prompt
 from rlzoo.errors import UserError
-from rlzoo.model.backbone import Backbone
 from rlzoo.tasks import Task
+from rlzoo.training.client import Client
+from rlzoo.training.failure import GRADING_TIMEOUT, RunFailed, failing, in_thread
 from rlzoo.training.rollout import Rollout, score_samples
 
 NOISE_SEED = noise.derive("evaluation")
@@ -36,25 +38,25 @@ class Evaluation:
 
 
 async def evaluate(
-    engine: Engine,
-    backbone: Backbone,
+    client: Client,
+    codec: Codec,
     task: Task,
-    theta: Tensor | None,
     settings: EvaluationSettings,
     *,
     max_new_tokens: int,
     temperature: float,
+    grading_timeout: float = GRADING_TIMEOUT,
 ) -> Evaluation:
-    """Sample responses to held-out problems and score them; `theta` None is the base model."""
+    """Sample responses to held-out problems from the client's policy, and score them."""
     count = settings.prompts
     size = task.size("test")
     if size is not None:
         count = min(count, size)
     problems = [task.problem("test", index) for index in range(count)]
-    prompts = [backbone.encode(problem.prompt) for problem in problems]
-    check_rows(backbone, task, prompts, max_new_tokens)
+    prompts = [codec.encode(problem.prompt) for problem in problems]
+    check_rows(task, prompts, max_new_tokens, client.info.context_length)
     request = SampleRequest(
-        theta=theta,
+        policy=client.policy,
         prompts=prompts,
         group_size=settings.samples,
         max_new_tokens=max_new_tokens,
@@ -64,37 +66,60 @@ async def evaluate(
         temperature=temperature,
         greedy=settings.greedy,
     )
-    rollout = score_samples(backbone, task, problems, prompts, await engine.sample(request))
-    metrics = response_metrics(rollout) | graded(task, rollout) | pass_at_k(rollout.accuracy_N.view(count, -1))
+    (samples,) = await client.sample(request)
+    rollout = await score_samples(codec, task, problems, prompts, samples, grading_timeout)
+    with failing("grading"):
+        grades = await in_thread(graded, task, rollout, seconds=grading_timeout)
+    metrics = response_metrics(rollout) | grades | pass_at_k(rollout.accuracy_N.view(count, -1))
     if settings.greedy:
         metrics["entropy"] = math.nan  # its estimate is of sampled tokens
     if settings.with_greedy:
-        likeliest = await engine.sample(replace(request, group_size=1, greedy=True))
-        metrics["accuracy_greedy"] = _mean(score_samples(backbone, task, problems, prompts, likeliest).accuracy_N)
+        (likeliest,) = await client.sample(replace(request, group_size=1, greedy=True))
+        greedy = await score_samples(codec, task, problems, prompts, likeliest, grading_timeout)
+        metrics["accuracy_greedy"] = _mean(greedy.accuracy_N)
     return Evaluation(metrics, rollout)
 
 
-def check_rows(backbone: Backbone, task: Task, prompts: list[list[int]], max_new_tokens: int) -> None:
+def check_rows(task: Task, prompts: list[list[int]], max_new_tokens: int, context_length: int | None) -> None:
     """Raise `UserError`, with its row, for a held-out prompt that is empty or does not fit the context."""
     for row, prompt in enumerate(prompts):
         try:
-            check_prompt(backbone, prompt, max_new_tokens)
+            check_prompt(prompt, max_new_tokens, context_length)
         except UserError as error:
             raise UserError(f"task {task.name!r}, test row {row}: {error}") from error
 
 
 def evaluate_policy(
-    backbone: Backbone,
+    model: Any,
     task: Task,
-    theta: Tensor | None,
+    adapter: str | Path | None,
     settings: EvaluationSettings,
     *,
     batching: EngineSettings | None = None,
     **kwargs: Any,
 ) -> Evaluation:
-    """`evaluate` outside a run: one policy, now. Takes the same keyword arguments, and how to batch the work."""
-    job = {"": lambda engine: evaluate(engine, backbone, task, theta, settings, **kwargs)}
-    return Fleet(backbone, batching).run(job)[""]
+    """`evaluate` outside a run: an adapter's folder, or the base model (None), now.
+
+    Args:
+        model: a model that was loaded; see `rlzoo.engine.load_model`.
+        batching: how to batch the work.
+        kwargs: the keyword arguments of `evaluate`.
+
+    Raises:
+        UserError: there is no such adapter, it does not fit the model, or grading failed.
+    """
+
+    async def run() -> Evaluation:
+        async with open_engine(model, batching or EngineSettings()) as engine:
+            client = Client(engine, "", BASE, await engine.info())
+            if adapter is not None:
+                client.policy = await engine.create(RunSpec("evaluated", adam=None, adapter=str(adapter)))
+            return await evaluate(client, model, task, settings, **kwargs)
+
+    try:
+        return drive(run())
+    except RunFailed as error:
+        raise UserError(str(error)) from error
 
 
 def response_metrics(rollout: Rollout) -> dict[str, float]:

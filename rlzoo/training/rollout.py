@@ -22,12 +22,12 @@ from torch import Tensor
 
 from advantages import Select
 from rlzoo import noise
-from rlzoo.engine.protocol import Engine
-from rlzoo.engine.sampler import SampleRequest, Samples, check_prompt
+from rlzoo.engine.protocol import Codec, SampleRequest, Samples, check_prompt
 from rlzoo.engine.tokens import Tokens, cat_padded
 from rlzoo.errors import UserError
-from rlzoo.model.backbone import Backbone
 from rlzoo.tasks import Problem, Task
+from rlzoo.training.client import Client
+from rlzoo.training.failure import GRADING_TIMEOUT, failing, in_thread
 
 
 @dataclass(frozen=True)
@@ -157,8 +157,8 @@ class Account:
 
 
 async def roll_out(
-    engine: Engine,
-    backbone: Backbone,
+    client: Client,
+    codec: Codec,
     task: Task,
     select: Select,
     request: SampleRequest,
@@ -166,6 +166,7 @@ async def roll_out(
     needs: frozenset[str] = frozenset(),
     random_reward: bool = False,
     shuffle: bool = True,
+    grading_timeout: float = GRADING_TIMEOUT,
 ) -> tuple[Rollout, Rollout, Account]:
     """Sample until `len(request.prompt_keys)` prompts are kept, or the selection's rounds are used up.
 
@@ -189,18 +190,18 @@ async def roll_out(
             break
         problems = draw(task, request.seed, request.step, round_, missing, shuffle)
         keys = [round_ * wanted + place for place in range(missing)]
-        prompts = [backbone.encode(problem.prompt) for problem in problems]
+        prompts = [codec.encode(problem.prompt) for problem in problems]
         asked = replace(request, prompts=prompts, prompt_keys=keys)
         if "demonstration" in needs:
-            samples, *rest = [demonstrated(backbone, task, problems, asked)]
+            samples, *rest = [demonstrated(codec, task, problems, asked, client.info.device)]
         else:
             greedy = [replace(asked, group_size=1, greedy=True)] if "greedy" in needs else []
-            samples, *rest = await engine.sample_all([asked, *greedy])
-        sampled = score_samples(backbone, task, problems, prompts, samples)
+            samples, *rest = await client.sample(asked, *greedy)
+        sampled = await score_samples(codec, task, problems, prompts, samples, grading_timeout)
         sampled = flip_coins(sampled, asked) if random_reward else sampled
         beside = 0
         for extra in rest:
-            likeliest = score_samples(backbone, task, problems, prompts, extra)
+            likeliest = await score_samples(codec, task, problems, prompts, extra, grading_timeout)
             likeliest = flip_coins(likeliest, replace(asked, greedy=True)) if random_reward else likeliest
             sampled = replace(sampled, greedy_N=likeliest.reward_N.repeat_interleave(request.group_size))
             beside = int(extra.mask_NT.sum())
@@ -216,7 +217,9 @@ async def roll_out(
     return chosen, first, account
 
 
-def demonstrated(backbone: Backbone, task: Task, problems: Sequence[Problem], request: SampleRequest) -> Samples:
+def demonstrated(
+    codec: Codec, task: Task, problems: Sequence[Problem], request: SampleRequest, device: str = "cpu"
+) -> Samples:
     """The task's demonstrations in the place of samples: `group_size` of each problem, drawn by the request's counters.
 
     Their log-probs are 0, as whoever wrote them gave them probability 1. One that is too long is cut.
@@ -225,13 +228,13 @@ def demonstrated(backbone: Backbone, task: Task, problems: Sequence[Problem], re
     for problem, key in zip(problems, request.prompt_keys, strict=True):
         for place in range(request.group_size):
             rng = Random(noise.derive(request.seed, "demonstration", request.step, key, place))
-            rows.append(backbone.encode_response(task.demonstration(problem, rng, clean=True)))
-    finished_N = torch.tensor([len(row) <= request.max_new_tokens for row in rows], device=backbone.device)
-    response_NT, mask_NT = pad_right([row[: request.max_new_tokens] for row in rows], backbone.device)
-    return Samples(response_NT, mask_NT, torch.zeros(mask_NT.shape, device=backbone.device), finished_N)
+            rows.append(codec.encode_response(task.demonstration(problem, rng, clean=True)))
+    finished_N = torch.tensor([len(row) <= request.max_new_tokens for row in rows], device=device)
+    response_NT, mask_NT = pad_right([row[: request.max_new_tokens] for row in rows], device)
+    return Samples(response_NT, mask_NT, torch.zeros(mask_NT.shape, device=device), finished_N)
 
 
-def pad_right(rows: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor]:
+def pad_right(rows: Sequence[Sequence[int]], device: str) -> tuple[Tensor, Tensor]:
     """Token lists as one int64 tensor [N, T], 0 on the right, and the bool mask of what is real."""
     length_N = torch.tensor([len(row) for row in rows])
     mask_NT = torch.arange(int(length_N.max())) < length_N[:, None]
@@ -274,41 +277,48 @@ def _epoch_order(size: int, seed: int, epoch: int) -> Tensor:
     return noise.permutation(size, seed, "epoch", epoch)
 
 
-def check_prompts(backbone: Backbone, task: Task, max_new_tokens: int) -> None:
+def check_prompts(codec: Codec, task: Task, max_new_tokens: int, context_length: int | None) -> None:
     """Look through the training prompts of a task that has them at hand: a misfit is better found now than at step 900.
 
     Raises:
         UserError: a prompt is empty, or does not fit the model's context with `max_new_tokens`; names its row.
     """
-    for index in task.doubtful("train", most_bytes(backbone, task, max_new_tokens)):
+    for index in task.doubtful("train", most_bytes(codec, task, max_new_tokens, context_length)):
         try:
-            check_prompt(backbone, backbone.encode(task.problem("train", index).prompt), max_new_tokens)
+            check_prompt(codec.encode(task.problem("train", index).prompt), max_new_tokens, context_length)
         except UserError as error:
             raise UserError(f"task {task.name!r}, train row {index}: {error}") from error
 
 
-def most_bytes(backbone: Backbone, task: Task, max_new_tokens: int) -> int:
+def most_bytes(codec: Codec, task: Task, max_new_tokens: int, context_length: int | None) -> int:
     """Bytes up to which a prompt fits the context without being tokenized: no tokenizer makes more tokens than bytes.
 
     A million rows are looked through in seconds this way. What a template adds is taken from the first row's, emptied.
     """
-    if backbone.context_length is None:
+    if context_length is None:
         return sys.maxsize
     if task.size("train") is None:
         return 0
     prompt = task.problem("train", 0).prompt
     frame = "" if isinstance(prompt, str) else [{**message, "content": ""} for message in prompt]
-    return backbone.context_length - max_new_tokens - len(backbone.encode(frame)) - 1
+    return context_length - max_new_tokens - len(codec.encode(frame)) - 1
 
 
-def score_samples(
-    backbone: Backbone, task: Task, problems: Sequence[Problem], prompts: list[list[int]], samples: Samples
+async def score_samples(
+    codec: Codec,
+    task: Task,
+    problems: Sequence[Problem],
+    prompts: list[list[int]],
+    samples: Samples,
+    timeout: float = GRADING_TIMEOUT,
 ) -> Rollout:
-    """Decode and score sampled responses."""
+    """Decode and score sampled responses. Raises `RunFailed` when the task raises or takes longer than `timeout`."""
     group_size = samples.response_NT.shape[0] // len(problems)
     lengths = samples.mask_NT.sum(dim=1).tolist()
-    completions = [backbone.decode(ids[:n]) for ids, n in zip(samples.response_NT.tolist(), lengths, strict=True)]
-    scores = task.score([problem for problem in problems for _ in range(group_size)], completions)
+    completions = [codec.decode(ids[:n]) for ids, n in zip(samples.response_NT.tolist(), lengths, strict=True)]
+    asked = [problem for problem in problems for _ in range(group_size)]
+    with failing("grading"):
+        scores = await in_thread(task.score, asked, completions, seconds=timeout)
     device, named = samples.logp_NT.device, scores.named
     group_N = torch.arange(len(problems)).repeat_interleave(group_size)
 

@@ -1,29 +1,40 @@
-"""One run: its configuration, learner, counters and folder; what it records and what a checkpoint holds."""
+"""One run: its configuration, counters and folder; what it records and what a checkpoint holds.
+
+A checkpoint is a folder that the engine wrote (adapters, optimizer) and `state.pt`, which names it and holds all else.
+The folder is written first, so whatever is killed when, `state.pt` names a whole one.
+"""
 
 from __future__ import annotations
 
 import math
+import shutil
 import time
+import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
-
-from torch import Tensor
 
 from objectives import Objective
 from rlzoo.config.budget import Budget
 from rlzoo.config.run import RunConfig
-from rlzoo.engine.optimizer import Learner
-from rlzoo.model.backbone import Backbone
-from rlzoo.store.run_folder import ADAPTER, SUMMARY, RunFolder
+from rlzoo.engine.protocol import AdamSettings, Engine, RunSpec, StepSettings
+from rlzoo.errors import UserError
+from rlzoo.store.run_folder import SUMMARY, RunFolder
+from rlzoo.training.client import Client
 from rlzoo.training.evaluate import Evaluation
+from rlzoo.training.failure import RunFailed, failing
 from rlzoo.training.rollout import Account, Rollout
-from rlzoo.training.teacher import Teacher
+from rlzoo.training.schedule import rate_factor
 
-CRITIC = "critic"
-"""Folder of a critic adapter, in the same format as the policy's."""
+CHECKPOINT = "checkpoint-"
+"""Beginning of the name of a checkpoint's folder; the number of optimizer steps follows."""
+FAILURE = "failure.txt"
+"""Where a run that failed tells what was going on."""
 TIMES = ("elapsed_s", "engine_s")
 """Keys of a record that a repeated run does not repeat."""
+
+Summary = dict[str, Any]
 
 
 class Run:
@@ -31,14 +42,14 @@ class Run:
 
     Attributes:
         step: rollouts trained on so far.
-        teacher: whom its objective learns from, if it needs one.
+        client: its line to the engine, from `begin` on.
         states: what the objective's parts carry from rollout to rollout, by place; see `Objective.at`.
         counters: cumulative updates, prompts and tokens; tokens_sampled includes what selection discarded.
+        seconds: engine time so far, by the last checkpoint.
         summary: the outcome, once there is one.
     """
 
-    learner: Learner
-    teacher: Teacher | None = None
+    client: Client
 
     def __init__(self, config: RunConfig, folder: RunFolder, name: str, on_record: Callable[..., None] | None) -> None:
         self.config = config
@@ -46,6 +57,7 @@ class Run:
         self.name = name
         self.on_record = on_record
         self.step = 0
+        self.checkpoint: str | None = None
         self.budget = Budget.of(config.train.budget)
         self.states = config.objective.initial_states()
         self.counters = dict.fromkeys(
@@ -55,7 +67,7 @@ class Run:
         self.seconds = self.elapsed = 0.0
         self.started = time.monotonic()
         self.evaluations: list[dict[str, float | None]] = []
-        self.summary: dict[str, Any] | None = None
+        self.summary: Summary | None = None
 
     @classmethod
     def create(
@@ -64,46 +76,85 @@ class Run:
         """Make the run's folder, or take up the one that is there."""
         return cls(config, RunFolder.create(folder, config.stored(), resume), name, on_record)
 
-    def load(self, backbone: Backbone) -> None:
-        """Make the learner and take up the last checkpoint, if there is one."""
-        self.learner = Learner(backbone, self.config)
+    def restore(self) -> None:
+        """Take up the last checkpoint, if there is one."""
         state = self.folder.load_state()
         if state is not None:
-            self.learner.restore(state["learner"])
+            if "checkpoint" not in state:
+                raise UserError(
+                    f"the checkpoint in {self.folder.path} was written by an earlier version: start in another folder"
+                )
+            self.checkpoint = state["checkpoint"]
             self.step, self.counters, self.evaluations = state["step"], state["counters"], state["evaluations"]
             self.states = state["states"]
             self.seconds, self.elapsed = state["seconds"], state["elapsed"]
             self.summary = state["summary"]
+        if self.summary is None:
+            for name in (SUMMARY, FAILURE):  # of a failure that resuming may mend
+                (self.folder.path / name).unlink(missing_ok=True)
         self._announce({"kind": "start", "step": self.step, "steps": self.config.train.steps})
         for record in self.folder.read_metrics():
             self._announce(record)
         if self.summary is not None:
             self._announce({"kind": "end", **self.summary})
 
-    @property
-    def policy(self) -> Tensor | None:
-        """What to sample from. None is the base, as is a fresh adapter: a fleet samples it once for all its runs."""
-        return self.learner.theta if self.step else None
+    async def begin(self, engine: Engine) -> Client:
+        """Have the engine hold the run as the last checkpoint has it; the clock goes on where it stood."""
+        config = self.config
+        optimizer = config.optimizer
+        spec = RunSpec(
+            run=self.name,
+            seed=config.noise_seed,
+            critic=config.train.critic or "head",
+            adam=AdamSettings(optimizer.betas, optimizer.eps, optimizer.weight_decay),
+            steady=True,
+        )
+        saved = None if self.checkpoint is None else str(self.folder.path / self.checkpoint)
+        self.client = await Client.open(engine, spec, saved)
+        self.client.seconds = self.seconds
+        self.started = time.monotonic() - self.elapsed
+        return self.client
 
     @property
     def objective(self) -> Objective:
         """The objective, whose parts carry what they have come to."""
         return self.config.objective.at(self.states)
 
-    def save(self, seconds: float, summary: dict[str, Any] | None = None) -> None:
-        """Write a checkpoint."""
-        self.folder.save_state(
-            {
-                "learner": self.learner.state(),
-                "step": self.step,
-                "counters": self.counters,
-                "evaluations": self.evaluations,
-                "states": self.states,
-                "seconds": seconds,
-                "elapsed": time.monotonic() - self.started,
-                "summary": summary,
-            }
+    def step_settings(self) -> StepSettings:
+        """The settings of this step's updates."""
+        config, optimizer = self.config, self.config.optimizer
+        factor = rate_factor(optimizer, self.step, config.train.steps)
+        waits = self.step < config.train.value_warmup_steps
+        return StepSettings(
+            lr=optimizer.lr * factor,
+            critic_lr=(optimizer.critic_lr or optimizer.lr) * factor,
+            max_grad_norm=optimizer.max_grad_norm,
+            trains="nothing" if config.control == "frozen" else "critic" if waits else "all",
         )
+
+    async def save(self, summary: Summary | None = None) -> None:
+        """Write a checkpoint, and remove the one before it."""
+        name = f"{CHECKPOINT}{self.client.policy.version}"
+        with failing("saving the checkpoint"):
+            with self.folder.safely("save the checkpoint"):
+                (self.folder.path / name).mkdir(exist_ok=True)
+                await self.client.save(str(self.folder.path / name))
+            self.folder.save_state(
+                {
+                    "checkpoint": name,
+                    "step": self.step,
+                    "counters": self.counters,
+                    "evaluations": self.evaluations,
+                    "states": self.states,
+                    "seconds": self.client.seconds,
+                    "elapsed": time.monotonic() - self.started,
+                    "summary": summary,
+                }
+            )
+        self.checkpoint = name
+        for folder in self.folder.path.glob(CHECKPOINT + "*"):
+            if folder.name != name:
+                shutil.rmtree(folder, ignore_errors=True)
 
     def count(self, account: Account, *, updates: int, trained: int) -> None:
         """Add a step's cost to the counters and move the step on."""
@@ -117,32 +168,57 @@ class Run:
         }
         self.step += 1
 
-    def spent(self, seconds: float) -> bool:
-        """Whether the run has spent its budget, if it has one; `seconds` of engine time so far."""
-        return self.budget is not None and self.budget.share({**self.counters, "engine_s": seconds}) >= 1
+    @property
+    def spent(self) -> bool:
+        """Whether the run has spent its budget, if it has one."""
+        return self.budget is not None and self.budget.share({**self.counters, "engine_s": self.client.seconds}) >= 1
 
-    def record_step(self, metrics: dict[str, float], rollout: Rollout, seconds: float) -> None:
+    def record_step(self, metrics: dict[str, float], rollout: Rollout) -> None:
         """Record a training step and keep some of its responses."""
-        self._record("train", metrics, seconds)
+        self._record("train", metrics)
         self._keep_samples("train", rollout, self.config.train.samples)
 
-    def record_evaluation(self, evaluation: Evaluation, seconds: float) -> None:
+    def record_evaluation(self, evaluation: Evaluation) -> None:
         """Record an evaluation and keep some of its responses: the same prompts every time."""
         numbers = {key: value if math.isfinite(value) else None for key, value in evaluation.metrics.items()}
         self.evaluations = [*self.evaluations, {"step": self.step, **numbers}]
-        self._record("eval", evaluation.metrics, seconds)
+        self._record("eval", evaluation.metrics)
         self._keep_samples("eval", evaluation.rollout, self.config.train.samples)
 
-    def finish(
-        self, backbone: Backbone, seconds: float, failure: str | None = None, ended: str = "failure"
-    ) -> dict[str, Any]:
-        """Write adapter, summary and last checkpoint. A failed run keeps its parameters of before the bad update.
+    async def finish(self, ended: str) -> Summary:
+        """Write adapter, summary and last checkpoint. `ended`: what ended the run, steps or budget."""
+        return await self._keep(self._summary(ended))
 
-        Args:
-            ended: what ended it: steps, budget or failure.
+    async def fail(self, error: RunFailed) -> Summary:
+        """Write down why the run ended. Its parameters stay those of before the failure.
+
+        If the failure is final, the outcome is kept as any other; otherwise the last checkpoint stays, to be resumed.
         """
+        summary = self._summary("failure", f"step {self.step}: {error}")
+        if error.final:
+            with suppress(RunFailed):  # the folder cannot be written either: what is returned still has the reason
+                return await self._keep(summary)
+        with suppress(UserError):
+            self.folder.write_text(FAILURE, "".join(traceback.format_exception(error)))
+            self.folder.write_json(SUMMARY, summary)
+        return self._end(summary)
+
+    async def _keep(self, summary: Summary) -> Summary:
+        with failing("saving the run"):
+            with self.folder.safely("save the adapter"):
+                await self.client.save(str(self.folder.path), optimizer=False)
+            self.folder.write_json(SUMMARY, summary)
+        await self.save(summary)
+        return self._end(summary)
+
+    def _end(self, summary: Summary) -> Summary:
+        self.summary = summary
+        self._announce({"kind": "end", **summary})
+        return summary
+
+    def _summary(self, ended: str, failure: str | None = None) -> Summary:
         *_, last = self.evaluations or [{}]
-        summary = {
+        return {
             "name": self.name,
             "objective": self.config.row,
             "seed": self.config.seed,
@@ -155,42 +231,35 @@ class Run:
             "before": self.evaluations[0] if self.evaluations else None,
             "after": None if failure else last,
             **self.counters,
-            "engine_s": seconds,
+            "engine_s": self.client.seconds,
             "elapsed_s": time.monotonic() - self.started,
         }
-        with self.folder.safely("save the adapter"):
-            backbone.save_adapter(self.learner.theta, self.folder.path / ADAPTER)
-            if self.learner.critic is not self.learner.theta:
-                backbone.save_adapter(self.learner.critic, self.folder.path / CRITIC)
-        self.folder.write_json(SUMMARY, summary)
-        self.save(seconds, summary)
-        self.summary = summary
-        self._announce({"kind": "end", **summary})
-        return summary
 
-    def _record(self, kind: str, metrics: dict[str, float], seconds: float) -> None:
-        times = dict(zip(TIMES, (time.monotonic() - self.started, seconds), strict=True))
+    def _record(self, kind: str, metrics: dict[str, float]) -> None:
+        times = dict(zip(TIMES, (time.monotonic() - self.started, self.client.seconds), strict=True))
         record = {"kind": kind, "step": self.step, **metrics, **self.counters, **times}
-        self.folder.log(record)
+        with failing("recording"):
+            self.folder.log(record)
         self._announce(record)
 
     def _keep_samples(self, kind: str, rollout: Rollout, count: int) -> None:
         """Keep the first response to each of the first `count` prompts."""
         rows = range(0, min(count, len(rollout.problems)) * rollout.group_size, rollout.group_size)
-        self.folder.log_samples(
-            {
-                "kind": kind,
-                "step": self.step,
-                "prompt": rollout.problems[row // rollout.group_size].prompt,
-                "completion": rollout.completions[row],
-                "answer": rollout.problems[row // rollout.group_size].answer,
-                "reward": float(rollout.reward_N[row]),
-                "accuracy": float(rollout.accuracy_N[row]),
-                "length": int(rollout.tokens.learn_NT[row].sum()),
-                "finished": bool(rollout.finished_N[row]),
-            }
-            for row in rows
-        )
+        with failing("keeping samples"):
+            self.folder.log_samples(
+                {
+                    "kind": kind,
+                    "step": self.step,
+                    "prompt": rollout.problems[row // rollout.group_size].prompt,
+                    "completion": rollout.completions[row],
+                    "answer": rollout.problems[row // rollout.group_size].answer,
+                    "reward": float(rollout.reward_N[row]),
+                    "accuracy": float(rollout.accuracy_N[row]),
+                    "length": int(rollout.tokens.learn_NT[row].sum()),
+                    "finished": bool(rollout.finished_N[row]),
+                }
+                for row in rows
+            )
 
     def _announce(self, record: dict[str, Any]) -> None:
         if self.on_record is not None:

@@ -9,7 +9,8 @@ from typing import Any
 
 import torch
 
-from rlzoo.engine.sampler import SampleRequest, sample
+from rlzoo.engine.protocol import BASE, SampleRequest
+from rlzoo.engine.sampler import sample
 from rlzoo.model.backbone import Backbone
 from rlzoo.tasks import Split, load_task
 
@@ -76,7 +77,7 @@ def sample_report(
     def score(group_size: int, greedy: bool) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         tokens = [backbone.encode(p.prompt) for p in problems]
         keys = range(prompts)
-        request = SampleRequest(None, tokens, group_size, MAX_NEW_TOKENS, seed, 0, keys, greedy=greedy)
+        request = SampleRequest(BASE, tokens, group_size, MAX_NEW_TOKENS, seed, 0, keys, greedy=greedy)
         samples = sample(backbone, [request])[0]
         rows = zip(samples.response_NT, samples.mask_NT, strict=True)
         texts = [backbone.decode(row[mask].tolist()) for row, mask in rows]

@@ -16,7 +16,7 @@ from rlzoo.config.run import RunConfig
 from rlzoo.config.task import TaskConfig
 from rlzoo.config.trust import Code, code_in, refuse_code
 from rlzoo.errors import UserError
-from rlzoo.training.loop import train
+from rlzoo.training.launch import train
 from tests.cli.test_app import rlzoo
 from tests.runs import backbone, make_config, model_folder  # noqa: F401  in the place of this folder's fixtures
 

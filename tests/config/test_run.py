@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import torch
 from pydantic import ValidationError
 
 from objectives import get, names
 from rlzoo.config.comparison import CompareConfig, shared_part
 from rlzoo.config.run import OptimizerSettings, RunConfig, TrainSettings
-from rlzoo.engine.optimizer import rate_factor
 from rlzoo.training.loop import recomputes_old_logp
+from rlzoo.training.schedule import rate_factor
 
 MakeConfig = Callable[..., RunConfig]
 
@@ -91,14 +89,14 @@ def test_what_can_act_is_accepted(make_config: MakeConfig) -> None:
 
 
 def test_old_log_probs_are_recomputed_where_the_samplers_would_not_do(make_config: MakeConfig) -> None:
-    full, half = (SimpleNamespace(dtype=dtype) for dtype in (torch.float32, torch.bfloat16))
+    full, half = "float32", "bfloat16"
     plain, weighing, taught = (make_config(name) for name in ("gspo", "grpo[correction=token]", "sft"))
-    assert [recomputes_old_logp(plain, backbone) for backbone in (full, half)] == [False, True]
-    assert [recomputes_old_logp(weighing, backbone) for backbone in (full, half)] == [True, True]
-    assert [recomputes_old_logp(taught, backbone) for backbone in (full, half)] == [False, False]
+    assert [recomputes_old_logp(plain, dtype) for dtype in (full, half)] == [False, True]
+    assert [recomputes_old_logp(weighing, dtype) for dtype in (full, half)] == [True, True]
+    assert [recomputes_old_logp(taught, dtype) for dtype in (full, half)] == [False, False]
     for chosen in ("sampler", "recompute"):
         said = make_config("gspo", train={"old_logp": chosen})
-        assert [recomputes_old_logp(said, backbone) for backbone in (full, half)] == [chosen == "recompute"] * 2
+        assert [recomputes_old_logp(said, dtype) for dtype in (full, half)] == [chosen == "recompute"] * 2
 
 
 def test_rows_that_the_schedule_makes_identical_are_refused() -> None:

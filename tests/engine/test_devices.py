@@ -20,7 +20,7 @@ from objectives import get
 from rlzoo.config.model import BackboneConfig
 from rlzoo.config.run import RunConfig
 from rlzoo.model.backbone import Backbone
-from rlzoo.training.loop import train_fleet
+from rlzoo.training.launch import train_fleet
 from tests.engine import pretend
 from tests.engine.test_local import SAMPLED
 from tests.training.same import assert_same_run, untimed

@@ -12,12 +12,13 @@ import torch
 
 from objectives import get, names
 from rlzoo.config.run import RunConfig
-from rlzoo.engine import local
-from rlzoo.engine.sampler import SampleRequest, Samples, sample
+from rlzoo.engine import local, sampler
+from rlzoo.engine.protocol import SampleRequest, Samples
 from rlzoo.errors import UserError
 from rlzoo.model.backbone import Backbone
 from rlzoo.store.run_folder import read_lines
-from rlzoo.training.loop import train, train_fleet
+from rlzoo.training.launch import train, train_fleet
+from tests.sampling import named, sample
 from tests.training.same import TOLERANCE, assert_same_run, untimed
 
 MakeConfig = Callable[..., RunConfig]
@@ -65,9 +66,10 @@ def test_a_fresh_adapter_samples_what_the_base_samples(make_config: MakeConfig, 
     asked = {"group_size": 8, "max_new_tokens": 6, "seed": 1, "step": 0, "prompt_keys": range(4)}
     prompts = [backbone.encode(f"t{i}=") for i in range(4)]
     (bare,), (fresh,) = (
-        sample(backbone, [SampleRequest(theta, prompts, **asked)]) for theta in (None, backbone.new_adapter(3))
+        sample(backbone, [SampleRequest(named(theta), prompts, **asked)]) for theta in (None, backbone.new_adapter(3))
     )
-    assert all(torch.equal(x, y) for x, y in zip(vars(bare).values(), vars(fresh).values(), strict=True))
+    for name in ("response_NT", "mask_NT", "logp_NT", "finished_N"):
+        assert torch.equal(getattr(bare, name), getattr(fresh, name))
 
 
 def test_equal_requests_are_sampled_once(
@@ -78,7 +80,7 @@ def test_equal_requests_are_sampled_once(
 
     def counted(backbone: Backbone, requests: list[SampleRequest], *settings: Any) -> list[Samples]:
         batches.append(len(requests))
-        return sample(backbone, requests, *settings)
+        return sampler.sample(backbone, requests, *settings)
 
     monkeypatch.setattr(local, "sample", counted)
     one = {"processes": 1}
@@ -227,8 +229,10 @@ def test_one_update_per_rollout_tells_its_own_old_log_probs(
 ) -> None:
     """No forward pass for them beforehand; with a second update, or a part that needs them, there is one."""
     scored: list[int] = []
-    score = local.Fleet._score
-    monkeypatch.setattr(local.Fleet, "_score", lambda self, calls: scored.append(len(calls)) or score(self, calls))
+    score = local.LocalEngine._score
+    monkeypatch.setattr(
+        local.LocalEngine, "_score", lambda self, calls: scored.append(len(calls)) or score(self, calls)
+    )
     for name, minibatches, expected in (("gspo", 1, 0), ("gspo", 2, 4), ("dapo", 1, 0), ("kl_cov", 1, 4)):
         scored.clear()
         config = make_config(name, train={"old_logp": "recompute", "minibatches": minibatches, "steps": 4})

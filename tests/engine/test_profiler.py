@@ -14,7 +14,7 @@ from rlzoo.model import profiler
 from rlzoo.model.backbone import Backbone
 from rlzoo.model.log_probs import policy_forward
 from rlzoo.model.profiler import StageClock
-from rlzoo.training.loop import train
+from rlzoo.training.launch import train
 from tests.training.same import untimed
 
 

@@ -20,19 +20,20 @@ from transformers import (
 from rlzoo import noise
 from rlzoo.config.model import BackboneConfig
 from rlzoo.engine import sampler
-from rlzoo.engine.sampler import SampleRequest, Samples, sample
+from rlzoo.engine.protocol import SampleRequest, Samples
 from rlzoo.errors import UserError
 from rlzoo.model.backbone import Backbone
 from rlzoo.model.log_probs import policy_forward
 from tests.backbones import *  # noqa: F403  these tests take their backbones from there, not the runs'
 from tests.models import random_adapter, write_model
+from tests.sampling import THETAS, named, sample
 
 TEXTS = ["3+4=", "sort 52413: ", "x", "12-7="]
 
 
 def request(backbone: Backbone, seed: int = 0, **changes: object) -> SampleRequest:
     base = SampleRequest(
-        theta=random_adapter(backbone, seed),
+        policy=named(random_adapter(backbone, seed)),
         prompts=[backbone.encode(text) for text in TEXTS],
         group_size=5,
         max_new_tokens=20,
@@ -50,10 +51,10 @@ def company(backbone: Backbone) -> list[SampleRequest]:
     return [
         first,
         request(backbone, 2, prompts=[backbone.encode("a much longer prompt than the others: 1+1=")], prompt_keys=[4]),
-        request(backbone, 3, theta=None, temperature=0.8, max_new_tokens=3),
+        request(backbone, 3, policy=named(None), temperature=0.8, max_new_tokens=3),
         request(backbone, 4, greedy=True, group_size=1),
-        request(backbone, 5, theta=first.theta, group_size=2, max_new_tokens=33),  # an adapter shared by two requests
-        request(backbone, 6, theta=None, step=0),
+        request(backbone, 5, policy=first.policy, group_size=2, max_new_tokens=33),  # an adapter shared by two requests
+        request(backbone, 6, policy=named(None), step=0),
     ]
 
 
@@ -82,7 +83,8 @@ def check_form(backbone: Backbone, asked: SampleRequest, got: Samples) -> None:
 
 def scored(backbone: Backbone, asked: SampleRequest, got: Samples) -> Tensor:
     group_B = torch.arange(len(asked.prompts)).repeat_interleave(asked.group_size)
-    stack = None if asked.theta is None else backbone.stack([asked.theta])
+    theta = THETAS.get(asked.policy)
+    stack = None if theta is None else backbone.stack([theta])
     slot_B = torch.zeros_like(group_B)
     with torch.no_grad():
         out = policy_forward(
@@ -135,7 +137,7 @@ def test_tokens_follow_the_softmax_of_the_tempered_logits(fp32: Backbone) -> Non
     n, temperature, theta = 4000, 0.7, random_adapter(fp32, 1)
     prompt = fp32.encode("3+4=")
     got = sample(
-        fp32, [SampleRequest(theta, [prompt], n, 2, seed=5, step=0, prompt_keys=[0], temperature=temperature)]
+        fp32, [SampleRequest(named(theta), [prompt], n, 2, seed=5, step=0, prompt_keys=[0], temperature=temperature)]
     )[0]
     favourite = int(got.response_NT[:, 0].mode().values)
     after = got.response_NT[got.response_NT[:, 0] == favourite, 1]
@@ -154,7 +156,7 @@ def test_tokens_follow_the_softmax_of_the_tempered_logits(fp32: Backbone) -> Non
 
 def test_greedy_is_hugging_faces_greedy(qwen_folder: Path, fp32: Backbone) -> None:
     model = AutoModelForCausalLM.from_pretrained(qwen_folder, dtype=torch.float32).eval()
-    asked = request(fp32, theta=None, greedy=True, group_size=2, temperature=1.0, max_new_tokens=30)
+    asked = request(fp32, policy=named(None), greedy=True, group_size=2, temperature=1.0, max_new_tokens=30)
     got = sample(fp32, [asked, request(fp32, 1)])[0]
     assert torch.equal(got.response_NT[0::2], got.response_NT[1::2])
     for prompt, response, mask in zip(asked.prompts, got.response_NT[::2], got.mask_NT[::2], strict=True):
@@ -168,7 +170,10 @@ def test_greedy_is_hugging_faces_greedy(qwen_folder: Path, fp32: Backbone) -> No
 def test_an_adapter_changes_what_is_sampled_and_a_fresh_one_does_not(backbone: Backbone) -> None:
     base, fresh, trained = sample(
         backbone,
-        [request(backbone, theta=theta) for theta in (None, backbone.new_adapter(8), random_adapter(backbone, 8))],
+        [
+            request(backbone, policy=named(theta))
+            for theta in (None, backbone.new_adapter(8), random_adapter(backbone, 8))
+        ],
     )
     check_same(base, fresh)
     assert base.response_NT.shape != trained.response_NT.shape or not torch.equal(base.response_NT, trained.response_NT)
@@ -299,7 +304,7 @@ def test_what_cannot_be_sampled_is_said_before_anything_is(
 
 def test_a_broken_run_does_not_reach_its_neighbours(nf4: Backbone) -> None:
     asked = company(nf4)
-    broken = replace(asked[1], theta=asked[1].theta * float("nan"))
+    broken = replace(asked[1], policy=named(THETAS[asked[1].policy] * float("nan")))
     got = sample(nf4, [asked[0], broken, *asked[2:]])
     assert got[1].logp_NT[got[1].mask_NT].isnan().all()
     for one, other in zip(sample(nf4, asked), got, strict=True):

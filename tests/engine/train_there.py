@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from rlzoo.config.run import RunConfig
-from rlzoo.training.loop import train_fleet
+from rlzoo.training.launch import train_fleet
 from tests.training import conftest as conftest  # has the task
 from tests.training import pretend
 

@@ -12,11 +12,12 @@ import pytest
 
 from rlzoo.config.comparison import CompareConfig
 from rlzoo.config.run import RunConfig
+from rlzoo.engine.forked import OnRecord
 from rlzoo.errors import UserError
 from rlzoo.experiments.compare import compare, read_comparison
 from rlzoo.experiments.rows import summary_row
 from rlzoo.model.backbone import Backbone
-from rlzoo.training.loop import OnRecord, train
+from rlzoo.training.launch import train
 
 MakeConfig = Callable[..., RunConfig]
 

@@ -16,13 +16,13 @@ from pydantic import ValidationError
 from rlzoo.cli.report import beyond_the_table, comparison_table
 from rlzoo.config.comparison import CompareConfig
 from rlzoo.config.run import OTHER_SEEDS, RunConfig
-from rlzoo.engine.sampler import SampleRequest
+from rlzoo.engine.protocol import BASE, SampleRequest
 from rlzoo.experiments.compare import compare
 from rlzoo.experiments.rows import summary_row
 from rlzoo.model.backbone import Backbone
 from rlzoo.report.notes import controls
 from rlzoo.store.run_folder import ADAPTER, RunFolder
-from rlzoo.training.loop import train
+from rlzoo.training.launch import train
 from rlzoo.training.rollout import flip_coins
 from tests.experiments.test_compare import comparison
 from tests.training.test_credit import rollout_of
@@ -71,7 +71,7 @@ def test_the_control_on_other_seeds_is_the_run_of_that_seed(
 
 def test_coins_know_nothing_of_the_responses() -> None:
     request = SampleRequest(
-        theta=None, prompts=(), group_size=64, max_new_tokens=4, seed=0, step=0, prompt_keys=range(2), temperature=1.0
+        policy=BASE, prompts=(), group_size=64, max_new_tokens=4, seed=0, step=0, prompt_keys=range(2), temperature=1.0
     )
     rewards = [[5.0] * 63 + [math.nan], [0.0] * 64]
     rollout = rollout_of(rewards, [[2] * 64] * 2)

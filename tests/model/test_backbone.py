@@ -23,11 +23,12 @@ from transformers import (
 )
 
 from rlzoo.config.model import BackboneConfig, LoraSettings
-from rlzoo.engine.sampler import SampleRequest, sample
+from rlzoo.engine.protocol import SampleRequest
 from rlzoo.errors import UserError
 from rlzoo.model.backbone import Backbone, resolve_compute, resolve_device
 from rlzoo.model.log_probs import pad_left, policy_forward
 from tests.models import random_adapter, write_model
+from tests.sampling import named, sample
 
 PROMPTS = ["3+4=", "sort 52413", "x", "12-7="]
 LENGTHS = [5, 2, 7, 0]
@@ -211,8 +212,8 @@ def test_gradient_after_a_rollout_is_the_gradient_before(nf4: Backbone) -> None:
     """On CPUs with AVX512-BF16 bitsandbytes would repack the weights while sampling; see `MultiLoraLinear`."""
     thetas = [random_adapter(nf4, seed) for seed in (1, 2)]
     before = gradients(nf4, [0, 1, 2], [0, 0, 1], thetas)
-    request = SampleRequest(thetas[0], [nf4.encode("3+4=")], 4, 6, seed=0, step=0, prompt_keys=[0])
-    sample(nf4, [request, SampleRequest(None, [nf4.encode("2+2=")], 2, 6, seed=0, step=0, prompt_keys=[0])])
+    request = SampleRequest(named(thetas[0]), [nf4.encode("3+4=")], 4, 6, seed=0, step=0, prompt_keys=[0])
+    sample(nf4, [request, SampleRequest(named(None), [nf4.encode("2+2=")], 2, 6, seed=0, step=0, prompt_keys=[0])])
     assert torch.equal(gradients(nf4, [0, 1, 2], [0, 0, 1], thetas), before)
 
 
@@ -435,7 +436,7 @@ def test_target_modules_may_be_some_layers_only(qwen_folder: Path) -> None:
         "model.layers.1.mlp.down_proj",
     ]
     before = gradients(made, [0, 1], [0, 0], [random_adapter(made, 1)])
-    sample(made, [SampleRequest(None, [[5, 6]], 2, 3, seed=0, step=0, prompt_keys=[0])])
+    sample(made, [SampleRequest(named(None), [[5, 6]], 2, 3, seed=0, step=0, prompt_keys=[0])])
     assert torch.equal(gradients(made, [0, 1], [0, 0], [random_adapter(made, 1)]), before)
 
 

@@ -11,7 +11,7 @@ from advantages import RunSettings
 from objectives import get
 from rlzoo.config.run import RunConfig
 from rlzoo.model.backbone import Backbone
-from rlzoo.training.loop import train
+from rlzoo.training.launch import train
 from tests.runs import backbone as backbone
 from tests.runs import make_config as make_config
 from tests.runs import model_folder as model_folder

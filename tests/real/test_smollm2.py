@@ -19,7 +19,7 @@ from rlzoo.config.model import BackboneConfig
 from rlzoo.config.run import RunConfig
 from rlzoo.model import gguf
 from rlzoo.model.backbone import Backbone
-from rlzoo.training.loop import train
+from rlzoo.training.launch import train
 
 pytestmark = [
     pytest.mark.real,

@@ -11,10 +11,11 @@ import pytest
 
 from rlzoo.config.run import RunConfig
 from rlzoo.engine import local
-from rlzoo.engine.sampler import Samples, sample
+from rlzoo.engine.protocol import Samples
+from rlzoo.engine.sampler import sample
 from rlzoo.model.backbone import Backbone
 from rlzoo.store.run_folder import RunFolder
-from rlzoo.training.loop import train
+from rlzoo.training.launch import train
 
 
 @pytest.mark.parametrize(("target", "goes"), [(1e-9, "up"), (1e3, "down")])

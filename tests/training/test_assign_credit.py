@@ -11,41 +11,35 @@ import torch
 from torch import Tensor
 
 from objectives import Objective, get
-from rlzoo.engine.optimizer import Learner
-from rlzoo.engine.protocol import Engine, Scored, ScoreRequest
+from rlzoo.engine.protocol import BASE, PolicyRef, Scored, ScoreRequest
+from rlzoo.training.client import Client
 from rlzoo.training.credit import Assigned, assign_credit
 from rlzoo.training.rollout import Rollout
 from tests.training.test_credit import rollout_of
 
 
-class Policy:
-    """Stands for a learner: who is asked is all that matters here."""
-
-    theta, critic = torch.tensor([1.0]), torch.tensor([2.0])
-
-
-class FixedEngine:
+class FixedClient:
     """Answers scores with constants: policy log-probs -2, reference -3, critic's values 0.25."""
+
+    policy = PolicyRef("run", 3)
 
     def __init__(self) -> None:
         self.asked: list[str] = []
 
     async def score(self, request: ScoreRequest) -> Scored:
-        who = {None: "reference", id(Policy.theta): "policy", id(Policy.critic): "critic"}[
-            None if request.theta is None else id(request.theta)
-        ]
-        assert request.value is (who == "critic") and request.temperature == 0.5
-        self.asked.append(who)
+        assert request.policy in (self.policy, BASE) and request.temperature == 0.5
+        reference = request.policy == BASE
+        self.asked += ["reference"] if reference else sorted(request.want)
         mask_NT = request.tokens.learn_NT.float()
-        return Scored({"reference": -3.0}.get(who, -2.0) * mask_NT, 0.25 * mask_NT if request.value else None)
+        logp_NT = (-3.0 if reference else -2.0) * mask_NT
+        return Scored(logp_NT if "logp" in request.want else None, 0.25 * mask_NT if "value" in request.want else None)
 
 
 def assign(objective: Objective, rollout: Rollout, recompute: bool = False) -> tuple[Assigned, list[str]]:
-    engine = FixedEngine()
+    client = FixedClient()
     coroutine = assign_credit(
-        cast("Engine", engine),
+        cast("Client", client),
         objective,
-        cast("Learner", Policy),
         rollout,
         step=0,
         max_length=10,
@@ -55,7 +49,7 @@ def assign(objective: Objective, rollout: Rollout, recompute: bool = False) -> t
     try:
         cast("Any", coroutine).send(None)
     except StopIteration as stop:
-        return stop.value, engine.asked
+        return stop.value, client.asked
     raise AssertionError("it waits for something")
 
 
@@ -67,15 +61,15 @@ def assign(objective: Objective, rollout: Rollout, recompute: bool = False) -> t
         ("gspo", []),
         ("dapo", []),
         ("grpo", ["reference"]),
-        ("ppo", ["critic", "reference"]),
-        ("ppo[shape=none]", ["critic"]),
+        ("ppo", ["value", "reference"]),
+        ("ppo[shape=none]", ["value"]),
     ],
 )
 def test_exactly_what_is_needed_is_computed(name: str, asked: list[str]) -> None:
     made, found = assign(get(name), rollout_of([[0.0, 1.0]], [[1, 2]]))
     assert found == asked
     given = made.given("ref_logp_NT") is not None, made.given("value_NT") is not None
-    assert given == ("reference" in asked, "critic" in asked)
+    assert given == ("reference" in asked, "value" in asked)
 
 
 def advantages(made: Assigned) -> Tensor:
@@ -105,7 +99,7 @@ def test_an_adaptive_coefficient_acts_from_the_next_rollout_on_and_the_record_ha
 def test_old_log_probs_may_be_recomputed_and_the_gap_is_told() -> None:
     rollout = rollout_of([[0.0, 1.0]], [[1, 2]])
     made, asked = assign(get("gspo"), rollout, recompute=True)
-    assert asked == ["policy"] and torch.equal(made.old_logp_NT, -2.0 * rollout.mask_NT)
+    assert asked == ["logp"] and torch.equal(made.old_logp_NT, -2.0 * rollout.mask_NT)
     assert made.metrics["sampler_gap"] == 1.0
     made, _ = assign(get("gspo"), rollout)
     assert torch.equal(made.old_logp_NT, rollout.logp_NT) and "sampler_gap" not in made.metrics

@@ -13,7 +13,7 @@ from rlzoo.config.run import RunConfig
 from rlzoo.model.backbone import Backbone
 from rlzoo.report.notes import unspent
 from rlzoo.store.run_folder import RunFolder
-from rlzoo.training.loop import train
+from rlzoo.training.launch import train
 
 MakeConfig = Callable[..., RunConfig]
 

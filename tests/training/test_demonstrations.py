@@ -13,16 +13,16 @@ from pydantic import ValidationError
 
 from objectives import get
 from rlzoo.config.run import RunConfig
-from rlzoo.engine.local import Fleet
-from rlzoo.engine.protocol import Engine
-from rlzoo.engine.sampler import SampleRequest
+from rlzoo.engine.protocol import BASE, SampleRequest
 from rlzoo.errors import UserError
 from rlzoo.model.backbone import Backbone
 from rlzoo.model.log_probs import policy_forward
 from rlzoo.store.run_folder import RunFolder, read_lines
 from rlzoo.tasks import Problem, load_task
-from rlzoo.training.loop import train, train_fleet
+from rlzoo.training.client import Client
+from rlzoo.training.launch import train, train_fleet
 from rlzoo.training.rollout import Account, Rollout, demonstrated, roll_out
+from tests.engine.clients import run_client
 from tests.runs import EvenTask
 from tests.training.same import assert_same_run, untimed
 
@@ -30,7 +30,7 @@ MakeConfig = Callable[..., RunConfig]
 
 
 def asked(step: int = 0, seed: int = 0, length: int = 6) -> SampleRequest:
-    return SampleRequest(None, (), 3, length, seed, step, range(4))
+    return SampleRequest(BASE, (), 3, length, seed, step, range(4))
 
 
 def test_demonstrations_are_drawn_by_counters(backbone: Backbone) -> None:
@@ -48,19 +48,19 @@ def test_a_demonstration_ends_or_is_cut(backbone: Backbone) -> None:
     """`0xy` and the end token are four tokens."""
     task = EvenTask("even")
     problems = [task.problem("train", 0)]
-    whole = demonstrated(backbone, task, problems, SampleRequest(None, (), 2, 4, 0, 0, [9]))
+    whole = demonstrated(backbone, task, problems, SampleRequest(BASE, (), 2, 4, 0, 0, [9]))
     assert whole.finished_N.all() and (whole.response_NT[:, 3] == backbone.tokenizer.eos_token_id).all()
     assert backbone.decode(whole.response_NT[0]) in {f"0{a}{b}" for a in "xyz" for b in "xyz"}
-    cut = demonstrated(backbone, task, problems, SampleRequest(None, (), 2, 3, 0, 0, [9]))
+    cut = demonstrated(backbone, task, problems, SampleRequest(BASE, (), 2, 3, 0, 0, [9]))
     assert not cut.finished_N.any() and torch.equal(cut.response_NT, whole.response_NT[:, :3])
     assert cut.mask_NT.all() and not cut.logp_NT.any()
 
 
 def test_nothing_is_sampled_and_nothing_paid_for(backbone: Backbone) -> None:
-    def job(engine: Engine) -> Any:
-        return roll_out(engine, backbone, EvenTask("even"), get("sft").select, asked(), needs=get("sft").needs)
+    def job(client: Client) -> Any:
+        return roll_out(client, backbone, EvenTask("even"), get("sft").select, asked(), needs=get("sft").needs)
 
-    result: tuple[Rollout, Rollout, Account] = Fleet(backbone).run({"": job})[""]
+    result: tuple[Rollout, Rollout, Account] = run_client(backbone, job)
     rollout, _, account = result
     assert account == Account(rounds=1, prompts_sampled=4)
     assert rollout.accuracy_N.tolist() == [1] * 12 and int(rollout.mask_NT.sum()) == 12 * 4
@@ -79,7 +79,7 @@ def test_the_first_loss_is_the_likelihood_of_the_demonstrations(
     task = EvenTask("even")
     index_of = {task.problem("train", index).prompt: index for index in range(997)}
     problems = [task.problem("train", index_of[s["prompt"]]) for s in shown]
-    given = demonstrated(backbone, task, problems, SampleRequest(None, (), 4, 6, 0, 0, range(4)))
+    given = demonstrated(backbone, task, problems, SampleRequest(BASE, (), 4, 6, 0, 0, range(4)))
     prompts, group = [backbone.encode(p.prompt) for p in problems], torch.arange(16) // 4
     out = policy_forward(backbone, None, None, prompts, group, given.response_NT, given.mask_NT)
     assert record["loss"] == pytest.approx(-out.logp_BT.sum().item() / int(given.mask_NT.sum()), rel=1e-5)

@@ -8,15 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from rlzoo.config.engine import EngineSettings
 from rlzoo.config.run import EvaluationSettings, RunConfig
-from rlzoo.engine.sampler import SampleRequest, sample
+from rlzoo.engine.protocol import BASE, SampleRequest
+from rlzoo.engine.sampler import sample
 from rlzoo.model.backbone import Backbone
 from rlzoo.tasks import Problem, load_task
 from rlzoo.training.evaluate import Evaluation, evaluate_policy
-from rlzoo.training.loop import train
+from rlzoo.training.launch import train
 from tests.models import random_adapter
 from tests.runs import EvenTask
 from tests.training.same import untimed
@@ -24,16 +24,19 @@ from tests.training.same import untimed
 MakeConfig = Callable[..., RunConfig]
 
 
-def evaluated(backbone: Backbone, theta: torch.Tensor | None = None, **settings: Any) -> Evaluation:
+def evaluated(backbone: Backbone, adapter: Path | None = None, **settings: Any) -> Evaluation:
     chosen = EvaluationSettings.model_validate({"prompts": 8} | settings)
-    return evaluate_policy(backbone, load_task("even"), theta, chosen, max_new_tokens=6, temperature=1.0)
+    return evaluate_policy(backbone, load_task("even"), adapter, chosen, max_new_tokens=6, temperature=1.0)
 
 
-def test_every_policy_answers_the_same_held_out_prompts_with_the_same_noise(backbone: Backbone) -> None:
+def test_every_policy_answers_the_same_held_out_prompts_with_the_same_noise(backbone: Backbone, tmp_path: Path) -> None:
+    fresh, trained = tmp_path / "fresh", tmp_path / "trained"
+    backbone.save_adapter(backbone.new_adapter(5), fresh)
+    backbone.save_adapter(random_adapter(backbone, 0), trained)
     base, again = evaluated(backbone), evaluated(backbone)
     assert base.rollout.completions == again.rollout.completions
-    assert evaluated(backbone, backbone.new_adapter(5)).rollout.completions == base.rollout.completions  # B = 0
-    moved = evaluated(backbone, random_adapter(backbone, 0))
+    assert evaluated(backbone, fresh).rollout.completions == base.rollout.completions  # B = 0
+    moved = evaluated(backbone, trained)
     assert moved.rollout.completions != base.rollout.completions
     assert [p.prompt for p in moved.rollout.problems] == [p.prompt for p in base.rollout.problems]
     few = evaluate_policy(
@@ -48,7 +51,7 @@ def test_evaluation_has_noise_of_its_own(backbone: Backbone) -> None:
     """No training seed trains on the noise that it is evaluated with."""
     rollout = evaluated(backbone).rollout
     for seed in range(4):
-        request = SampleRequest(None, rollout.tokens.prompts, 1, 6, seed=seed, step=0, prompt_keys=list(range(8)))
+        request = SampleRequest(BASE, rollout.tokens.prompts, 1, 6, seed=seed, step=0, prompt_keys=list(range(8)))
         (trained_on,) = sample(backbone, [request])
         assert trained_on.response_NT.tolist() != rollout.tokens.token_NT.tolist()
 

@@ -12,7 +12,7 @@ import pytest
 
 from rlzoo.config.run import RunConfig
 from rlzoo.model.backbone import Backbone
-from rlzoo.training.loop import train
+from rlzoo.training.launch import train
 from tests.training.same import untimed
 
 GOLDEN: dict[str, list[tuple[float, float, float]]] = {

@@ -11,29 +11,30 @@ import torch
 
 from objectives import get
 from rlzoo.config.run import RunConfig
-from rlzoo.engine import local
-from rlzoo.engine.local import Fleet
-from rlzoo.engine.protocol import Engine
-from rlzoo.engine.sampler import SampleRequest, sample
+from rlzoo.engine import local, sampler
+from rlzoo.engine.protocol import SampleRequest
 from rlzoo.model.backbone import Backbone
-from rlzoo.training.loop import train, train_fleet
+from rlzoo.training.client import Client
+from rlzoo.training.launch import train, train_fleet
 from rlzoo.training.rollout import Account, Rollout, roll_out
+from tests.engine.clients import run_client
 from tests.models import random_adapter
 from tests.runs import EvenTask
+from tests.sampling import named, sample
 from tests.training.same import assert_same_run, untimed
 
 MakeConfig = Callable[..., RunConfig]
 
 
 def rolled_out(backbone: Backbone, greedy: bool, select: str = "all") -> tuple[Rollout, Rollout, Account]:
-    request = SampleRequest(random_adapter(backbone, 3), (), 4, 6, seed=5, step=2, prompt_keys=range(5))
     objective = get("reinforce").but(select=select)
 
-    def job(engine: Engine) -> Any:
+    def job(client: Client) -> Any:
+        request = SampleRequest(client.policy, (), 4, 6, seed=5, step=2, prompt_keys=range(5))
         needs = frozenset({"greedy"} if greedy else ())
-        return roll_out(engine, backbone, EvenTask("even"), objective.select, request, needs=needs)
+        return roll_out(client, backbone, EvenTask("even"), objective.select, request, needs=needs)
 
-    return Fleet(backbone).run({"": job})[""]
+    return run_client(backbone, job, random_adapter(backbone, 3))
 
 
 def test_the_greedy_reward_is_that_of_the_likeliest_tokens(backbone: Backbone) -> None:
@@ -44,7 +45,7 @@ def test_the_greedy_reward_is_that_of_the_likeliest_tokens(backbone: Backbone) -
     task, theta, tokens = EvenTask("even"), random_adapter(backbone, 3), 0
     rewards: list[float] = []
     for problem in rollout.problems:
-        request = SampleRequest(theta, [backbone.encode(problem.prompt)], 1, 6, 0, 0, [0], greedy=True)
+        request = SampleRequest(named(theta), [backbone.encode(problem.prompt)], 1, 6, 0, 0, [0], greedy=True)
         (answer,) = sample(backbone, [request])
         tokens += int(answer.mask_NT.sum())
         rewards += 4 * [task.grade(problem, backbone.decode(answer.response_NT[0][answer.mask_NT[0]]))]
@@ -104,7 +105,7 @@ def test_samples_and_greedy_responses_of_all_runs_are_one_batch(
 
     def counted(backbone: Backbone, requests: list[SampleRequest], *settings: Any) -> Any:
         batches.append(len(requests))
-        return sample(backbone, requests, *settings)
+        return sampler.sample(backbone, requests, *settings)
 
     monkeypatch.setattr(local, "sample", counted)
     runs = {str(seed): (make_config("remax", seed, train={"steps": 2}), tmp_path / str(seed)) for seed in (0, 1)}

@@ -36,7 +36,7 @@ from rlzoo.config.run import RunConfig
 from rlzoo.errors import UserError
 from rlzoo.model.backbone import Backbone
 from rlzoo.store.run_folder import RunFolder
-from rlzoo.training.loop import train
+from rlzoo.training.launch import train
 from rlzoo.training.run import Run
 
 MakeConfig = Callable[..., RunConfig]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -20,7 +21,7 @@ from rlzoo.config.run import RunConfig
 from rlzoo.errors import UserError
 from rlzoo.model.backbone import Backbone
 from rlzoo.store.run_folder import RunFolder, read_lines
-from rlzoo.training.loop import train, train_fleet
+from rlzoo.training.launch import train, train_fleet
 from rlzoo.training.run import TIMES
 from tests.training.same import assert_same_run, untimed
 
@@ -112,8 +113,9 @@ def test_a_disk_that_fills_at_the_end_loses_nothing(
     train(make_config(), tmp_path / "whole", backbone=backbone)
     with monkeypatch.context() as patched:
         patched.setattr(Backbone, "save_adapter", full)
-        with pytest.raises(UserError, match=r"could not save the adapter .* disk is full.* checkpoint is safe"):
-            train(make_config(), tmp_path / "full", backbone=backbone)
+        summary = train(make_config(), tmp_path / "full", backbone=backbone)
+    assert summary["state"] == "failed"
+    assert re.search(r"could not save the checkpoint .* disk is full", summary["failure"])
     train(make_config(), tmp_path / "full", backbone=backbone, resume=True)
     assert outcome(tmp_path / "full") == outcome(tmp_path / "whole")
 
@@ -135,7 +137,7 @@ torch.set_num_threads(1)
 sys.path.insert(0, sys.argv[3])
 import tests.runs
 from rlzoo.config.run import RunConfig
-from rlzoo.training.loop import train
+from rlzoo.training.launch import train
 train(RunConfig.model_validate(json.loads(sys.argv[1])), sys.argv[2], resume=True)
 """
 
@@ -159,5 +161,8 @@ def test_kill_minus_nine(make_config: MakeConfig, backbone: Backbone, tmp_path: 
     train(config, tmp_path / "whole", backbone=backbone)
     assert_same_run(tmp_path / "whole", folder, backbone, tolerance=1e-5)
     state, twin = (RunFolder.open(f).load_state() for f in (folder, tmp_path / "whole"))
-    assert state is not None and twin is not None
-    torch.testing.assert_close(state["learner"]["parameters"], twin["learner"]["parameters"], rtol=0, atol=1e-5)
+    assert state is not None and twin is not None and state["checkpoint"] == twin["checkpoint"]
+    moments = [
+        torch.load(f / state["checkpoint"] / "optimizer.pt")["optimizer"]["state"] for f in (folder, tmp_path / "whole")
+    ]
+    torch.testing.assert_close(*moments, rtol=0, atol=1e-5)

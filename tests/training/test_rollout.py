@@ -59,11 +59,11 @@ def test_prompts_at_hand_are_looked_through_before_training(backbone: Backbone) 
             return Problem("7" * (50 if (split, index) == ("train", 6) else 5), "")
 
     assert backbone.context_length == 64
-    check_prompts(backbone, Rows("rows"), 14)
+    check_prompts(backbone, Rows("rows"), 14, backbone.context_length)
     with pytest.raises(UserError, match=r"'rows', train row 6: a prompt of 50 tokens with max_new_tokens 15 exceeds"):
-        check_prompts(backbone, Rows("rows"), 15)
+        check_prompts(backbone, Rows("rows"), 15, backbone.context_length)
     Rows.at_hand = False  # problems that cost something to draw
-    check_prompts(backbone, Rows("rows"), 15)
+    check_prompts(backbone, Rows("rows"), 15, backbone.context_length)
 
 
 def test_selection_decides_on_what_can_be_learned_from() -> None:

@@ -16,12 +16,13 @@ from transformers import Qwen2Config, Qwen2ForCausalLM
 from rlzoo.config.comparison import CompareConfig
 from rlzoo.config.model import BackboneConfig
 from rlzoo.config.run import RunConfig, TeacherConfig
-from rlzoo.engine.sampler import SampleRequest, sample
+from rlzoo.engine.protocol import BASE, SampleRequest
+from rlzoo.engine.sampler import sample
 from rlzoo.errors import UserError
 from rlzoo.model.backbone import Backbone
 from rlzoo.model.log_probs import policy_forward
 from rlzoo.tasks import load_task
-from rlzoo.training.loop import train, train_fleet
+from rlzoo.training.launch import train, train_fleet
 from rlzoo.training.rollout import draw
 from rlzoo.training.teacher import refuse_other_tokens
 from tests.models import random_adapter, write_model
@@ -51,7 +52,7 @@ def kl_by_hand(config: RunConfig, backbone: Backbone, teacher: Backbone, theta: 
     task, train = load_task(config.task), config.train
     prompts = [backbone.encode(problem.prompt) for problem in draw(task, config.seed, 0, 0, train.prompts_per_step)]
     request = SampleRequest(
-        None, prompts, train.group_size, train.max_new_tokens, config.seed, 0, range(len(prompts)), train.temperature
+        BASE, prompts, train.group_size, train.max_new_tokens, config.seed, 0, range(len(prompts)), train.temperature
     )
     (samples,) = sample(backbone, [request])
     group = torch.arange(len(prompts)).repeat_interleave(train.group_size)

@@ -13,10 +13,11 @@ from pydantic import ValidationError
 
 from rlzoo.config.comparison import CompareConfig
 from rlzoo.config.run import RunConfig
-from rlzoo.engine.optimizer import Learner
+from rlzoo.engine.optimizer import Trainable
+from rlzoo.engine.protocol import AdamSettings, RunSpec, StepSettings
 from rlzoo.model.adapters import load_adapter
 from rlzoo.model.backbone import Backbone
-from rlzoo.training.loop import train
+from rlzoo.training.launch import train
 from tests.training.same import untimed
 
 MakeConfig = Callable[..., RunConfig]
@@ -27,65 +28,68 @@ def warmed(make_config: MakeConfig, critic: str, steps: int = 3, warmup: int = 2
     return make_config("ppo", train=settings, optimizer={"weight_decay": 0.1} | optimizer)
 
 
+ALONE, ALL = StepSettings(lr=3e-3, trains="critic"), StepSettings(lr=3e-3)
+
+
+def held(backbone: Backbone, critic: str, weight_decay: float = 0.1) -> Trainable:
+    return Trainable(backbone, RunSpec("run", critic=critic, adam=AdamSettings(weight_decay=weight_decay)))
+
+
+def stepped(run: Trainable, settings: StepSettings, gradients: list[torch.Tensor]) -> float:
+    run.add([gradient.clone() for gradient in gradients], loss=0.0)
+    return run.step(settings)
+
+
 @pytest.mark.parametrize("critic", ["head", "adapter"])
 def test_the_critic_alone_learns_first(
     critic: str, make_config: MakeConfig, backbone: Backbone, tmp_path: Path
 ) -> None:
     """Weight decay would move a policy even without a gradient."""
     config, head = warmed(make_config, critic), backbone.layout.head_size
-    fresh = Learner(backbone, config).theta.detach().clone()
     train(config, tmp_path, backbone=backbone)
     records = [record for record in untimed(tmp_path) if record["kind"] == "train"]
     assert all(r["ratio_min"] == pytest.approx(1, abs=1e-5) and r["gradient_norm"] > 0 for r in records[:2])
     assert records[2]["ratio_max"] > 1 + 1e-4
-    learner = Learner(backbone, config)
+    run, fresh = held(backbone, critic), held(backbone, critic).theta
     generator = torch.Generator().manual_seed(0)
-    for step in range(2):
-        learner.start_step(step)
-        learner.step([torch.randn(p.shape, generator=generator) for p in learner.parameters], 0.0)
-        assert torch.equal(learner.theta[:-head], fresh[:-head])
+    for _ in range(2):
+        stepped(run, ALONE, [torch.randn(p.shape, generator=generator) for p in run.parameters])
+        assert torch.equal(run.theta[:-head], fresh[:-head])
     if critic == "head":
-        assert (learner.theta[-head:] != fresh[-head:]).all()
+        assert (run.theta[-head:] != fresh[-head:]).all()
     else:
-        assert torch.equal(learner.theta, fresh) and (learner.critic[-head:] != 0).all()
-    learner.start_step(2)
-    learner.step([torch.randn(p.shape, generator=generator) for p in learner.parameters], 0.0)
-    assert (learner.theta[:-head] != fresh[:-head]).any()
+        assert torch.equal(run.theta, fresh) and (run.critic[-head:] != 0).all()
+    stepped(run, ALL, [torch.randn(p.shape, generator=generator) for p in run.parameters])
+    assert (run.theta[:-head] != fresh[:-head]).any()
 
 
 @pytest.mark.parametrize("critic", ["head", "adapter"])
-def test_only_the_critics_gradient_is_clipped_and_told(
-    critic: str, make_config: MakeConfig, backbone: Backbone
-) -> None:
+def test_only_the_critics_gradient_is_clipped_and_told(critic: str, backbone: Backbone) -> None:
     """A gradient of 3 everywhere: the norm is 3 sqrt(n) over what is trained, the head alone or a whole adapter."""
-    learner = Learner(backbone, warmed(make_config, critic))
-
-    def gradients() -> list[torch.Tensor]:
-        return [torch.full_like(p, 3.0) for p in learner.parameters]
-
-    learner.start_step(0)
+    run = held(backbone, critic)
+    gradients = [torch.full_like(p, 3.0).detach() for p in run.parameters]
     size = backbone.layout.head_size if critic == "head" else backbone.layout.size
-    assert learner.step(gradients(), 0.0) == pytest.approx(3 * math.sqrt(size), rel=1e-5)
-    learner.start_step(2)
-    every = sum(p.numel() for p in learner.parameters)
-    assert learner.step(gradients(), 0.0) == pytest.approx(3 * math.sqrt(every), rel=1e-5)
+    assert stepped(run, ALONE, gradients) == pytest.approx(3 * math.sqrt(size), rel=1e-5)
+    every = sum(p.numel() for p in run.parameters)
+    assert stepped(run, ALL, gradients) == pytest.approx(3 * math.sqrt(every), rel=1e-5)
 
 
 @pytest.mark.parametrize("critic", ["head", "adapter"])
-def test_the_policys_first_update_is_as_any_runs_first(
-    critic: str, make_config: MakeConfig, backbone: Backbone
-) -> None:
-    """Adam's first step moves by lr whatever the gradient: its moments have not aged while the policy waited."""
-    learner, plain = (Learner(backbone, warmed(make_config, critic, warmup=n, weight_decay=0.0)) for n in (2, 0))
+def test_the_policys_first_update_is_as_any_runs_first(critic: str, backbone: Backbone, tmp_path: Path) -> None:
+    """Adam's first step moves by lr whatever the gradient: its moments have not aged while the policy waited. Nor does
+    a run forget that it waits when it is saved and loaded."""
+    run, plain, loaded = (held(backbone, critic, weight_decay=0.0) for _ in range(3))
     generator = torch.Generator().manual_seed(0)
-    gradients = [torch.randn(p.shape, generator=generator) for p in learner.parameters]
-    for step in range(3):
-        learner.start_step(step)
-        learner.step(gradients, 0.0)
-    plain.start_step(2)
-    plain.step(gradients, 0.0)
+    gradients = [torch.randn(p.shape, generator=generator) for p in run.parameters]
+    for _ in range(2):
+        stepped(run, ALONE, gradients)
+    run.save(tmp_path, optimizer=True)
+    loaded.load(tmp_path)
     head = backbone.layout.head_size
-    torch.testing.assert_close(learner.theta[:-head], plain.theta[:-head], rtol=0, atol=1e-7)
+    stepped(plain, ALL, gradients)
+    for one in (run, loaded):
+        stepped(one, ALL, gradients)
+        torch.testing.assert_close(one.theta[:-head], plain.theta[:-head], rtol=0, atol=1e-7)
 
 
 @pytest.mark.parametrize("critic", ["head", "adapter"])

@@ -27,12 +27,13 @@ from transformers import (
 )
 
 from rlzoo.config.model import BackboneConfig, LoraSettings
-from rlzoo.engine.sampler import SampleRequest, Samples, sample
+from rlzoo.engine.protocol import SampleRequest, Samples
 from rlzoo.model.backbone import Backbone
 from rlzoo.model.cpu import attention
 from rlzoo.model.cpu.llama import LlamaLayers
 from rlzoo.model.log_probs import policy_forward
 from tests.models import random_adapter, write_model
+from tests.sampling import named, sample
 
 
 @pytest.fixture(params=["own weights", "shared weights"])
@@ -65,7 +66,8 @@ def sampled(backbone: Backbone) -> list[Samples]:
     thetas = [random_adapter(backbone, 1), random_adapter(backbone, 2), None]
     words = ["sort 5241", "1+2", "9"]
     requests = [
-        SampleRequest(theta, [backbone.encode(word) for word in words], 5, 20, 0, 7, [3, 4, 5]) for theta in thetas
+        SampleRequest(named(theta), [backbone.encode(word) for word in words], 5, 20, 0, 7, [3, 4, 5])
+        for theta in thetas
     ]
     return [*sample(backbone, requests), *sample(backbone, requests[:2])]
 
@@ -159,7 +161,7 @@ def test_adapters_on_some_of_the_layers(
     assert made._cpu_layers is not None
 
     def got() -> tuple[tuple[Tensor, ...], list[Samples]]:
-        one = SampleRequest(random_adapter(made, 1), [made.encode("1+2")], 70, 30, 0, 7, [3])
+        one = SampleRequest(named(random_adapter(made, 1)), [made.encode("1+2")], 70, 30, 0, 7, [3])
         return scored(made, 16), [*sampled(made), *sample(made, [one])]
 
     monkeypatch.setattr(attention, "SHORT", 25)

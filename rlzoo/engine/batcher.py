@@ -1,0 +1,112 @@
+"""Requests of many coroutines, answered together: a batch is made when nobody else is about to ask.
+
+Order: when everybody waits, one kind of work is done for all that wait for it, scores first, then gradients, then
+optimizer steps, samples last. So the runs meet at the most expensive work, sampling, however many updates or rounds
+each one takes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+Kind = Literal["score", "learn", "step", "sample"]
+ORDER: tuple[Kind, ...] = ("score", "learn", "step", "sample")
+QUIET_TURNS = 3
+"""Turns of the event loop without a new request, after which every coroutine that could go on has gone on."""
+PATIENCE = 2.0
+"""Least seconds that a batch is held for a steady run that is busy elsewhere, say with grading."""
+
+
+@dataclass(frozen=True)
+class _Pending:
+    kind: Kind
+    run: str
+    request: Any
+    answer: asyncio.Future[Any]
+
+
+class Batcher:
+    """Collects requests and has them computed together, in the event loop's own thread.
+
+    A batch is held for steady runs that have not asked yet, up to `PATIENCE` seconds or as long as the last batch took,
+    whichever is longer: so waiting at most doubles the time, and a slow grader does not stop the other runs.
+    """
+
+    def __init__(self, compute: Callable[[Kind, list[Any]], Sequence[Any]]) -> None:
+        """`compute` returns one answer per request, or the exception that its asker is to get."""
+        self._compute = compute
+        self._pending: list[_Pending] = []
+        self._steady: dict[str, None] = {}
+        self._scheduled: asyncio.Handle | None = None
+        self._turns = 0
+        self._since = self._lasted = 0.0
+
+    def hold_for(self, run: str) -> None:
+        """From now on, hold batches for this run."""
+        self._steady[run] = None
+
+    def forget(self, run: str) -> None:
+        """Hold batches for this run no longer."""
+        self._steady.pop(run, None)
+        self._wake()
+
+    async def ask(self, kind: Kind, run: str, request: Any) -> Any:
+        """Wait for the answer to one request of a run."""
+        answer = asyncio.get_running_loop().create_future()
+        self._pending.append(_Pending(kind, run, request, answer))
+        self._wake()
+        return await answer
+
+    def _wake(self) -> None:
+        if not self._pending:
+            return
+        loop = asyncio.get_running_loop()
+        if self._scheduled is not None:
+            self._scheduled.cancel()
+        self._turns, self._since = QUIET_TURNS, loop.time()
+        self._scheduled = loop.call_soon(self._look)
+
+    def _look(self) -> None:
+        """Compute a batch, if nobody else is about to ask; otherwise look again later."""
+        loop = asyncio.get_running_loop()
+        self._scheduled = None
+        self._pending = [one for one in self._pending if not one.answer.done()]  # whose askers have been cancelled
+        if not self._pending:
+            return
+        if self._turns:
+            self._turns -= 1
+            self._scheduled = loop.call_soon(self._look)
+            return
+        remaining = self._since + max(PATIENCE, self._lasted) - loop.time()
+        if self._steady.keys() - {one.run for one in self._pending} and remaining > 0:
+            self._scheduled = loop.call_later(remaining, self._look)
+            return
+        kind = next(kind for kind in ORDER if any(one.kind == kind for one in self._pending))
+        due = [one for one in self._pending if one.kind == kind]
+        # In the order of the runs, not of the threads that graded for them: the same batch every time.
+        place = {run: place for place, run in enumerate(self._steady)}
+        due.sort(key=lambda one: place.get(one.run, len(place)))
+        self._pending = [one for one in self._pending if one.kind != kind]
+        start = loop.time()
+        for one, answer in zip(due, self._answers(kind, [one.request for one in due]), strict=True):
+            if isinstance(answer, Exception):
+                one.answer.set_exception(answer)
+            else:
+                one.answer.set_result(answer)
+        self._lasted = loop.time() - start
+        self._wake()
+
+    def _answers(self, kind: Kind, requests: list[Any]) -> Sequence[Any]:
+        """Compute a batch. If that fails, each request is tried alone, so that only the guilty one fails."""
+        failure = None
+        try:
+            return self._compute(kind, requests)
+        except Exception as error:
+            failure = error if len(requests) == 1 else None
+        # Outside the handler: the error holds the frames, and with them the memory, of the batch that failed.
+        if failure is not None:
+            return [failure]
+        return [answer for request in requests for answer in self._answers(kind, [request])]

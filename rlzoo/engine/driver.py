@@ -1,0 +1,110 @@
+"""From ordinary code to coroutines: run jobs to their ends in an event loop of their own."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import threading
+from collections.abc import Callable, Coroutine, Mapping
+from contextlib import suppress
+from typing import Any, TypeVar
+
+Result = TypeVar("Result")
+LISTEN_EVERY = 0.05
+"""Seconds between two calls of `each_turn`, when no work is under way."""
+
+
+def drive(coroutine: Coroutine[Any, Any, Result]) -> Result:
+    """Run a coroutine to its end and return its result.
+
+    Ctrl-C is raised at once, also within a long computation. Where a loop is running already, as in a notebook, the
+    coroutine gets a thread of its own, and this one waits for it.
+    """
+    if not _in_loop():
+        return _drive(coroutine)
+    results: list[Result] = []
+    errors: list[BaseException] = []
+    context = contextvars.copy_context()
+
+    def run() -> None:
+        try:
+            results.append(context.run(_drive, coroutine))
+        except BaseException as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=run, name="rlzoo engine")
+    thread.start()
+    thread.join()
+    if errors:
+        raise errors[0]
+    return results[0]
+
+
+def _in_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
+
+
+def _drive(coroutine: Coroutine[Any, Any, Result]) -> Result:
+    # Not asyncio.run: on Ctrl-C that would wait for the computation under way.
+    loop = asyncio.new_event_loop()
+    main = loop.create_task(coroutine)
+    try:
+        return loop.run_until_complete(main)
+    finally:
+        # First the main one, which ends those that it began; then whatever is left.
+        for tasks in ({main}, asyncio.all_tasks(loop)):
+            _end(loop, tasks)
+        loop.run_until_complete(loop.shutdown_asyncgens())
+        loop.close()
+
+
+def _end(loop: asyncio.AbstractEventLoop, tasks: set[asyncio.Task[Any]]) -> None:
+    for task in tasks:
+        task.cancel()
+    while left := [task for task in tasks if not task.done()]:
+        with suppress(KeyboardInterrupt, SystemExit):  # one that was raised already comes out of each task again
+            loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
+
+
+async def together(
+    jobs: Mapping[str, Coroutine[Any, Any, Any]], each_turn: Callable[[], None] = lambda: None
+) -> dict[str, Any]:
+    """Run all jobs at the same time and return what each returned. An error that one lets out ends them all.
+
+    Args:
+        each_turn: called now and then between pieces of work; an error that it lets out ends them too.
+    """
+
+    async def listen() -> None:
+        while True:
+            each_turn()
+            await asyncio.sleep(LISTEN_EVERY)
+
+    tasks = [asyncio.ensure_future(job) for job in jobs.values()]
+    everything, listener = asyncio.gather(*tasks), asyncio.ensure_future(listen())
+    try:
+        await asyncio.wait([everything, listener], return_when=asyncio.FIRST_COMPLETED)
+        if listener.done():
+            listener.result()
+        return dict(zip(jobs, await everything, strict=True))
+    finally:
+        for task in (*tasks, listener):
+            task.cancel()
+        await asyncio.gather(everything, *tasks, listener, return_exceptions=True)
+
+
+def run_jobs(
+    open_engine: Callable[[], Any],
+    jobs: Mapping[str, Callable[[Any], Coroutine[Any, Any, Any]]],
+) -> dict[str, Any]:
+    """Open an engine, give it to each job, and return what the jobs returned, by name."""
+
+    async def run() -> dict[str, Any]:
+        async with open_engine() as engine:
+            return await together({name: job(engine) for name, job in jobs.items()})
+
+    return drive(run())

@@ -1,0 +1,81 @@
+"""One run's line to its engine: it names the run in every request, and adds up the engine time that the run costs."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable
+from dataclasses import replace
+from typing import TypeVar
+
+from rlzoo.engine.protocol import (
+    Engine,
+    EngineInfo,
+    Learned,
+    LearnRequest,
+    PolicyRef,
+    RunSpec,
+    SampleRequest,
+    Samples,
+    Scored,
+    ScoreRequest,
+    Stepped,
+    StepSettings,
+)
+from rlzoo.training.failure import failing
+
+Answer = TypeVar("Answer", Samples, Scored, Learned, Stepped)
+
+
+class Client:
+    """An engine as one run sees it. A request that fails raises `RunFailed`.
+
+    Attributes:
+        policy: the run's policy as it is now.
+        info: what the engine computes with.
+        seconds: engine time charged to the run so far.
+    """
+
+    def __init__(self, engine: Engine, run: str, policy: PolicyRef, info: EngineInfo) -> None:
+        self.engine, self.run, self.policy, self.info = engine, run, policy, info
+        self.seconds = 0.0
+
+    @classmethod
+    async def open(cls, engine: Engine, spec: RunSpec, checkpoint: str | None = None) -> Client:
+        """Have the engine hold a run, as it was saved in a folder if there is one."""
+        policy = await engine.create(spec)
+        if checkpoint is not None:
+            policy = await engine.load(spec.run, checkpoint)
+        return cls(engine, spec.run, policy, await engine.info())
+
+    async def close(self) -> None:
+        """Have the engine hold the run no longer."""
+        await self.engine.release(self.run)
+
+    async def sample(self, *requests: SampleRequest) -> list[Samples]:
+        """Sample for several requests at the same time."""
+        asked = [self._charged("sampling", self.engine.sample(replace(one, run=self.run))) for one in requests]
+        return list(await asyncio.gather(*asked))
+
+    async def score(self, request: ScoreRequest, engine: Engine | None = None) -> Scored:
+        """Score responses without gradient, perhaps on another engine; the time is this run's in any case."""
+        return await self._charged("scoring", (engine or self.engine).score(replace(request, run=self.run)))
+
+    async def forward_backward(self, request: LearnRequest) -> Learned:
+        """Add the gradient of some rows to the run's."""
+        return await self._charged("forward_backward", self.engine.forward_backward(request))
+
+    async def optim_step(self, settings: StepSettings) -> Stepped:
+        """Make an optimizer step with the gradient that was added up."""
+        stepped = await self._charged("optim_step", self.engine.optim_step(self.run, settings))
+        self.policy = stepped.policy
+        return stepped
+
+    async def save(self, folder: str, optimizer: bool = True) -> None:
+        """Save the run's adapters, and its optimizer on request."""
+        await self.engine.save(self.run, folder, optimizer)
+
+    async def _charged(self, action: str, request: Awaitable[Answer]) -> Answer:
+        with failing(action):
+            answer = await request
+        self.seconds += answer.seconds
+        return answer

@@ -1,0 +1,78 @@
+"""What ends one run and leaves the others: its loss, its reward, its folder, its requests to the engine."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any, TypeVar
+
+from rlzoo.engine.protocol import NotFinite
+from rlzoo.errors import UserError
+
+Result = TypeVar("Result")
+GRADING_TIMEOUT = 600.0
+"""Seconds for the responses of one rollout, where no run says otherwise."""
+
+
+class RunFailed(Exception):
+    """One run cannot go on. The message is the reason.
+
+    Attributes:
+        final: the same numbers would come out again. Otherwise the run can be resumed once the cause is mended.
+    """
+
+    def __init__(self, reason: str, final: bool = False) -> None:
+        super().__init__(reason)
+        self.final = final
+
+
+@contextmanager
+def failing(action: str) -> Iterator[None]:
+    """Within: an exception means that this run has failed. `action` says what it was doing."""
+    try:
+        yield
+    except RunFailed:
+        raise
+    except NotFinite as error:
+        raise RunFailed(str(error), final=True) from error
+    except UserError as error:
+        raise RunFailed(str(error)) from error
+    except Exception as error:
+        raise RunFailed(f"{action} raised {type(error).__name__}: {error}") from error
+
+
+async def in_thread(function: Callable[..., Result], *args: Any, seconds: float) -> Result:
+    """Call a function in a thread of its own, so that other runs go on meanwhile, and return what it returns.
+
+    Raises:
+        RunFailed: it takes longer than `seconds`. The thread cannot be stopped; whatever it returns is ignored.
+    """
+    loop = asyncio.get_running_loop()
+    outcome: asyncio.Future[Result] = loop.create_future()
+
+    def settle(result: Any, error: Exception | None) -> None:
+        if outcome.done():
+            return
+        if error is None:
+            outcome.set_result(result)
+        else:
+            outcome.set_exception(error)
+
+    def call() -> None:
+        result, error = None, None
+        try:
+            result = function(*args)
+        except Exception as raised:
+            error = raised
+        with suppress(RuntimeError):  # the loop has been closed: nobody waits any more
+            loop.call_soon_threadsafe(settle, result, error)
+
+    # A daemon: a grader that never returns must not keep the process from ending.
+    threading.Thread(target=call, name="grading", daemon=True).start()
+    try:
+        return await asyncio.wait_for(outcome, seconds)
+    except TimeoutError:
+        name = getattr(function, "__qualname__", str(function))
+        raise RunFailed(f"{name} took longer than {seconds:g} s (train.grading_timeout)") from None
