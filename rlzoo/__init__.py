@@ -14,7 +14,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from rlzoo.api.calls import ablate, compare, evaluate, load, train
+    from rlzoo.api.calls import ablate, compare, evaluate, load, reproduce, train
     from rlzoo.api.results import Ablation, Comparison, Run
     from rlzoo.errors import UserError
 
@@ -30,11 +30,12 @@ __all__ = [
     "compare",
     "evaluate",
     "load",
+    "reproduce",
     "train",
 ]
 
 _HOMES = {
-    "rlzoo.api.calls": ("ablate", "compare", "evaluate", "load", "train"),
+    "rlzoo.api.calls": ("ablate", "compare", "evaluate", "load", "reproduce", "train"),
     "rlzoo.api.results": ("Ablation", "Comparison", "Run"),
     "rlzoo.errors": ("UserError",),
 }

@@ -1,4 +1,4 @@
-"""`rlzoo.compare`, `ablate`, `train`, `evaluate`, `load`: arguments in, results with tables, figures and reports out.
+"""`rlzoo.compare`, `ablate`, `train`, `evaluate`, `reproduce`, `load`: arguments in, results out.
 
 Settings go by the names that `rlzoo list settings` has: `train={"group_size": 16}`, `optimizer={"lr": 1e-3}`. What is
 given as an object is used as it is (`rlzoo.api.given`). A folder with runs of the same settings is continued: call
@@ -25,13 +25,15 @@ from rlzoo.config.messages import Model, validate
 from rlzoo.config.run import RunConfig, SharedConfig
 from rlzoo.config.sources import merge, read_file
 from rlzoo.errors import UserError
+from rlzoo.experiments import reproduce as published
 from rlzoo.experiments.ablation_plan import Block, plan_of
 from rlzoo.experiments.compare import read_comparison
 from rlzoo.experiments.evaluate import evaluate_jobs
 from rlzoo.experiments.evaluation_jobs import Job, evaluation_jobs
 from rlzoo.experiments.folders import COMPARISON, default_folder
 from rlzoo.model.backbone import Backbone
-from rlzoo.store.run_folder import CONFIG, SUMMARY, RunFolder
+from rlzoo.report.reproduction import draw
+from rlzoo.store.run_folder import CONFIG, CURVES, SUMMARY, RunFolder
 from rlzoo.tasks import Task
 
 Settings = Mapping[str, Any]
@@ -213,6 +215,34 @@ def evaluate(
         jobs = [Job("base", None, _made(SharedConfig, {}, settings, None, (table, loaded), of, short).settings)]
     results = evaluate_jobs(jobs, backbone=of[1], task=loaded, functions=functions)
     return frame({**{k: v for k, v in result.items() if k != "metrics"}, **result["metrics"]} for result in results)
+
+
+def reproduce(
+    name: str,
+    *,
+    steps: int | None = None,
+    data: str | Path | None = None,
+    out: str | Path | None = None,
+    resume: bool = True,
+    progress: bool | None = None,
+) -> published.Reproduction:
+    """Run a published row with its own settings and set ours beside its reference points.
+
+    Args:
+        name: of `rlzoo reproduce --list`.
+        steps: as many at most; later reference points are not reached.
+        data: the folder of the data that the row asks for.
+        out: folder of the results; runs/reproduce/NAME if not given.
+
+    Raises:
+        UserError: no such row, no data, or as `train`.
+    """
+    folder, place = Path(out or Path("runs") / "reproduce" / name), None if data is None else Path(data)
+    config = published.prepare(name, published.find(name), folder, steps=steps, data=place)
+    with _resumable(folder), watcher(progress)({config.name: config}) as on_record:
+        made = published.reproduce(name, folder, steps=steps, data=place, resume=resume, on_record=on_record)
+    draw(made, folder / CURVES)
+    return made
 
 
 def load(folder: str | Path) -> Comparison | Ablation | Run:

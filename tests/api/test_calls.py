@@ -162,6 +162,8 @@ def test_an_ablation_has_contrasts(backbone: Backbone, tmp_path: Path) -> None:
         (lambda: rlzoo.train("grpo", task="sorrt"), "did you mean 'sort'"),
         (lambda: rlzoo.compare("grpo", tune={"lr": [1e-3, 2e-3], "betas": [1, 2]}), "one setting with its values"),
         (lambda: rlzoo.load("nowhere"), "neither a comparison"),
+        (lambda: rlzoo.reproduce("parity-grpo-52"), "did you mean 'parity-grpo-25'"),
+        (lambda: rlzoo.reproduce("verl-grpo-lora-gsm8k-0.5b"), "needs data"),
         (lambda: rlzoo.evaluate("nowhere"), "there is no run"),
         (lambda: rlzoo.evaluate("nowhere", train={}), "runs bring their own settings: leave out train"),
     ],
