@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import ast
+import inspect
 import re
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
+import rlzoo
 from objectives import get, names, registry
 from objectives.parts import Surrogate
 from rlzoo.cli import app, zoo
@@ -16,6 +19,7 @@ from rlzoo.tasks import registry as task_registry
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
+CALLS = ("compare", "ablate", "train", "evaluate", "load")
 
 
 def test_the_table_is_the_registrys() -> None:
@@ -56,6 +60,21 @@ def test_commands_exist() -> None:
     makefile = (ROOT / "Makefile").read_text()
     assert all(f"\n{target}:" in makefile for target in re.findall(r"^make (\w+)", README, re.MULTILINE))
     assert all(name in README for name in names() if name in ("reinforce", "ppo", "grpo", "dapo", "gspo"))
+
+
+def test_the_python_api_is_as_shown() -> None:
+    """Every call of `rlzoo` takes its arguments, and every attribute of a result is there. The notebook runs them."""
+    (code,) = re.findall(r"```py\n(.*?)```", README, re.DOTALL)
+    calls = [node for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Call)]
+    ours = [call for call in calls if ast.unparse(call.func).startswith("rlzoo.")]
+    assert {ast.unparse(call.func) for call in ours} == {f"rlzoo.{n}" for n in CALLS}
+    for call in ours:
+        function = getattr(rlzoo, ast.unparse(call.func).removeprefix("rlzoo."))
+        inspect.signature(function).bind(*call.args, **{keyword.arg or "": keyword for keyword in call.keywords})
+    for owner, kind in (("result", rlzoo.Comparison), ("run", rlzoo.Run)):
+        names = set(re.findall(rf"\b{owner}\.(\w+)", code))
+        assert names and all(hasattr(kind, name) for name in names)
+    assert hasattr(rlzoo.Ablation, "contrasts")
 
 
 def test_links_lead_somewhere() -> None:
