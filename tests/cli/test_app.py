@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.main import get_command
 from typer.testing import CliRunner, Result
 
 import objectives
@@ -264,6 +265,21 @@ def test_help_has_examples_and_defaults(name: str) -> None:
     if "--lr" in text:
         defaults = RunConfig(objective="grpo")  # type: ignore[arg-type]
         assert f"[default: ({defaults.optimizer.lr:g})]" in text and f"[default: ({defaults.train.steps})]" in text
+
+
+def test_every_example_in_the_help_is_a_command_line() -> None:
+    """Its options exist and take its values; nothing is run."""
+    group = get_command(app)
+    examples = [
+        line.strip().removeprefix("$ rlzoo ").replace("\\[", "[")
+        for command in group.commands.values()
+        for line in (command.epilog or "").splitlines()
+        if line.strip().startswith("$ rlzoo ")
+    ]
+    assert len(examples) > 2 * len(group.commands) - 5
+    for example in examples:
+        name, *arguments = shlex.split(example)
+        group.commands[name].make_context(name, arguments)
 
 
 def test_shortcuts_are_settings(tmp_path: Path) -> None:

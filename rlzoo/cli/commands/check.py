@@ -7,7 +7,6 @@ from typing import Annotated
 import typer
 
 from rlzoo.cli.console import print_json, write_stdout
-from rlzoo.cli.modules import import_module
 from rlzoo.cli.shell import FAILED, Json, command
 
 
@@ -21,6 +20,8 @@ def check(
     as_json: Json = False,
 ) -> None:
     """Check an objective, yours too: micro-batches add up, rows permute, nothing outside the mask counts, ..."""
+    from rlzoo.cli.modules import import_module
+
     for module in modules or []:
         import_module(module)
     from objectives.conformance import CHECKS, failures

@@ -13,7 +13,7 @@ from rlzoo.cli.console import print_json, terminal
 from rlzoo.cli.shell import FAILED, Json, Out, Resume, command, starting
 
 
-@command("reproduce --list", "reproduce parity-rl-25", "reproduce verl-grpo-lora-gsm8k-1.5b --data gsm8k --steps 10")
+@command("reproduce --list", "reproduce parity-grpo-25", "reproduce verl-grpo-lora-gsm8k-1.5b --data gsm8k --steps 10")
 def reproduce(
     name: Annotated[str | None, typer.Argument(help="A published row; --list shows all.")] = None,
     show: Annotated[bool, typer.Option("--list", help="Show all rows with what they cost.")] = False,
