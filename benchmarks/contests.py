@@ -19,6 +19,7 @@ from rlzoo.errors import UserError
 from rlzoo.report.read import Study, command, read_study
 from rlzoo.report.results import ablation, equal_cost, judge_runs, pairs, results
 from rlzoo.report.tables import Table, as_markdown
+from rlzoo.stats.sentences import sentences
 from rlzoo.stats.verdicts import Judgement
 
 SHOWN = ("algorithm", "seeds", "before", "after", "gain", "worst", "collapse", "length_after", "tokens_sampled")
@@ -29,7 +30,7 @@ PAIRS = 12
 def section(study: Study) -> Iterator[str]:
     """Yield the paragraphs about one comparison."""
     judged = judge_runs(study)
-    if not judged:
+    if not judged.standings:
         raise UserError(f"no run in {study.folder} has ended yet: there is nothing to report")
     env = study.runs[0].environment
     train = study.runs[0].config["train"]
@@ -44,20 +45,18 @@ def section(study: Study) -> Iterator[str]:
         f"- command: `{command(study)}`\n- commit: {env['commit']}, {env['started'][:10]}\n"
         f"- hardware: {env['cpu']}, {env['cores']} cores; torch {env['torch']}"
     )
-    yield told("At equal steps:", judged["final"])
-    if "tokens_sampled" in judged:
-        yield told("At equal sampled tokens:", judged["tokens_sampled"])
-    yield as_markdown(only(results(study, judged["final"])))
+    yield told(judged.scope, judged)
+    yield as_markdown(only(results(study)))
     if study.contrasts:
         yield as_markdown(ablation(study))
-    if len(judged["final"].pairs) <= PAIRS:
-        yield as_markdown(pairs(judged["final"]))
-    yield as_markdown(equal_cost(study, judged))
+    if len(judged.pairs) <= PAIRS:
+        yield as_markdown(pairs(judged))
+    yield as_markdown(equal_cost(study))
 
 
 def told(heading: str, judgement: Judgement) -> str:
     """The verdicts in words, one line each."""
-    return "\n".join([heading, "", *(f"- {_plain(sentence)}" for sentence in judgement.sentences())])
+    return "\n".join([heading, "", *(f"- {_plain(sentence)}" for sentence in sentences(judgement))])
 
 
 def _plain(text: str) -> str:

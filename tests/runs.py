@@ -29,7 +29,7 @@ class EvenTask(Task):
         return cls(config.name, reward=config.reward, accuracy=config.accuracy)
 
     def size(self, split: str) -> int | None:
-        return 16 if split == "test" else None
+        return 64 if split == "test" else None
 
     def problem(self, split: str, index: int) -> Problem:
         return Problem(f"{split[0]}{index % 997}=", "", {"index": index})
@@ -88,7 +88,7 @@ def make_config(model_folder: Path) -> Callable[..., RunConfig]:
             "backbone": {"model": str(model_folder), "device": "cpu"},
             "train": {"save_every": 1} | train,
             "optimizer": {"lr": 3e-3},
-            "evaluation": {"every": 2, "prompts": 8},
+            "evaluation": {"every": 2, "prompts": 8, "final_prompts": 0},
         }
         merged = {key: defaults.get(key, {}) | tables.get(key, {}) for key in defaults | tables}
         return RunConfig(objective=objective, seed=seed, **merged)

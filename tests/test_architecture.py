@@ -42,8 +42,8 @@ MODEL_FILES = {
 # folder can know of, one reads its line.
 FOLDERS = {
     "config": {"errors"},
-    "stats": {"errors", "noise", "config"},
     "store": {"errors"},
+    "stats": {"errors", "noise", "config", "store"},
     "tasks": {"errors", "noise", "config"},
     "model": {"errors", "noise", "config"},
     "engine": {"errors", "noise", "config", "model"},
@@ -60,7 +60,6 @@ FOLDERS = {
     },
 }
 ROOT_MODULES = {"__init__": {"api", "errors"}, "__main__": {"cli"}, "errors": set[str](), "noise": set[str]()}
-KNOWN_CYCLE = {"rlzoo.stats.verdicts", "rlzoo.stats.sentences"}
 NOT_CODE = {"py.typed", "assets"}
 
 MOST_LINES = 350
@@ -157,7 +156,7 @@ def test_modules_have_no_cycles() -> None:
         name.removesuffix(".__init__"): {target for _, target in of_rlzoo(path)} - {name.removesuffix(".__init__")}
         for path, name in name_of.items()
     }
-    while ready := {name for name, targets in left.items() if not targets & left.keys() - KNOWN_CYCLE}:
+    while ready := {name for name, targets in left.items() if not targets & left.keys()}:
         left = {name: targets for name, targets in left.items() if name not in ready}
     assert sorted(left) == [], "some of these import each other"
 

@@ -211,7 +211,9 @@ def evaluate(
             trust=trust,
         )
     else:
-        short = {"evaluation": {"prompts": prompts, "samples": samples, "greedy": greedy or None}}
+        short = {
+            "evaluation": {"prompts": prompts, "final_prompts": prompts, "samples": samples, "greedy": greedy or None}
+        }
         jobs = [Job("base", None, _made(SharedConfig, {}, settings, None, (table, loaded), of, short).settings)]
     results = evaluate_jobs(jobs, backbone=of[1], task=loaded, functions=functions)
     return frame({**{k: v for k, v in result.items() if k != "metrics"}, **result["metrics"]} for result in results)

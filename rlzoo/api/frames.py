@@ -26,17 +26,16 @@ def run_records(summaries: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return [_flat(summary) for summary in summaries]
 
 
-def verdict_records(judgements: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """One record per pair and measure: the verdict on `a` as seen from `b`, and the difference a - b."""
+def verdict_records(judgement: Any) -> list[dict[str, Any]]:
+    """One record per pair: the verdict on `a` as seen from `b` (None with a `refusal`), and the difference a - b."""
     return [
         {
-            "measure": measure,
+            "measure": judgement.measure,
             "a": pair["a"],
             "b": pair["b"],
             "verdict": pair["verdict"],
             **_flat({key: value for key, value in pair.items() if key not in ("a", "b", "verdict")}),
         }
-        for measure, judgement in judgements.items()
         for pair in judgement.as_dict()["pairs"]
     ]
 

@@ -21,7 +21,7 @@ from rlzoo.experiments.watch import Watch, unwatched
 from rlzoo.report.live import LiveReport
 from rlzoo.report.outputs import draw_curves, write_outputs
 from rlzoo.store.run_folder import CURVES
-from rlzoo.training import loop
+from rlzoo.training import launch
 
 
 def compare(
@@ -45,7 +45,7 @@ def ablate(
 def train(config: RunConfig, folder: str | Path, *, watch: Watch = unwatched, **options: Any) -> dict[str, Any]:
     """Do what `rlzoo.training.launch.train` does, and draw the run's curves."""
     with watch({config.name: config}) as on_record:
-        summary = loop.train(config, folder, on_record=on_record, **options)
+        summary = launch.train(config, folder, on_record=on_record, **options)
     if summary["step"]:
         try:
             draw_curves([Path(folder)], Path(folder) / CURVES, title=f"{config.name} on {config.task.name}")

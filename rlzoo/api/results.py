@@ -12,6 +12,7 @@ from rlzoo.api.frames import frame, run_records, summary_records, verdict_record
 from rlzoo.experiments import ablate, compare
 from rlzoo.report.outputs import collect_curves
 from rlzoo.report.page import write_report
+from rlzoo.stats.sentences import sentences
 from rlzoo.store.run_folder import CONFIG, METRICS, SAMPLES, SUMMARY, RunFolder, read_lines
 
 if TYPE_CHECKING:
@@ -66,14 +67,12 @@ class Comparison(_Folder, compare.Comparison):
 
     @property
     def verdicts(self) -> Any:
-        """A record per pair and measure: better, worse, equivalent or inconclusive, `a` as seen from `b`."""
-        return frame(verdict_records(self.judgements))
+        """A record per pair: better, worse, equivalent, inconclusive, or None and why, `a` as seen from `b`."""
+        return frame(verdict_records(self.judgement))
 
     def __str__(self) -> str:
         """Return the verdicts in words, one a line."""
-        final = self.judgements.get("final")
-        sentences = final.sentences() if final else []
-        return "\n".join(sentences or [f"no run in {self.folder} has ended"])
+        return "\n".join(sentences(self.judgement) or [f"no run in {self.folder} has ended"])
 
     def _repr_html_(self) -> str:
         cells = [
@@ -111,7 +110,7 @@ class Ablation(Comparison):
         return frame(records)
 
     def _repr_html_(self) -> str:
-        cells = [[m.contrast.block, m.contrast.label, _share(m.difference, "+"), m.verdict] for m in self.measured]
+        cells = [[m.contrast.block, m.contrast.label, _share(m.difference, "+"), m.told] for m in self.measured]
         return super()._repr_html_() + html_table(["block", "what changes", "points", "verdict"], cells)
 
 

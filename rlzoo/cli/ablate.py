@@ -71,17 +71,17 @@ def effects_table(measured: Sequence[Measured]) -> Table:
 
 
 def notes(ablation: Ablation) -> list[str]:
-    """Return what a reader should know: how to read it, what these seeds could not tell, what failed, where it is."""
+    """Return what a reader should know: how to read it, what is inconclusive, what failed, where it is."""
     comparison = ablation.comparison
     seeds = max(row.seeds for row in comparison.rows)
     lines = [
-        f"Final held-out accuracy over {seeds} seeds with 95% t intervals; differences are paired by seed. Together "
-        f"the runs took {clock_time(comparison.elapsed_s)}."
+        comparison.judgement.scope,
+        f"Differences are paired by {seeds} seeds and the problems; intervals and verdicts allow for the number of "
+        f"contrasts. Together the runs took {clock_time(comparison.elapsed_s)}.",
     ]
-    unresolved = [one.contrast for one in ablation.measured if not one.resolved]
-    if unresolved:
-        told = "; ".join(f"{contrast.label} ({contrast.block})" for contrast in unresolved)
-        lines.append(f"Inconclusive: {told}.")
+    for told in dict.fromkeys(one.told for one in ablation.measured):
+        same = [one.contrast for one in ablation.measured if one.told == told]
+        lines.append(f"{told.capitalize()}: {'; '.join(f'{one.label} ({one.block})' for one in same)}.")
     lines += [*joint_moves(one.contrast for one in ablation.measured), *unspent(comparison.summaries)]
     there = f"Report: {comparison.folder / REPORT}; curves and runs are beside it"
     return [*lines, *failures(comparison.summaries), there]

@@ -13,17 +13,20 @@ from rich.text import Text
 from rlzoo.report.notes import controls, failures, misfits, unspent
 from rlzoo.report.palette import looks
 from rlzoo.report.progress import clock_time, short_count
-from rlzoo.stats.intervals import Interval, paired
+from rlzoo.stats.estimates import contrast_of, mean_of
+from rlzoo.stats.intervals import Interval
+from rlzoo.stats.scores import Trace, final_scores
+from rlzoo.stats.sentences import sentences
 from rlzoo.store.run_folder import REPORT
 
 if TYPE_CHECKING:
     from rlzoo.experiments.compare import Comparison
 
+UNLIKE_SIDES = 1e-3
+"""From this difference of its two sides on, an interval is written with its ends."""
+
 ROOM_FOR_MORE = 120
 """Columns of a terminal in which the table has tuned settings and pass@k as well; they always stand below it."""
-
-UNLIKE_COSTS = 1.1
-"""From this ratio of sampled tokens on, a comparison at equal steps is not one at equal cost."""
 
 
 def comparison_table(comparison: Comparison, width: int = 100) -> Table:
@@ -40,7 +43,7 @@ def comparison_table(comparison: Comparison, width: int = 100) -> Table:
     passes = [f"pass@{k}\n%"] if k and width >= ROOM_FOR_MORE else []
     for heading in (*(f"\n{field}" for field in tuned), *headings, *passes, "sampled\ntokens", "engine\ntime"):
         table.add_column(heading, justify="right", no_wrap=True)
-    differences = to_the_best(comparison.summaries)
+    differences = to_the_best(comparison.traces)
     ink = {name: look.ink for name, look in looks(row.objective for row in comparison.rows).items()}
     for row in comparison.rows:
         name = Text(row.objective, style=ink[row.objective])
@@ -62,38 +65,32 @@ def comparison_table(comparison: Comparison, width: int = 100) -> Table:
 
 
 def verdicts(comparison: Comparison) -> list[str]:
-    """Return the verdicts on final accuracy in words and, where algorithms sampled unlike amounts, at equal tokens."""
-    final = comparison.judgements.get("final")
-    tokens = comparison.judgements.get("tokens_sampled")
-    costs = [row.tokens_sampled for row in comparison.rows]
-    sentences = final.sentences() if final else []
-    if tokens and len(tokens.standings) > 1 and max(costs) > UNLIKE_COSTS * min(costs):
-        sentences.append(tokens.sentences()[0])
-    return sentences
+    """Return the verdicts in words, one line each; the first says what they hold for."""
+    return [comparison.judgement.scope, *sentences(comparison.judgement)]
 
 
 def comparison_notes(comparison: Comparison) -> list[str]:
     """Return what a reader of the table should know: how to read it, what failed, where everything is."""
     seeds = max(row.seeds for row in comparison.rows)
     if seeds == 1:
-        accuracy = (
-            "Held-out accuracy of one seed: without more seeds there is no interval, and no difference is resolved. "
-        )
+        accuracy = "Held-out accuracy of one seed: without more seeds there is no interval and no verdict. "
     else:
         accuracy = (
-            f"Held-out accuracy, mean ± 95% t interval over {seeds} seeds; gain and distance to the best are paired by "
-            "seed, and dim where these seeds cannot tell their sign. "
+            f"Held-out accuracy, mean ± 95% interval over {seeds} seeds and the problems; gain and distance to the "
+            "best are paired, each with an interval of its own, and dim where it holds 0. "
         )
-    if seeds > 1 and len(comparison.rows) > 2:
-        pairs = len(comparison.rows) * (len(comparison.rows) - 1) // 2
+    judgement = comparison.judgement
+    if judgement.pairs and judgement.refusal is None:
         accuracy += (
-            f"Verdicts allow for {pairs} pairs (a wrong better or worse has a chance of at most 5%), intervals do not. "
+            f"Verdicts allow for {len(judgement.pairs)} questions: a wrong better or worse among them has a chance of "
+            f"at most {100 * judgement.level:.3g}%. "
         )
     took = f"Tokens and engine time are means per run; together the runs took {clock_time(comparison.elapsed_s)}."
     notes = [accuracy + took]
     notes += [
         *beyond_the_table(comparison),
         *searched(comparison.tune),
+        *(comparison.declared.notes if comparison.declared else []),
         *misfits(comparison.summaries),
         *controls(comparison.summaries),
         *unspent(comparison.summaries),
@@ -124,19 +121,17 @@ def searched(tune: Mapping[str, Any] | None) -> list[str]:
     return [line]
 
 
-def to_the_best(summaries: Sequence[Mapping[str, Any]]) -> dict[str, Interval]:
-    """Return, for each algorithm but the best, its final accuracy minus the best's, paired by seed."""
-    after: dict[str, dict[int, float]] = {}
-    for s in summaries:
-        if s["state"] == "done":
-            after.setdefault(s["objective"], {})[s["seed"]] = s["after"]["accuracy"]
-    if not after:
+def to_the_best(traces: Sequence[Trace]) -> dict[str, Interval]:
+    """Return, for each algorithm but the best, its final accuracy minus the best's, paired by seed and problem."""
+    scores = final_scores(traces)
+    if not scores:
         return {}
-    best = max(after, key=lambda name: sum(after[name].values()) / len(after[name]))
+    best = max(scores, key=lambda name: mean_of(list(scores[name].values())).mean)
+    shared = {name: sorted(seeds.keys() & scores[best].keys()) for name, seeds in scores.items() if name != best}
     return {
-        name: paired(values, after[best])
-        for name, values in after.items()
-        if name != best and values.keys() & after[best].keys()
+        name: contrast_of([[scores[row][seed] for seed in seeds] for row in (name, best)], (1.0, -1.0)).interval()
+        for name, seeds in shared.items()
+        if seeds
     }
 
 
@@ -190,10 +185,15 @@ def short_paths(policies: Sequence[str]) -> list[str]:
 
 
 def plus_minus(one: Interval | None, sign: str = "") -> str:
-    """Write an interval of a share in percent, `84.1 ± 3.9`; the width is left out where there is none."""
+    """Write an interval of a share in percent, `84.1 ± 3.9`, or `99.2 [96, 100]` where its sides are unlike."""
     if one is None:
         return "-"
-    return f"{100 * one.mean:{sign}.1f}" + (f" ± {100 * one.half_width:.1f}" if one.half_width else "")
+    mean = f"{100 * one.mean:{sign}.1f}"
+    if one.low is None or one.high is None or one.low == one.high:
+        return mean
+    if abs((one.high - one.mean) - (one.mean - one.low)) > UNLIKE_SIDES:
+        return f"{mean} [{100 * one.low:.0f}, {100 * one.high:.0f}]"
+    return f"{mean} ± {100 * (one.high - one.mean):.1f}"
 
 
 def before_and_after(before: Interval | None, after: Interval | None) -> str:

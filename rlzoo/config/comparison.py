@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, Field, field_validator, model_validator
 
@@ -73,8 +73,13 @@ class CompareConfig(SharedConfig):
     tune: TuneSettings = Field(default_factory=TuneSettings)
     tuned: dict[str, float] = Field(default_factory=dict)
     """Objective -> its value of tune.setting; the search's choice, or given, which then is in the place of a search."""
-    margin: float = Field(default=MARGIN, gt=0)
-    """Accuracies shown to be closer than this are called equivalent. Changes what is said, not what is run."""
+    margin: float = Field(default=MARGIN, gt=0, lt=1)
+    """Accuracies shown to be closer than this are called equivalent. Part of the plan: a later change is dated."""
+    endpoint: Literal["tokens", "steps"] | None = None
+    """What is judged: accuracy at equal sampled tokens, or after equally many steps at any cost. None: tokens where
+    train.budget is in tokens; else steps, and rows that sampled unlike amounts have no verdict."""
+    family: Literal["pairs", "reference"] = "pairs"
+    """Which questions share the chance of a wrong verdict: all pairs, or every row against the first one."""
 
     @field_validator("objectives", mode="before")
     @classmethod

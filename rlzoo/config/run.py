@@ -141,6 +141,10 @@ class OptimizerSettings(Settings):
     """What the rate does after warm-up; linear and cosine would reach 0 one step after the last."""
 
 
+FINAL_PROMPTS = 8
+"""Times as many problems as in an evaluation on the way."""
+
+
 class EvaluationSettings(Settings):
     """Held-out evaluation: the same prompts and the same noise every time, for every run."""
 
@@ -150,6 +154,9 @@ class EvaluationSettings(Settings):
     """The first so many problems of the test split, or all of a smaller one."""
     samples: int = Field(default=1, ge=1)
     """Responses per prompt, at the training temperature; accuracy is their mean (pass@1)."""
+    final_prompts: int | None = Field(default=None, ge=0)
+    """Problems of the test split that are scored before training and after it, which verdicts are about. None: eight
+    times `prompts`. 0: none, and the last of the other evaluations is taken, as a search for settings does."""
     final_samples: int | None = Field(default=None, ge=1)
     """Responses per prompt in the first and last evaluation (None: samples). 8 give pass@8 before and after, which
     tells new problems solved from the same ones solved more often."""
@@ -166,9 +173,18 @@ class EvaluationSettings(Settings):
             raise ValueError("greedy evaluation is greedy already: with_greedy is for samples, leave it out")
         return self
 
+    @model_validator(mode="after")
+    def _ends_have_prompts(self) -> Self:
+        if self.final_prompts == 0 and self.final_samples is not None:
+            raise ValueError(
+                "final_samples are of the test split's problems, and final_prompts is 0: leave one of them out"
+            )
+        return self
+
     def at_the_ends(self) -> EvaluationSettings:
         """The settings of the first and the last evaluation."""
-        return self if self.final_samples is None else self.model_copy(update={"samples": self.final_samples})
+        prompts = FINAL_PROMPTS * self.prompts if self.final_prompts is None else self.final_prompts
+        return self.model_copy(update={"prompts": prompts, "samples": self.final_samples or self.samples})
 
 
 class SharedConfig(Settings):

@@ -1,45 +1,21 @@
 """Ablations: a plan's rows run as a comparison, and its contrasts measured. An ablation's folder is a comparison's.
 
-y(contrast) = sum over rows of weight(row) y(row),    taken seed by seed; the weights add up to 0
+`rlzoo.experiments.ablation_plan` lays out the rows, `rlzoo.experiments.contrasts` judges them.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rlzoo.config.comparison import CompareConfig
+from rlzoo.config.plan import Plan
 from rlzoo.errors import UserError
-from rlzoo.experiments.ablation_plan import Contrast, Plan
+from rlzoo.experiments import ablation_plan
 from rlzoo.experiments.compare import Comparison, compare, read_comparison
-from rlzoo.stats.intervals import Interval, interval, verdict
+from rlzoo.experiments.contrasts import Measured, measure
 from rlzoo.store.run_folder import SUMMARY, RunFolder
-
-
-@dataclass(frozen=True)
-class Measured:
-    """A contrast with its outcome; `difference` is None where no seed finished in all of its rows."""
-
-    contrast: Contrast
-    difference: Interval | None
-
-    @property
-    def resolved(self) -> bool:
-        """Whether these seeds tell the difference's sign."""
-        return self.difference is not None and self.difference.sign != 0
-
-    @property
-    def verdict(self) -> str:
-        """better, worse or inconclusive."""
-        return "inconclusive" if self.difference is None else verdict(self.difference)
-
-    def as_dict(self) -> dict[str, Any]:
-        """JSON types."""
-        difference = None if self.difference is None else self.difference.as_dict()
-        return {**self.contrast.__dict__, "difference": difference, "verdict": self.verdict}
 
 
 @dataclass(frozen=True)
@@ -59,7 +35,7 @@ class Ablation:
         }
 
 
-def ablate(made: Plan, config: CompareConfig, folder: Path, **training: Any) -> Ablation:
+def ablate(made: ablation_plan.Plan, config: CompareConfig, folder: Path, **training: Any) -> Ablation:
     """Run the rows of a plan as a comparison, and add the contrasts to its summary.json under `ablation`.
 
     Args:
@@ -69,8 +45,8 @@ def ablate(made: Plan, config: CompareConfig, folder: Path, **training: Any) -> 
     Raises:
         UserError: see `rlzoo.experiments.compare.compare`.
     """
-    comparison = compare(config, folder, **training)
-    measured = measure(made.contrasts, comparison.summaries)
+    comparison = compare(config, folder, contrasts=[one.__dict__ for one in made.contrasts], **training)
+    measured = measure(made.contrasts, comparison.traces, Plan.of(config), comparison.judgement)
     summary = RunFolder(folder).read_json(SUMMARY)
     RunFolder(folder).write_json(SUMMARY, summary | {"ablation": [one.as_dict() for one in measured]})
     return Ablation(comparison, measured)
@@ -87,20 +63,5 @@ def read_ablation(folder: Path) -> Ablation:
         raise UserError(f"{folder} holds a comparison, and no ablation")
     comparison = read_comparison(folder)
     fields = ("block", "label", "weights", "note")
-    contrasts = [Contrast(**{field: one[field] for field in fields}) for one in stored]
-    return Ablation(comparison, measure(contrasts, comparison.summaries))
-
-
-def measure(contrasts: Iterable[Contrast], summaries: Iterable[Mapping[str, Any]]) -> list[Measured]:
-    """Take contrasts of final accuracies, over the seeds that finished in all rows of the contrast."""
-    after: dict[str, dict[int, float]] = {}
-    for s in summaries:
-        if s["state"] == "done":
-            after.setdefault(s["objective"], {})[s["seed"]] = s["after"]["accuracy"]
-    result: list[Measured] = []
-    for contrast in contrasts:
-        rows = {name: after.get(name, {}) for name in contrast.weights}
-        seeds = sorted(set[int].intersection(*(set(row) for row in rows.values())))
-        values = [math.fsum(w * rows[name][seed] for name, w in contrast.weights.items()) for seed in seeds]
-        result.append(Measured(contrast, interval(values) if values else None))
-    return result
+    contrasts = [ablation_plan.Contrast(**{field: one[field] for field in fields}) for one in stored]
+    return Ablation(comparison, measure(contrasts, comparison.traces, Plan.of(comparison.config), comparison.judgement))

@@ -5,7 +5,7 @@
     sweep:           y(value i) - y(value i-1)       one field or column over several values
     factorial:       2^(1-k) sum_cells s_A y(cell)   s_A = product over the factors in A of +-1, k factors
 
-y is a seed's final held-out accuracy; every contrast is taken seed by seed, and its interval is over seeds. For one
+y is a seed's final held-out accuracy, on every problem; `rlzoo.experiments.contrasts` judges the contrasts. For one
 factor the last line is the mean at the objective's cell minus the mean at the parent's; for two it is half of how much
 one factor's effect depends on the other, the textbook definition for designs with two levels.
 

@@ -2,6 +2,7 @@
 
 Same prompts, same noise, same schedule per seed, so the seeds are pairs. A folder of a comparison:
 
+    plan.json         what is run and how it is judged, from the beginning
     comparison.json   its configuration, from the beginning
     summary.json      table and verdicts, as data
     OBJECTIVE/seedN/  the run folders
@@ -12,22 +13,25 @@ Curves and report of that folder are `rlzoo.report`'s.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from rlzoo.config.comparison import CompareConfig
 from rlzoo.config.messages import validate
+from rlzoo.config.plan import Plan
 from rlzoo.engine.forked import OnRecord
 from rlzoo.errors import UserError
 from rlzoo.experiments.folders import COMPARISON, refuse_taken
+from rlzoo.experiments.plan import Declared, declare, judged, read_plan
 from rlzoo.experiments.rows import Row, summary_row
 from rlzoo.experiments.tune import Search, search
 from rlzoo.experiments.watch import Watch, unwatched
 from rlzoo.model.backbone import Backbone
-from rlzoo.stats.comparisons import judgements
+from rlzoo.stats.comparisons import primary
 from rlzoo.stats.scores import Trace
+from rlzoo.stats.sentences import sentences
 from rlzoo.stats.verdicts import Judgement
 from rlzoo.store.files import inside
 from rlzoo.store.lock import hold_whole
@@ -45,8 +49,12 @@ class Comparison:
     rows: list[Row]
     summaries: list[dict[str, Any]]
     elapsed_s: float
-    judgements: dict[str, Judgement]
-    """Verdicts by final accuracy, by area and at equal budgets; see `rlzoo.stats.comparisons`."""
+    judgement: Judgement
+    """Verdicts on the plan's endpoint; see `rlzoo.stats.comparisons`."""
+    declared: Declared | None
+    """The plan and its history; None in a folder without one."""
+    traces: list[Trace]
+    """Records of the runs that have ended, for scores of every kind."""
     tune: dict[str, Any] | None = None
     """The search for settings that went before, as JSON types; see `rlzoo.experiments.tune`."""
 
@@ -55,7 +63,7 @@ class Comparison:
         return {
             "elapsed_s": self.elapsed_s,
             "rows": [row.as_dict() for row in self.rows],
-            "judgement": {key: judgement.as_dict() for key, judgement in self.judgements.items()},
+            "judgement": {**self.judgement.as_dict(), "sentences": sentences(self.judgement)},
             **({} if self.tune is None else {"tune": self.tune}),
             "runs": self.summaries,
         }
@@ -69,6 +77,7 @@ def compare(
     watch: Watch = unwatched,
     backbone: Backbone | None = None,
     task: Task | None = None,
+    contrasts: Sequence[Mapping[str, Any]] = (),
 ) -> Comparison:
     """Train all runs of a comparison together and summarize them.
 
@@ -78,6 +87,7 @@ def compare(
 
     Args:
         backbone, task: what to train on instead of loading what the configuration names.
+        contrasts: of an ablation, each with a label and weights: they are judged in the place of pairs.
 
     Raises:
         UserError: the folder is in use, holds runs of other settings, or cannot be written; see
@@ -96,23 +106,33 @@ def compare(
             summaries = train_fleet(
                 {name: (run, inside(folder, name)) for name, run in runs.items()},
                 resume=resume,
-                on_record=_keep_first(config, folder, on_record),
+                on_record=_keep_first(config, Plan.of(config, contrasts), folder, on_record),
                 backbone=backbone,
                 task=task,
             )
+        _count_look(folder, list(summaries.values()))
         comparison = summarize(config, folder, list(summaries.values()), found.as_dict() if found else None)
         RunFolder(folder).write_json(SUMMARY, comparison.as_dict())
         return comparison
 
 
-def _keep_first(config: CompareConfig, folder: Path, on_record: OnRecord | None) -> OnRecord:
-    """Write the comparison's configuration at the first record: its runs have folders then, and none has trained."""
+def _count_look(folder: Path, summaries: Sequence[Mapping[str, Any]]) -> None:
+    """Record that a plan is judged now, if it is complete: a later version of it has a smaller level."""
+    declared = read_plan(folder)
+    ended = [(s["objective"], s["seed"]) for s in summaries if s["ended"] != "error"]
+    if declared is not None and not declared.plan.missing(ended):
+        judged(folder, declared)
+
+
+def _keep_first(config: CompareConfig, plan: Plan, folder: Path, on_record: OnRecord | None) -> OnRecord:
+    """Write configuration and plan at the first record: the runs have folders then, and none has trained."""
     kept = False
 
     def tell(name: str, record: dict[str, Any]) -> None:
         nonlocal kept
         if not kept:
             RunFolder(folder).write_json(COMPARISON, config.model_dump(mode="json"))
+            declare(folder, plan)
             kept = True
         if on_record is not None:
             on_record(name, record)
@@ -141,19 +161,32 @@ def summarize(
 ) -> Comparison:
     """Make table and verdicts of runs that have ended."""
     objectives = {run.row: run.objective.name for run in config.runs()}
-    rows = [summary_row(name, [s for s in summaries if s["objective"] == name]) for name in objectives]
+    traces = [
+        Trace(
+            s["objective"],
+            s["seed"],
+            RunFolder.open(folder / s["name"]).read_metrics(),
+            s["state"] == "failed",
+            s["ended"],
+        )
+        for s in summaries
+        if s["ended"] != "error"  # a reward that raised, a full disk: to be resumed
+    ]
+    rows = [
+        summary_row(name, [s for s in summaries if s["objective"] == name], [t for t in traces if t.algorithm == name])
+        for name in objectives
+    ]
     if config.tuned:
         rows = [replace(row, tuned={config.tune.field: config.tuned[objectives[row.objective]]}) for row in rows]
-    traces = [
-        Trace(s["objective"], s["seed"], RunFolder.open(folder / s["name"]).read_metrics(), s["state"] == "failed")
-        for s in summaries
-    ]
+    declared = read_plan(folder)
     return Comparison(
         folder=folder,
         config=config,
         rows=rows,
         summaries=list(summaries),
         elapsed_s=max((summary["elapsed_s"] for summary in summaries), default=0.0),
-        judgements=judgements(traces, config.margin),
+        judgement=primary(traces, declared.plan if declared else None, declared.look if declared else 1),
+        declared=declared,
+        traces=traces,
         tune=tune,
     )

@@ -46,11 +46,13 @@ def evaluate_jobs(
 def evaluate_job(job: Job, backbone: Backbone, task: Task) -> dict[str, Any]:
     """Evaluate one policy and return the outcome as JSON types."""
     config = job.config
+    settings = config.evaluation.at_the_ends()  # so that the last evaluation of a run is repeated
+    settings = settings if settings.prompts else config.evaluation
     evaluation = evaluate_policy(
         backbone,
         task,
         job.adapter,
-        config.evaluation,
+        settings,
         batching=config.engine,
         max_new_tokens=config.train.max_new_tokens,
         temperature=config.train.temperature,
@@ -59,7 +61,7 @@ def evaluate_job(job: Job, backbone: Backbone, task: Task) -> dict[str, Any]:
         "policy": job.policy,
         "task": config.task.name,
         "prompts": len(evaluation.rollout.problems),
-        "samples": config.evaluation.samples,
+        "samples": settings.samples,
         "greedy": config.evaluation.greedy,
         "metrics": evaluation.metrics,
     }

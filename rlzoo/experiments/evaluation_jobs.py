@@ -46,7 +46,12 @@ def evaluation_jobs(
     Raises:
         UserError: a folder holds no run, or a setting is unknown or wrong.
     """
-    options = {"prompts": prompts, "samples": 1 if greedy and samples is None else samples, "greedy": greedy or None}
+    options = {
+        "prompts": prompts,
+        "final_prompts": prompts,
+        "samples": 1 if greedy and samples is None else samples,
+        "greedy": greedy or None,
+    }
     texts = [f"evaluation.{key}={str(value).lower()}" for key, value in options.items() if value is not None]
     texts += assignments
 

@@ -6,7 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from rlzoo.stats.estimates import mean_of
 from rlzoo.stats.intervals import Interval, interval, paired
+from rlzoo.stats.scores import Trace, final_scores, first_scores, gains
 
 
 @dataclass(frozen=True)
@@ -14,7 +16,7 @@ class Row:
     """One objective's outcome over its seeds. Accuracies are held-out; tokens and seconds are means per run.
 
     Attributes:
-        before, after, gain: None when no seed finished. `gain` pairs each seed's after with its own before.
+        before, after, gain: intervals over seeds and problems; None without an evaluation. Failed runs count.
         tokens_sampled: everything that was sampled, also what selection discarded.
         engine_s: this algorithm's share of the time in which its runs shared batches with others.
         tuned: the setting that was chosen for this objective, and its value.
@@ -44,11 +46,10 @@ class Row:
         return {k: v.as_dict() if isinstance(v, Interval) else v for k, v in self.__dict__.items()}
 
 
-def summary_row(objective: str, summaries: Sequence[Mapping[str, Any]]) -> Row:
-    """Summarize one objective's runs: intervals over the seeds that finished, costs over all."""
-    done = [s for s in summaries if s["state"] == "done"]
-    before = {s["seed"]: s["before"]["accuracy"] for s in done}
-    after = {s["seed"]: s["after"]["accuracy"] for s in done}
+def summary_row(objective: str, summaries: Sequence[Mapping[str, Any]], traces: Sequence[Trace]) -> Row:
+    """Summarize one objective's runs, failed ones included, from their summaries and records."""
+    before, after = (of(traces).get(objective, {}) for of in (first_scores, final_scores))
+    scored = [s for s in summaries if s["after"]]
 
     def mean(values: list[float]) -> float | None:
         return sum(values) / len(values) if values else None
@@ -56,26 +57,26 @@ def summary_row(objective: str, summaries: Sequence[Mapping[str, Any]]) -> Row:
     return Row(
         objective=objective,
         seeds=len(summaries),
-        failed=len(summaries) - len(done),
-        before=interval(list(before.values())) if done else None,
-        after=interval(list(after.values())) if done else None,
-        gain=paired(after, before) if done else None,
-        length_before=mean([s["before"]["length"] for s in done]),
-        length_after=mean([s["after"]["length"] for s in done]),
+        failed=sum(s["state"] == "failed" for s in summaries),
+        before=mean_of(list(before.values())).share() if before else None,
+        after=mean_of(list(after.values())).share() if after else None,
+        gain=gains(traces)[objective].interval() if after else None,
+        length_before=mean([s["before"]["length"] for s in scored]),
+        length_after=mean([s["after"]["length"] for s in scored]),
         **{
             key: mean([s[key] for s in summaries]) or 0.0
             for key in ("updates", "tokens_sampled", "tokens_discarded", "engine_s")
         },
-        **_pass_at_k(done),
+        **_pass_at_k(scored),
     )
 
 
-def _pass_at_k(done: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def _pass_at_k(scored: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Summarize pass@k at the largest k that the runs were measured for before and after; nothing if for none."""
-    ks = [int(key.removeprefix("pass@")) for s in done for key in s["after"] if key.startswith("pass@")]
+    ks = [int(key.removeprefix("pass@")) for s in scored for key in s["after"] if key.startswith("pass@")]
     if not ks:
         return {}
-    before, after = ({s["seed"]: s[end][f"pass@{max(ks)}"] for s in done} for end in ("before", "after"))
+    before, after = ({s["seed"]: s[end][f"pass@{max(ks)}"] for s in scored} for end in ("before", "after"))
     return {
         "pass_k": max(ks),
         "pass_before": interval(list(before.values())),

@@ -34,7 +34,8 @@ from rlzoo.report.read import (
 from rlzoo.report.results import ablation, equal_cost, judge_runs, pairs, results
 from rlzoo.report.tables import FORMATS, shown
 from rlzoo.report.text import paragraphs, visible
-from rlzoo.stats.verdicts import Judgement, Pair, judge
+from rlzoo.stats.sentences import sentences
+from rlzoo.stats.verdicts import Judgement, Pair
 from rlzoo.store.run_folder import REPORT, RunFolder
 
 FOREST = 12  # pairs drawn; of more, those with the best algorithm
@@ -68,10 +69,9 @@ def write_tables(folder: Path, out: Path) -> list[Path]:
     """
     study = read_study(folder, METRICS)
     judged = judge_runs(study)
-    if not judged:
+    if not judged.standings:
         raise UserError(f"no run in {folder} has ended yet: there is nothing to put into tables")
-    final = judged["final"]
-    found = [results(study, final), pairs(final), equal_cost(study, judged), ablation(study)]
+    found = [results(study), pairs(judged), equal_cost(study), ablation(study)]
     target = RunFolder(out)
     with target.safely("make the folder"):
         out.mkdir(parents=True, exist_ok=True)
@@ -86,8 +86,7 @@ def write_tables(folder: Path, out: Path) -> list[Path]:
 
 def render(study: Study, refresh: int | None = None) -> str:
     """Return the page."""
-    judged = judge_runs(study)
-    judgement = judged.get("final") or judge({})
+    judgement = judge_runs(study)
     outcomes = [run.summary for run in study.ended if run.summary is not None]
     look = looks(study.algorithms)
     ranking = [standing.algorithm for standing in judgement.standings]
@@ -107,11 +106,16 @@ def render(study: Study, refresh: int | None = None) -> str:
         look=look,
         key=lambda name: svg.key(charts.number[name], look[name].marker),
         judgement=judgement,
-        judged=judged,
-        remarks=[*misfits(outcomes), *controls(outcomes), *unspent(outcomes)],
-        results=results(study, judgement),
+        verdicts=sentences(judgement),
+        remarks=[
+            *(study.declared.notes if study.declared else []),
+            *misfits(outcomes),
+            *controls(outcomes),
+            *unspent(outcomes),
+        ],
+        results=results(study),
         pairs=pairs(judgement),
-        equal_cost=equal_cost(study, judged),
+        equal_cost=equal_cost(study),
         ablation=ablation(study),
         forest=_forest(judgement, ranking),
         scale=svg.scale(_limit(judgement)),
@@ -168,7 +172,7 @@ def _forest(judgement: Judgement, ranking: list[str]) -> list[tuple[Pair, Markup
     limit = _limit(judgement)
     drawn = []
     for pair in chosen:
-        one, kind = pair.difference, pair.verdict.replace(" ", "-")
+        one, kind = pair.difference, pair.verdict or "none"
         drawn.append((pair, svg.interval(one.mean, one.low, one.high, judgement.margin, limit, kind)))
     return drawn
 
@@ -181,9 +185,10 @@ def _limit(judgement: Judgement) -> float:
 
 
 def _matrix(judgement: Judgement) -> list[tuple[str, list[Pair | None]]]:
-    """Return a row per algorithm, the best first: its pairs with each of them, None on the diagonal."""
+    """Return a row per algorithm, the best first: its pairs with each of them, None where there is no such question."""
     names = [standing.algorithm for standing in judgement.standings]
-    return [(a, [None if a == b else judgement.pair(a, b) for b in names]) for a in names]
+    asked = {(pair.a, pair.b) for pair in judgement.pairs} | {(pair.b, pair.a) for pair in judgement.pairs}
+    return [(a, [judgement.pair(a, b) if (a, b) in asked else None for b in names]) for a in names]
 
 
 def _page(study: Study, name: str) -> str | None:

@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 import objectives
-from rlzoo.config.comparison import MARGIN
 from rlzoo.errors import UserError
+from rlzoo.experiments.plan import Declared, read_plan
+from rlzoo.stats.scores import Trace
 from rlzoo.store.run_folder import CONFIG, ENVIRONMENT, SAMPLES, STATE, SUMMARY, RunFolder, read_lines
 
 COMPARISON = "comparison.json"
@@ -33,7 +34,7 @@ class ReadRun:
         algorithm: the name of its row in the comparison.
         summary: its outcome; None before its end.
         train: metric -> [steps], nan where a step has none; `step` and what costs are counted in are among them.
-        evaluations: the records of its evaluations, in order.
+        records: of metrics.jsonl, in order.
     """
 
     path: Path
@@ -43,7 +44,18 @@ class ReadRun:
     environment: dict[str, Any]
     summary: dict[str, Any] | None
     train: dict[str, Array]
-    evaluations: list[dict[str, Any]]
+    records: list[dict[str, Any]]
+
+    @property
+    def evaluations(self) -> list[dict[str, Any]]:
+        """Return the records of the evaluations that curves are of, in order."""
+        return [record for record in self.records if record["kind"] == "eval"]
+
+    @property
+    def trace(self) -> Trace:
+        """Return what statistics know of it."""
+        ended = (self.summary or {}).get("ended")
+        return Trace(self.algorithm, self.seed, self.records, self.state == "failed", ended)
 
     @property
     def steps(self) -> int:
@@ -70,21 +82,21 @@ class Study:
     Attributes:
         stored: comparison.json, which a comparison writes when it begins; None for a run alone.
         contrasts: of an ablation that has ended, as in summary.json.
+        declared: plan.json; None where a folder has none.
     """
 
     folder: Path
     runs: Sequence[ReadRun]
     stored: dict[str, Any] | None
     contrasts: Sequence[Mapping[str, Any]]
+    declared: Declared | None = None
 
     @property
     def task(self) -> str:
-        return self.runs[0].config["task"]["name"]
-
-    @property
-    def margin(self) -> float:
-        """Return the smallest difference that matters."""
-        return (self.stored or {}).get("margin", MARGIN)
+        """Return the task's name with its level."""
+        task = self.runs[0].config["task"]
+        level = task.get("level")
+        return task["name"] if level is None or ":" in task["name"] else f"{task['name']}:{level}"
 
     @property
     def algorithms(self) -> list[str]:
@@ -138,19 +150,18 @@ def read_study(folder: Path, metrics: Sequence[str]) -> Study:
     order += [name for name in objectives.names() if name not in order]
     order += sorted({run.algorithm for run in runs} - set(order))
     runs.sort(key=lambda run: (order.index(run.algorithm), run.seed))
-    return Study(folder, runs, stored, outcome.get("ablation", []))
+    return Study(folder, runs, stored, outcome.get("ablation", []), read_plan(folder))
 
 
 def _read_run(path: Path, algorithm: str | None, metrics: Sequence[str]) -> ReadRun:
     folder = RunFolder(path)
     config = folder.read_json(CONFIG)
-    train: list[list[float]] = []
-    evaluations = []
-    for record in read_lines(path / "metrics.jsonl"):
-        if record["kind"] == "eval":
-            evaluations.append(record)
-        else:
-            train.append([np.nan if record.get(key) is None else record[key] for key in metrics])
+    records = read_lines(path / "metrics.jsonl")
+    train = [
+        [np.nan if record.get(key) is None else record[key] for key in metrics]
+        for record in records
+        if record["kind"] == "train"
+    ]
     columns = dict(zip(metrics, np.asarray(train, dtype=np.float64).T, strict=True)) if train else {}
     return ReadRun(
         path=path,
@@ -160,7 +171,7 @@ def _read_run(path: Path, algorithm: str | None, metrics: Sequence[str]) -> Read
         environment=folder.read_json(ENVIRONMENT) if (path / ENVIRONMENT).is_file() else {},
         summary=folder.read_json(SUMMARY) if (path / SUMMARY).is_file() else None,
         train=columns,
-        evaluations=evaluations,
+        records=records,
     )
 
 

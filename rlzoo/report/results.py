@@ -6,19 +6,20 @@ from collections.abc import Mapping
 
 from rlzoo.report.read import Study
 from rlzoo.report.tables import Column, Table, Value
-from rlzoo.stats import scores
-from rlzoo.stats.comparisons import judgements
-from rlzoo.stats.intervals import Interval, interval, paired
-from rlzoo.stats.scores import Axis, Trace
+from rlzoo.stats.comparisons import costs, lost, primary
+from rlzoo.stats.estimates import mean_of
+from rlzoo.stats.intervals import Interval, interval
+from rlzoo.stats.judge import standing
+from rlzoo.stats.scores import FALL, Axis, final_scores, first_scores, gains
 from rlzoo.stats.verdicts import Judgement, Pair
 
 BUDGETS: tuple[Axis, ...] = ("updates", "tokens_sampled", "tokens_trained", "engine_s")
 
 
-def judge_runs(study: Study) -> dict[str, Judgement]:
-    """Judge the runs that have ended, in every way; see `rlzoo.stats.comparisons`. Empty where none has."""
-    traces = [Trace(run.algorithm, run.seed, run.evaluations, run.state == "failed") for run in study.ended]
-    return judgements(traces, study.margin)
+def judge_runs(study: Study) -> Judgement:
+    """Judge the runs that have ended by the plan in the folder; without one there are intervals and no verdicts."""
+    plan, look = (study.declared.plan, study.declared.look) if study.declared else (None, 1)
+    return primary([run.trace for run in study.ended], plan, look)
 
 
 RESULTS = (
@@ -39,40 +40,39 @@ RESULTS = (
 )
 
 
-def results(study: Study, judgement: Judgement) -> Table:
+def results(study: Study) -> Table:
     """Return one row per algorithm that has a run that has ended, in the order of the comparison."""
-    standings = {standing.algorithm: standing for standing in judgement.standings}
+    traces = [run.trace for run in study.ended if run.trace.tests]
+    after, before, gain, collapses = final_scores(traces), first_scores(traces), gains(traces), lost(traces)
     k = _largest_k(study)
     rows: list[Mapping[str, Value]] = []
     for name in study.algorithms:
-        runs = [run for run in study.of(name) if run.summary is not None and run.evaluations]
+        runs = [run for run in study.of(name) if run.summary is not None and run.trace.tests]
         if not runs:
             continue
-        first = {run.seed: run.evaluations[0] for run in runs}
-        last = {run.seed: run.evaluations[-1] for run in runs}
+        ends = [[run.trace.tests[0] for run in runs], [run.trace.tests[-1] for run in runs]]
         failed = sum(run.state == "failed" for run in runs)
-        before = {seed: record["accuracy"] for seed, record in first.items()}
-        standing = standings[name]
-        lengths = [sum(e["length"] for e in records.values()) / len(runs) for records in (first, last)]
+        one = standing(name, after[name], lost=collapses.get(name, ()))
+        lengths = [sum(record["length"] for record in records) / len(runs) for records in ends]
         costs = {
             key: sum(run.summary[key] for run in runs if run.summary) / len(runs)
             for key in ("updates", "tokens_sampled", "tokens_trained", "engine_s")
         }
         passed = {
-            f"pass_{end}": interval([record[f"pass@{k}"] for record in records.values()])
-            for end, records in (("before", first), ("after", last))
-            if k and all(f"pass@{k}" in record for record in records.values())
+            f"pass_{end}": interval([record[f"pass@{k}"] for record in records])
+            for end, records in zip(("before", "after"), ends, strict=True)
+            if k and all(f"pass@{k}" in record for record in records)
         }
         rows.append(
             {
                 "algorithm": name,
                 "seeds": f"{len(runs)}" + (f" ({failed} failed)" if failed else ""),
-                "before": interval(list(before.values())).mean,
-                "after": standing.mean,
-                "gain": paired({seed: record["accuracy"] for seed, record in last.items()}, before),
-                "iqm": standing.iqm,
-                "worst": standing.worst,
-                "collapse": standing.collapse_rate,
+                "before": mean_of(list(before[name].values())).mean,
+                "after": one.mean,
+                "gain": gain[name].interval(),
+                "iqm": one.iqm,
+                "worst": one.worst,
+                "collapse": one.collapse_rate,
                 "length_before": lengths[0],
                 "length_after": lengths[1],
                 **passed,
@@ -80,9 +80,10 @@ def results(study: Study, judgement: Judgement) -> Table:
             }
         )
     caption = (
-        "Held-out accuracy of the runs that have ended, mean and 95% interval over seeds; the gain pairs each seed's "
-        "last evaluation with its first. IQM: mean of the middle half of the seeds. Collapsed: failed, below where it "
-        f"began, or more than {100 * scores.FALL:.0f} points below its best. Costs are means per run."
+        "Held-out accuracy of the runs that have ended, failed ones included, mean and 95% interval over seeds and "
+        "problems; the gain pairs each seed's last evaluation with its first. IQM: mean of the middle half of the "
+        f"seeds. Collapsed: failed, below where it began, or more than {100 * FALL:.0f} points below its best, by more "
+        "than sampling explains. Costs are means per run."
     )
     columns = list(RESULTS)
     if k:
@@ -93,7 +94,7 @@ def results(study: Study, judgement: Judgement) -> Table:
 
 def _largest_k(study: Study) -> int:
     """Return the largest k for which a run that has ended has pass@k at its end; 0 for none."""
-    last = [run.evaluations[-1] for run in study.ended if run.evaluations]
+    last = [run.trace.tests[-1] for run in study.ended if run.trace.tests]
     return max((int(key.removeprefix("pass@")) for record in last for key in record if key[:5] == "pass@"), default=0)
 
 
@@ -102,54 +103,67 @@ PAIRS = (
     Column("b", "b"),
     Column("verdict", "a is"),
     Column("difference", "difference", "points"),
+    Column("errors", "errors of b / a", "number"),
     Column("improvement", "P(a > b)", "share"),
     Column("p_holm", "p (Holm)", "p"),
     Column("detectable", "detectable", "percent", "points"),
+    Column("of_seeds", "error from seeds", "percent"),
+    Column("of_problems", "from problems", "percent"),
+    Column("correlation", "correlation", "share"),
     Column("n", "pairs of seeds", "text"),
 )
 
 
 def pairs(judgement: Judgement) -> Table:
-    """Return one row per pair, seen from the one with the higher mean."""
+    """Return one row per pair, seen from the one with the higher mean; columns that nobody fills are left out."""
     caption = (
-        "Differences of held-out accuracy, paired by seed, with 95% intervals of each by itself; p-values are "
-        f"corrected for the number of pairs ({len(judgement.pairs)}). "
-        f"Equivalent: closer than {100 * judgement.margin:g} points. "
-        "Detectable: the smallest true difference found with probability 0.8."
+        "Differences of held-out accuracy, paired by seed and problem. Each interval has the level at which Holm's "
+        f"procedure tests its pair among {len(judgement.pairs)}, so it agrees with the verdict. "
+        f"Equivalent: closer than {100 * judgement.margin:g} points; where both rows are above 90%, the same share of "
+        "their errors. Detectable: the smallest true difference found with probability 0.8, roughly. Error from seeds, "
+        "from problems: shares of the squared standard error. Correlation of the two rows over seeds: pairing pays "
+        "above 0.4 with four seeds, above 0.2 with eight."
     )
-    return Table("pairs", caption, PAIRS, [_pair(pair) for pair in judgement.pairs])
+    rows = [_pair(pair) for pair in judgement.pairs]
+    columns = [column for column in PAIRS if any(row[column.key] is not None for row in rows)]
+    return Table("pairs", caption, columns, rows)
 
 
 def _pair(pair: Pair) -> dict[str, Value]:
+    shares = pair.found.shares or {}
     return {
         "a": pair.a,
         "b": pair.b,
-        "verdict": pair.verdict,
+        "verdict": pair.told,
         "difference": pair.difference,
+        "errors": pair.errors,
         "improvement": pair.improvement,
         "p_holm": pair.p_holm,
         "detectable": pair.detectable,
+        "of_seeds": shares.get("seeds"),
+        "of_problems": shares.get("problems"),
+        "correlation": pair.correlation,
         "n": str(pair.n),
     }
 
 
-def equal_cost(study: Study, judged: Mapping[str, Judgement]) -> Table:
+def equal_cost(study: Study) -> Table:
     """Return the accuracy of every algorithm at equal budgets of every kind, and over all of training."""
-    budgets = {key: judgement for key, judgement in judged.items() if key != "final"}
+    found = costs([run.trace for run in study.ended])
     columns = [
         Column("algorithm", ""),
-        *(Column(key, one.measure.removeprefix("accuracy "), "percent") for key, one in budgets.items()),
+        *(Column(key, one.measure.removeprefix("accuracy "), "percent") for key, one in found.items()),
     ]
-    found = {key: {s.algorithm: s.mean for s in one.standings} for key, one in budgets.items()}
     rows = [
-        {"algorithm": name, **{key: means.get(name) for key, means in found.items()}}
+        {"algorithm": name, **{key: one.means.get(name) for key, one in found.items()}}
         for name in study.algorithms
-        if any(name in means for means in found.values())
+        if any(name in one.means for one in found.values())
     ]
     caption = (
-        "Held-out accuracy at the largest budget that every run got to, between evaluations a straight line; over "
-        "steps: the mean along the curve. Engine time is a run's share of the time in which it shared batches with "
-        "others, and not reproducible."
+        "Validation accuracy at the largest budget that every run got to, interpolated between evaluations; over "
+        "steps: the mean along the curve. No verdict follows from these numbers: they depend on how often runs were "
+        "evaluated and on which rows are in the table. Engine time is a run's share of the time in which it shared "
+        "batches with others, and does not repeat."
     )
     return Table("equal_cost", caption, columns, rows)
 
@@ -169,12 +183,12 @@ def ablation(study: Study) -> Table:
             "block": one["block"],
             "label": one["label"],
             "difference": None if one["difference"] is None else Interval(**one["difference"]),
-            "verdict": one["verdict"],
+            "verdict": one["verdict"] or f"no verdict: {(one.get('refusal') or {}).get('reason', 'unknown')}",
         }
         for one in study.contrasts
     ]
     caption = (
-        "What each change does to the final held-out accuracy: contrasts taken seed by seed, with 95% intervals over "
-        "seeds, each by itself and not corrected for their number."
+        "What each change does to the final held-out accuracy: contrasts taken seed by seed and problem by problem. "
+        "Intervals and verdicts allow for the number of contrasts."
     )
     return Table("ablation", caption, ABLATION, rows)

@@ -1,34 +1,99 @@
-"""One comparison, judged in every way: by where the runs ended, by their area, and at an equal budget on every axis.
+"""A comparison's primary endpoint, judged by its plan, and what it cost as a table without verdicts.
 
-    final             accuracy of the last evaluation
-    area              mean accuracy over training steps, up to where every run got
+    primary          held-out accuracy of the last evaluation: at the token budget, or after equally many steps
+    area             mean accuracy over training steps, up to where every run got
     updates, tokens_sampled, tokens_trained, engine_s
-                      accuracy at the largest budget on that axis that every run reached
+                     accuracy at the largest budget on that axis that every run reached, interpolated
 
-At equal steps an algorithm that samples more is favoured, at equal tokens one that needs fewer of them for a step.
+Only the primary endpoint has verdicts. Six endpoints at 5% each are six chances of a false alarm, and they contradict
+each other: at equal steps an algorithm that samples more is favoured, at equal tokens one that needs few for a step.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 
-from rlzoo.config.comparison import MARGIN
+from rlzoo.config.plan import Plan
 from rlzoo.stats.amounts import clock_time, short_count
-from rlzoo.stats.scores import AXES, Axis, Trace, area, at, collapsed, common_budget, final, tabulate
-from rlzoo.stats.verdicts import Judgement, judge
+from rlzoo.stats.estimates import mean_of
+from rlzoo.stats.intervals import Interval
+from rlzoo.stats.judge import judge
+from rlzoo.stats.preconditions import by_row, refuse_all, refuse_pair
+from rlzoo.stats.scores import (
+    AXES,
+    Axis,
+    Trace,
+    area,
+    at,
+    collapsed,
+    common_budget,
+    final_scores,
+    problems_of,
+    tabulate,
+)
+from rlzoo.stats.spending import spent
+from rlzoo.stats.verdicts import Judgement, Refusal
 
 
-def judgements(traces: Sequence[Trace], margin: float = MARGIN) -> dict[str, Judgement]:
-    """Judge runs, also while they train; see above for the keys. What no run has a score for yet is left out."""
-    lost: dict[str, set[int]] = {}
+@dataclass(frozen=True)
+class Cost:
+    """Accuracies at one budget: what it is, in words, and each algorithm's mean."""
+
+    measure: str
+    means: dict[str, Interval]
+
+
+def primary(traces: Sequence[Trace], plan: Plan | None, look: int = 1) -> Judgement:
+    """Judge the runs that have ended by the plan's endpoint. Controls have no verdict: they are for the reader.
+
+    Args:
+        plan: None: of a folder without one; it has intervals and no verdicts.
+        look: how many times the plan's data have been judged, this time included; see `rlzoo.stats.spending`.
+    """
+    if plan is None:
+        none = Refusal("no plan", "there is no plan.json, so nobody fixed before the runs what was to be compared")
+        return judge(final_scores(traces), refusal=none, collapsed=lost(traces))
+    judged = [trace for trace in traces if trace.algorithm in plan.rows]
+    rows = by_row(judged)
+    scores = final_scores(judged)
+
+    def refuse(a: str, b: str) -> Refusal | None:
+        return refuse_pair(rows[a], rows[b], plan)
+
+    problems = min((problems_of(trace.tests[-1]) for trace in judged if trace.tests), default=0)
+    seeds = min((len(of) for of in scores.values()), default=0)
+    return judge(
+        scores,
+        margin=plan.margin,
+        level=spent(plan.level, look),
+        questions=plan.questions(),
+        refuse=refuse,
+        refusal=refuse_all(traces, plan),
+        collapsed=lost(judged),
+        problems=max(problems, 1),
+        measure=plan.measure,
+        scope=plan.scope(problems, seeds),
+    )
+
+
+def lost(traces: Sequence[Trace]) -> dict[str, set[int]]:
+    """Return algorithm -> its seeds that collapsed."""
+    found: dict[str, set[int]] = {}
     for trace in traces:
         if collapsed(trace):
-            lost.setdefault(trace.algorithm, set()).add(trace.seed)
-    made = {"final": judge(tabulate(traces, final), margin=margin, collapsed=lost)}
+            found.setdefault(trace.algorithm, set()).add(trace.seed)
+    return found
+
+
+def costs(traces: Sequence[Trace]) -> dict[str, Cost]:
+    """Return the accuracies at equal budgets; see above for the keys. An axis that no run has moved on is left out."""
+    result: dict[str, Cost] = {}
     for key, (measure, score) in _at_equal_budgets(traces).items():
-        made[key] = judge(tabulate(traces, score), margin=margin, measure=measure)
-    return {key: judgement for key, judgement in made.items() if judgement.standings}
+        table = tabulate(traces, score)
+        result[key] = Cost(measure, {name: mean_of(list(seeds.values())).share() for name, seeds in table.items()})
+    return result
 
 
 def _at_equal_budgets(traces: Sequence[Trace]) -> dict[str, tuple[str, Callable[[Trace], float | None]]]:

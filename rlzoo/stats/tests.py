@@ -1,10 +1,10 @@
-"""Tests of paired differences d_1 .. d_n, one per seed: is their mean other than 0, is it within a margin of 0.
+"""Corrections for several questions, the probability of improvement, and the interquartile mean.
 
-    t = mean(d) / (s / sqrt(n)),   p = P(|T(n-1)| >= |t|);   within the margin: the larger p of the two one-sided tests
+    Holm: the i-th smallest of m p-values times m - i + 1, never falling
 
-Why t. Two arms of one algorithm, 2,000 times, level 5%: in how many percent was a difference seen that is not there?
-(From benchmarks/results/calibration.md; "discrete" is a share of 256 prompts near the ceiling, "dropout" has one run in
-ten collapse. BCa is the bootstrap of the mean, IQM the percentile bootstrap of the interquartile mean.)
+Why verdicts are those of t. Two arms of one algorithm, 2,000 times, level 5%: in how many percent was a difference seen
+that is not there? ("discrete" is a share of 256 prompts near the ceiling, "dropout" has one run in ten collapse; BCa is
+the bootstrap of the mean, IQM the percentile bootstrap of the interquartile mean.)
 
                     normal              skewed              discrete            dropout
     seeds       4     8     16      4     8     16      4     8     16      4     8     16
@@ -14,23 +14,16 @@ ten collapse. BCa is the bootstrap of the mean, IQM the percentile bootstrap of 
     IQM         13.8  6.3   6.0     11.2  6.8   5.7     4.5   4.5   4.8     11.1  6.6   5.5
 
 Bootstrap intervals are too narrow with few seeds; the exact sign-flip test has 2^n outcomes and cannot reach 5% with
-five seeds or fewer, nor a corrected level with a few more. So verdicts and their intervals are those of t, and the
-bootstrap interval is reported beside it.
-
-Where all differences are equal there is no spread to estimate an error from, and t would be infinite. Then p is that of
-the sign-flip test, 2^(1-n), or 1 if they are all zero. (It matters: two shares of the same few prompts often differ by
-the same amount. With two seeds, t without this rule raises 8% of false alarms on discrete accuracies.)
+five seeds or fewer. `rlzoo.stats.crossed` has the t statistic with the error of seeds and problems.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
-from functools import lru_cache, partial
+from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
-from scipy import optimize, special
+from numpy.typing import ArrayLike
 from scipy import stats as scipy_stats
 
 from rlzoo.stats.intervals import CONFIDENCE, Interval
@@ -38,54 +31,37 @@ from rlzoo.stats.intervals import CONFIDENCE, Interval
 RESAMPLES = 2000
 EQUAL = 1e-9
 """Differences of accuracies that are closer than this are equal: what is left is rounding."""
-POWER = 0.8
 
 
-def difference_p(differences: ArrayLike) -> float:
-    """Return the two-sided p-value of mean 0; see above for differences that are all equal. [n], n >= 2."""
-    d = np.asarray(differences, np.float64)
-    if _equal(d):
-        return 1.0 if abs(d.mean()) < EQUAL else 2.0 ** (1 - len(d))
-    return 2 * _upper_tail(d, abs(d.mean()))
-
-
-def equivalence_p(differences: ArrayLike, margin: float) -> float:
-    """Return the p-value of a mean that is `margin` or more from 0: the larger of two one-sided tests. [n], n >= 2.
-
-    Small where the mean is within the margin. With differences that are all equal: 2^-n within it, 1 outside.
-    Source: Schuirmann's two one-sided tests (TOST).
-    """
-    d = np.asarray(differences, np.float64)
-    if _equal(d):
-        return 2.0 ** -len(d) if abs(d.mean()) < margin - EQUAL else 1.0
-    return _upper_tail(d, margin - abs(d.mean()))  # the nearer of the two ends
-
-
-def holm(p: Sequence[float]) -> list[float]:
+def holm(p: Sequence[float], family: int | None = None) -> list[float]:
     """Return Holm's corrected p-values: the i-th smallest of m times m - i + 1, never falling, at most 1.
 
     Those below a level are claimed together, and the chance that any of the claims is wrong is below that level.
+
+    Args:
+        family: m, if more questions were declared than have a p-value; those count as the largest.
     """
+    size = len(p) if family is None else family
     order = np.argsort(p, kind="stable")
-    factors = np.arange(len(p), 0, -1)
+    factors = np.arange(size, size - len(p), -1)
     corrected = np.minimum(np.maximum.accumulate(np.asarray(p, np.float64)[order] * factors), 1.0)
     result = np.empty(len(p))
     result[order] = corrected
     return result.tolist()
 
 
-def detectable(std: float, n: int, level: float = 1 - CONFIDENCE, power: float = POWER) -> float:
-    """Return the smallest true mean difference that n seeds find, with its sign, with probability `power`.
+def holm_levels(p: Sequence[float], level: float, family: int | None = None) -> list[float]:
+    """Return the level at which Holm's procedure tests each p-value: `level` / (m - i + 1) down to where it stops.
 
-    The t statistic of a true mean m is noncentral with parameter m sqrt(n) / std: m is such that it exceeds the
-    two-sided critical value with probability `power`. The correction for k comparisons is level / k. Exact for normal
-    differences; where one run in ten collapses, four seeds find it in 68% of cases instead of 80% (calibration.md).
-
-    Args:
-        std: standard deviation of the differences between seeds.
-        n: seeds, 2 or more.
+    A question is claimed exactly if its p-value is below its level.
     """
-    return _noncentrality(n, level, power) * std / math.sqrt(n)
+    size = len(p) if family is None else family
+    result = [level / max(size, 1)] * len(p)
+    step = size
+    for i in np.argsort(p, kind="stable"):
+        result[i] = level / step
+        step -= p[i] < result[i]
+    return result
 
 
 def improvement(differences: ArrayLike, confidence: float = CONFIDENCE) -> Interval:
@@ -102,17 +78,6 @@ def improvement(differences: ArrayLike, confidence: float = CONFIDENCE) -> Inter
     return Interval(wins / n, float(low), float(high), n)
 
 
-def bootstrap_mean(differences: ArrayLike, confidence: float = CONFIDENCE) -> Interval:
-    """Return the mean of [n] differences with its BCa bootstrap interval, which is too narrow (see above).
-
-    No limits where the differences are all equal, as they are with n = 1.
-    """
-    d = np.asarray(differences, np.float64)
-    if _equal(d):
-        return Interval(float(d.mean()), None, None, len(d))
-    return _bootstrap(d, np.mean, float(d.mean()), confidence, "BCa")
-
-
 def interquartile_mean(values: ArrayLike, confidence: float = CONFIDENCE) -> Interval:
     """Return the mean of the middle half of [n] values with its percentile bootstrap interval; no limits for n = 1.
 
@@ -123,35 +88,12 @@ def interquartile_mean(values: ArrayLike, confidence: float = CONFIDENCE) -> Int
     centre = float(scipy_stats.trim_mean(x, 0.25))
     if len(x) == 1:
         return Interval(centre, None, None, 1)
-    return _bootstrap(x, partial(scipy_stats.trim_mean, proportiontocut=0.25), centre, confidence, "percentile")
-
-
-def _bootstrap(
-    x: NDArray[np.float64], statistic: Callable[..., object], centre: float, confidence: float, method: str
-) -> Interval:
     limits = scipy_stats.bootstrap(
         (x,),
-        statistic,
+        partial(scipy_stats.trim_mean, proportiontocut=0.25),
         n_resamples=RESAMPLES,
         confidence_level=confidence,
-        method=method,
+        method="percentile",
         rng=np.random.default_rng(0),  # the same values give the same interval
     ).confidence_interval
     return Interval(centre, float(limits.low), float(limits.high), len(x))
-
-
-@lru_cache(maxsize=1000)
-def _noncentrality(n: int, level: float, power: float) -> float:
-    critical = scipy_stats.t.isf(level / 2, n - 1)
-    return float(
-        optimize.brentq(lambda m: scipy_stats.nct.sf(critical, n - 1, m) - power, 0.0, 10 * (critical + 10), xtol=1e-9)
-    )
-
-
-def _upper_tail(d: NDArray[np.float64], distance: float) -> float:
-    """P(T(n-1) > distance in standard errors of the mean of d)."""
-    return float(special.stdtr(len(d) - 1, -distance * math.sqrt(len(d)) / d.std(ddof=1)))
-
-
-def _equal(d: NDArray[np.float64]) -> bool:
-    return bool(np.ptp(d) < EQUAL)

@@ -34,8 +34,9 @@ class Measured(Stored):
 class Record(Stored):
     """One line of metrics.jsonl; an evaluation's has an accuracy, a share, a training step's has what it cost."""
 
-    kind: Literal["train", "eval"]
+    kind: Literal["train", "eval", "test"]
     step: Count
+    outcomes: dict[str, Any] | None = None
     accuracy: Share | None = None
     length: Annotated[float, Field(ge=0)] | None = None
     silent_groups: Share | None = None
@@ -112,6 +113,7 @@ class Summary(Stored):
     seed: Count
     state: Literal["done", "failed"]
     failure: str | None = None
+    ended: str | None = None
     step: Count
     before: Measured | None = None
     after: Measured | None = None

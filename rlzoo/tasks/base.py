@@ -78,6 +78,10 @@ class Task(ABC):
         """Indices of the problems whose prompts may be empty or longer than so many bytes; none of problems drawn."""
         return range(self.size(split) or 0) if self.at_hand else ()
 
+    def identity(self, problem: Problem) -> str:
+        """Return what two problems share when one would give the other away; here the prompt."""
+        return repr(problem.prompt)
+
     @abstractmethod
     def grade(self, problem: Problem, completion: str) -> float:
         """The task's own verdict on one completion: 0 or 1, or a fraction for graded data."""

@@ -73,6 +73,9 @@ class ProceduralTask(Task):
             if split_of(self.kind, self.key(problem)) == split:
                 return problem
 
+    def identity(self, problem: Problem) -> str:
+        return self.key(problem)
+
     def grade(self, problem: Problem, completion: str) -> float:
         return float(final_part(completion) == problem.answer)
 

@@ -1,4 +1,7 @@
-"""Held-out evaluation: the same prompts and the same noise at every step, for every run, so that curves are comparable.
+"""Held-out evaluation: the same prompts and the same noise at every step, for every run, so curves are comparable.
+
+Problems held out of training are divided once more (`rlzoo.training.held_out`): curves and searches for settings see
+the validation split, the first and the last evaluation of a run the test split.
 
     accuracy = pass@1 = mean over prompts and samples;    pass@k = mean over prompts of 1 - C(n-c, k) / C(n, k)
 
@@ -24,6 +27,7 @@ from rlzoo.errors import UserError
 from rlzoo.tasks import Task
 from rlzoo.training.client import Client
 from rlzoo.training.failure import GRADING_TIMEOUT, RunFailed, failing, in_thread
+from rlzoo.training.held_out import HeldOut, held_out
 from rlzoo.training.rollout import Rollout, score_samples
 
 NOISE_SEED = noise.derive("evaluation")
@@ -36,6 +40,11 @@ class Evaluation:
     metrics: dict[str, float]
     rollout: Rollout
 
+    @property
+    def outcomes(self) -> list[float]:
+        """Return the accuracy on each problem, the mean of its samples."""
+        return self.rollout.accuracy_N.view(len(self.rollout.problems), -1).double().mean(dim=1).tolist()
+
 
 async def evaluate(
     client: Client,
@@ -43,16 +52,23 @@ async def evaluate(
     task: Task,
     settings: EvaluationSettings,
     *,
+    split: HeldOut = "test",
     max_new_tokens: int,
     temperature: float,
     grading_timeout: float = GRADING_TIMEOUT,
 ) -> Evaluation:
-    """Sample responses to held-out problems from the client's policy, and score them."""
-    count = settings.prompts
-    size = task.size("test")
-    if size is not None:
-        count = min(count, size)
-    problems = [task.problem("test", index) for index in range(count)]
+    """Sample responses of the client's policy to distinct held-out problems, and score them.
+
+    Raises:
+        UserError: the split is empty.
+    """
+    problems = held_out(task, split, settings.prompts)
+    if not problems:
+        raise UserError(
+            f"task {task.name!r}: too few different problems are held out for a test split; hold out more "
+            "(task.test_fraction), or give a larger test split"
+        )
+    count = len(problems)
     prompts = [codec.encode(problem.prompt) for problem in problems]
     check_rows(task, prompts, max_new_tokens, client.info.context_length)
     request = SampleRequest(

@@ -11,12 +11,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
+from typing import Literal
 
 from advantages import Need, RolloutView
 from objectives import UPDATE_KEYS, Objective, update_metrics
 from objectives.parts.regularize import k3
-from rlzoo.config.run import RunConfig
+from rlzoo.config.run import EvaluationSettings, RunConfig
 from rlzoo.engine.protocol import Codec, Engine, LearnRequest, SampleRequest, ScoreRequest
 from rlzoo.engine.tokens import Tokens
 from rlzoo.tasks import Task
@@ -24,6 +26,7 @@ from rlzoo.training.client import Client
 from rlzoo.training.credit import assign_credit, largest_gap, mean_of_known, minibatches
 from rlzoo.training.evaluate import evaluate, response_metrics
 from rlzoo.training.failure import RunFailed
+from rlzoo.training.held_out import HeldOut, held_out
 from rlzoo.training.rollout import roll_out
 from rlzoo.training.run import Run, Summary
 from rlzoo.training.teacher import Teacher
@@ -49,6 +52,9 @@ async def run_to_end(run: Run, engine: Engine, codec: Codec, task: Task, teacher
         await evaluate_run(run, client, codec, task, last=True)
         return await run.finish(ended)
     except RunFailed as error:
+        if error.final:  # an outcome like any other: what counts is the policy of before the bad update
+            with suppress(RunFailed):
+                await evaluate_run(run, client, codec, task, last=True)
         return await run.fail(error)
     finally:
         await client.close()
@@ -159,19 +165,23 @@ def recomputes_old_logp(config: RunConfig, dtype: str) -> bool:
 
 
 async def evaluate_run(run: Run, client: Client, codec: Codec, task: Task, *, last: bool = False) -> None:
-    """Evaluate a run on the held-out problems and record it."""
+    """Evaluate a run on the validation split and, before the first step and after the last, on the test split."""
     train, settings = run.config.train, run.config.evaluation
-    settings = settings.at_the_ends() if last or run.step == 0 else settings
-    evaluation = await evaluate(
-        client,
-        codec,
-        task,
-        settings,
-        max_new_tokens=train.max_new_tokens,
-        temperature=train.temperature,
-        grading_timeout=train.grading_timeout,
-    )
-    run.record_evaluation(evaluation)
+    splits: list[tuple[HeldOut, Literal["eval", "test"], EvaluationSettings]] = [("validation", "eval", settings)]
+    if (last or run.step == 0) and held_out(task, "test", settings.at_the_ends().prompts):
+        splits.append(("test", "test", settings.at_the_ends()))
+    for split, kind, chosen in splits:
+        evaluation = await evaluate(
+            client,
+            codec,
+            task,
+            chosen,
+            split=split,
+            max_new_tokens=train.max_new_tokens,
+            temperature=train.temperature,
+            grading_timeout=train.grading_timeout,
+        )
+        run.record_evaluation(evaluation, kind)
 
 
 def over_updates(metrics: Sequence[dict[str, float]]) -> dict[str, float]:

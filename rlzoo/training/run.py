@@ -13,13 +13,14 @@ import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from objectives import Objective
 from rlzoo.config.budget import Budget
 from rlzoo.config.run import RunConfig
 from rlzoo.engine.protocol import AdamSettings, Engine, RunSpec, StepSettings
 from rlzoo.errors import UserError
+from rlzoo.store.outcomes import pack
 from rlzoo.store.run_folder import SUMMARY, RunFolder
 from rlzoo.training.client import Client
 from rlzoo.training.evaluate import Evaluation
@@ -67,6 +68,7 @@ class Run:
         self.seconds = self.elapsed = 0.0
         self.started = time.monotonic()
         self.evaluations: list[dict[str, float | None]] = []
+        self.tests: list[dict[str, float | None]] = []
         self.summary: Summary | None = None
 
     @classmethod
@@ -86,6 +88,7 @@ class Run:
                 )
             self.checkpoint = state["checkpoint"]
             self.step, self.counters, self.evaluations = state["step"], state["counters"], state["evaluations"]
+            self.tests = state["tests"]
             self.states = state["states"]
             self.seconds, self.elapsed = state["seconds"], state["elapsed"]
             self.summary = state["summary"]
@@ -145,6 +148,7 @@ class Run:
                     "step": self.step,
                     "counters": self.counters,
                     "evaluations": self.evaluations,
+                    "tests": self.tests,
                     "states": self.states,
                     "seconds": self.client.seconds,
                     "elapsed": time.monotonic() - self.started,
@@ -178,12 +182,17 @@ class Run:
         self._record("train", metrics)
         self._keep_samples("train", rollout, self.config.train.samples)
 
-    def record_evaluation(self, evaluation: Evaluation) -> None:
-        """Record an evaluation and keep some of its responses: the same prompts every time."""
+    def record_evaluation(self, evaluation: Evaluation, kind: Literal["eval", "test"] = "eval") -> None:
+        """Record an evaluation; keep some responses of those on the validation split: the same prompts every time."""
         numbers = {key: value if math.isfinite(value) else None for key, value in evaluation.metrics.items()}
+        record = {**evaluation.metrics, "outcomes": pack(evaluation.outcomes)}
+        if kind == "test":
+            self.tests = [*self.tests, {"step": self.step, **numbers}]
+            self._record(kind, record)
+            return
         self.evaluations = [*self.evaluations, {"step": self.step, **numbers}]
-        self._record("eval", evaluation.metrics)
-        self._keep_samples("eval", evaluation.rollout, self.config.train.samples)
+        self._record(kind, record)
+        self._keep_samples(kind, evaluation.rollout, self.config.train.samples)
 
     async def finish(self, ended: str) -> Summary:
         """Write adapter, summary and last checkpoint. `ended`: what ended the run, steps or budget."""
@@ -194,7 +203,7 @@ class Run:
 
         If the failure is final, the outcome is kept as any other; otherwise the last checkpoint stays, to be resumed.
         """
-        summary = self._summary("failure", f"step {self.step}: {error}")
+        summary = self._summary("failure" if error.final else "error", f"step {self.step}: {error}")
         if error.final:
             with suppress(RunFailed):  # the folder cannot be written either: what is returned still has the reason
                 return await self._keep(summary)
@@ -217,7 +226,7 @@ class Run:
         return summary
 
     def _summary(self, ended: str, failure: str | None = None) -> Summary:
-        *_, last = self.evaluations or [{}]
+        scored = self.tests or self.evaluations or [None]
         return {
             "name": self.name,
             "objective": self.config.row,
@@ -228,14 +237,14 @@ class Run:
             "budget": self.config.train.budget,
             "warnings": list(self.config.warnings),
             "step": self.step,
-            "before": self.evaluations[0] if self.evaluations else None,
-            "after": None if failure else last,
+            "before": scored[0],
+            "after": scored[-1],
             **self.counters,
             "engine_s": self.client.seconds,
             "elapsed_s": time.monotonic() - self.started,
         }
 
-    def _record(self, kind: str, metrics: dict[str, float]) -> None:
+    def _record(self, kind: str, metrics: dict[str, Any]) -> None:
         times = dict(zip(TIMES, (time.monotonic() - self.started, self.client.seconds), strict=True))
         record = {"kind": kind, "step": self.step, **metrics, **self.counters, **times}
         with failing("recording"):

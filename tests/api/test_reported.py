@@ -15,6 +15,7 @@ from rlzoo.config.run import RunConfig
 from rlzoo.errors import UserError
 from rlzoo.model.backbone import Backbone
 from rlzoo.report import live, outputs
+from rlzoo.stats.sentences import sentences
 
 MakeConfig = Callable[..., RunConfig]
 
@@ -27,7 +28,7 @@ def comparison(make_config: MakeConfig, **changes: Any) -> CompareConfig:
 def test_a_comparison_has_curves_and_a_report(make_config: MakeConfig, backbone: Backbone, tmp_path: Path) -> None:
     result = reported.compare(comparison(make_config), tmp_path, backbone=backbone)
     report = (tmp_path / "report.html").read_text()
-    assert result.judgements["final"].sentences()[0] in html.unescape(report) and "Not finished" not in report
+    assert sentences(result.judgement)[0] in html.unescape(report) and "Not finished" not in report
     assert (tmp_path / "curves.png").stat().st_size > 10_000 and (tmp_path / "curves.svg").exists()
 
 

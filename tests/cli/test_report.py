@@ -15,6 +15,7 @@ from rlzoo.config.comparison import CompareConfig
 from rlzoo.experiments.compare import Comparison
 from rlzoo.experiments.rows import Row
 from rlzoo.stats.intervals import Interval
+from rlzoo.stats.judge import judge
 
 
 def lines(table: Table, width: int) -> list[str]:
@@ -29,7 +30,7 @@ def comparison(*names: str) -> Comparison:
     gain = Interval(0.078, -0.518, 0.674, 2)
     rows = [Row(name, 2, 0, before, after, gain, 15.0, 16.9, 8, 12_345, 0, 75.0) for name in names]
     summaries: list[dict[str, Any]] = []
-    return Comparison(Path("runs"), CompareConfig(objectives=["grpo"]), rows, summaries, 75.0, {})
+    return Comparison(Path("runs"), CompareConfig(objectives=["grpo"]), rows, summaries, 75.0, judge({}), None, [])
 
 
 @pytest.mark.parametrize("width", [72, 80, 100])

@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from objectives import get, names, parent
 from rlzoo.cli.ablate import joint_moves
+from rlzoo.config.plan import Plan
 from rlzoo.config.sources import split_sweeps
-from rlzoo.experiments.ablate import measure
-from rlzoo.experiments.ablation_plan import Contrast, Plan, differing, moved, plan, plan_of
+from rlzoo.experiments.ablation_plan import Contrast, differing, moved, plan, plan_of
+from rlzoo.experiments.ablation_plan import Plan as Rows
+from rlzoo.experiments.contrasts import Measured, measure
+from rlzoo.stats.judge import judge
+from rlzoo.stats.scores import Trace
+from rlzoo.store.outcomes import pack
 from tests.backbones import *  # noqa: F403  fixtures
 from tests.cli.test_app import rlzoo, small
 
@@ -21,11 +29,11 @@ BOTH = ("ladder", "leave-one-out")
 WITH_PARENT = [name for name in names() if parent(name) is not None]
 
 
-def rows(made: Plan, block: Any) -> list[str]:
+def rows(made: Rows, block: Any) -> list[str]:
     return [line.row for line in made.lines[block]]
 
 
-def ladder_and_more(name: str, to: str) -> Plan:
+def ladder_and_more(name: str, to: str) -> Rows:
     return plan(get(name), get(to), blocks=BOTH)
 
 
@@ -99,8 +107,22 @@ def test_a_sweep_is_the_objective_with_each_value() -> None:
     )
 
 
-def run(objective: str, seed: int, accuracy: float) -> dict[str, Any]:
-    return {"objective": objective, "seed": seed, "state": "done", "after": {"accuracy": accuracy}}
+def run(row: str, seed: int, accuracy: float, right: list[bool] | None = None) -> Trace:
+    """A run of one step, that learned all it knows."""
+    costs = {"updates": 1, "tokens_sampled": 100, "step": 1}
+    first = {"kind": "test", "accuracy": 0.0} | ({} if right is None else {"outcomes": pack([0.0] * len(right))})
+    last = {"kind": "test", "accuracy": accuracy} | ({} if right is None else {"outcomes": pack(right)})
+    told = hash((row, seed)) % 1000 + 1
+    train = {"kind": "train", "reward": told, "entropy": told, "length": 1.0, "gradient_norm": told, "silent_groups": 0}
+    return Trace(row, seed, [first, train | costs, last | costs], ended="steps")
+
+
+def measured(contrasts: Sequence[Contrast], runs: list[Trace]) -> list[Measured]:
+    """The contrasts, judged as those of a comparison of these runs on enough problems."""
+    rows, seeds = {t.algorithm for t in runs}, {t.seed for t in runs}
+    table = {"rows": sorted(rows), "seeds": sorted(seeds), "task": "x", "model": "x", "problems": 1000, "steps": 1}
+    plan = Plan.model_validate(table | {"endpoint": "steps", "rate": "x", "margin": 0.02, "family": "contrasts"})
+    return measure(contrasts, runs, plan, judge({}))
 
 
 def test_effects_of_a_factorial() -> None:
@@ -114,12 +136,13 @@ def test_effects_of_a_factorial() -> None:
         "dapo",
     ]
     runs = [run(cell, seed, y + seed) for cell, y in zip(cells, (1, 2, 4, 8), strict=True) for seed in (0, 1)]
-    measured = measure(made.contrasts, runs)
-    assert [one.contrast.label for one in measured] == ["select", "aggregate", "select x aggregate"]
-    for one, expected in zip(measured, (4.5, 2.5, 1.5), strict=True):
+    found = measured(made.contrasts, runs)
+    assert [one.contrast.label for one in found] == ["select", "aggregate", "select x aggregate"]
+    for one, expected in zip(found, (4.5, 2.5, 1.5), strict=True):
         assert one.difference is not None and one.difference.n == 2
         assert one.difference.mean == pytest.approx(expected)
-        assert one.difference.half_width == pytest.approx(0)  # what a seed adds to all cells leaves the effects alone
+        # What a seed adds to all cells leaves the effects alone: the rest is the floor of the error, of 128 problems.
+        assert one.difference.half_width is not None and one.difference.half_width < 0.2
 
 
 def test_three_factors_have_seven_effects_and_a_pair_that_moves_together_is_one() -> None:
@@ -130,21 +153,39 @@ def test_three_factors_have_seven_effects_and_a_pair_that_moves_together_is_one(
     assert [contrast.label for contrast in pair.contrasts] == ["advantage+value", "kl", "advantage+value x kl"]
 
 
-def test_contrasts_pair_seeds_and_leave_out_those_that_are_not_everywhere() -> None:
+def test_contrasts_pair_the_seeds_that_all_rows_have_and_failed_ones_count() -> None:
     contrast = Contrast("ladder", "x", {"b": 1.0, "a": -1.0})
-    runs = [run("a", 0, 0.25), run("a", 1, 0.5), run("a", 2, 0.0), run("b", 0, 0.75), run("b", 1, 0.75)]
-    failed = {"objective": "b", "seed": 2, "state": "failed", "after": None}
-    (one,) = measure([contrast], [*runs, failed])
-    assert one.difference is not None and (one.difference.mean, one.difference.n) == (0.375, 2)
+    runs = [run("a", 0, 0.25), run("a", 1, 0.5), run("a", 3, 0.0), run("b", 0, 0.75), run("b", 1, 0.75)]
+    failed = Trace("b", 3, [{"kind": "eval", "accuracy": 0.125}], failed=True)
+    (one,) = measured([contrast], [*runs, failed])
+    # 0.5, 0.25 and 0.125: to leave out the failed seed would make it 0.375
+    assert one.difference is not None and (one.difference.mean, one.difference.n) == (pytest.approx(0.875 / 3), 3)
     assert one.verdict == "inconclusive" and not one.resolved
-    (none,) = measure([contrast], [failed])
-    assert none.difference is None and none.verdict == "inconclusive" and not none.resolved
+    (none,) = measured([contrast], [failed])
+    assert none.difference is None and none.verdict is None and none.told == "no verdict: its rows share no seed"
+
+
+def test_contrasts_have_the_four_verdicts_and_one_family() -> None:
+    """Two contrasts: each is tested at half the level at least, and an unlike cost has no verdict."""
+    rng = np.random.default_rng(0)
+    hard = rng.random(1000)
+    gap = {"a": 0.5, "b": 0.7, "c": 0.702}
+    runs = [
+        run(row, s, 0.0, (hard < level + rng.normal(0, 0.002)).tolist()) for row, level in gap.items() for s in range(6)
+    ]
+    pairs = [Contrast("ladder", f"{x} - {y}", {x: 1.0, y: -1.0}) for x, y in (("b", "a"), ("a", "b"), ("c", "b"))]
+    assert [one.verdict for one in measured(pairs, runs)] == ["better", "worse", "equivalent"]
+    dear = [
+        replace(t, records=[{**r, "tokens_sampled": 500} for r in t.records]) if t.algorithm == "a" else t for t in runs
+    ]
+    refusals = [one.refusal for one in measured(pairs, dear)]
+    assert [one and one.name for one in refusals] == ["unequal cost", "unequal cost", None]
 
 
 def test_rungs_add_up_to_the_whole_way() -> None:
     made = plan(get("dapo"), get("grpo"), blocks=["ladder"])
     runs = [run(row, 0, 0.1 * place**2) for place, row in enumerate(rows(made, "ladder"))]
-    total = sum(one.difference.mean for one in measure(made.contrasts, runs) if one.difference is not None)
+    total = sum(one.difference.mean for one in measured(made.contrasts, runs) if one.difference is not None)
     assert total == pytest.approx(0.1 * 25)
 
 
@@ -185,7 +226,7 @@ def test_an_ablation_is_run_resumed_and_written(qwen_folder: Path, tmp_path: Pat
     out = tmp_path / "out"
     arguments = ["--seeds", 2, "--task", "sort:easy", *small(qwen_folder), "--out", out]
     shown = rlzoo("ablate", "grpo", "--set", "kl=k3,none", *arguments).stdout
-    assert "kl = k3" in shown and "over the" in shown and "Inconclusive:" in shown
+    assert "kl = k3" in shown and "over the" in shown and "No verdict: " in shown
     data = json.loads(rlzoo("ablate", "grpo", "--set", "kl=k3,none", *arguments, "--resume", "--json").stdout)
     assert [row["objective"] for row in data["rows"]] == ["grpo", "grpo[kl=none]"]
     (contrast,) = data["contrasts"]

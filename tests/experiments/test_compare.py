@@ -17,6 +17,8 @@ from rlzoo.errors import UserError
 from rlzoo.experiments.compare import compare, read_comparison
 from rlzoo.experiments.rows import summary_row
 from rlzoo.model.backbone import Backbone
+from rlzoo.stats.scores import Trace
+from rlzoo.stats.sentences import sentences
 from rlzoo.training.launch import train
 
 MakeConfig = Callable[..., RunConfig]
@@ -37,16 +39,17 @@ def test_a_comparison_from_start_to_table(make_config: MakeConfig, backbone: Bac
     assert result.rows[0].before == result.rows[1].before  # adapters start as the base model; same prompts, same noise
     table = json.loads((tmp_path / "summary.json").read_text())
     assert [r["objective"] for r in table["rows"]] == ["reinforce", "grpo"] and len(table["runs"]) == 4
-    assert list(table["judgement"]) == ["final", "area", "updates", "tokens_sampled", "tokens_trained", "engine_s"]
-    final = table["judgement"]["final"]
+    final = table["judgement"]
     assert {s["algorithm"]: s["mean"]["mean"] for s in final["standings"]} == {
         row.objective: row.after.mean for row in result.rows if row.after
     }
     assert [(pair["n"], pair["same_seeds"]) for pair in final["pairs"]] == [(2, True)]
-    assert final["sentences"] == result.judgements["final"].sentences()
+    assert final["sentences"] == sentences(result.judgement)
+    assert final["refusal"]["name"] == "too few problems"  # eight are 12.5 points each
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "comparison.json",
         "grpo",
+        "plan.json",
         "reinforce",
         "summary.json",
     ]
@@ -114,16 +117,20 @@ def killed_at_the_first_evaluation(_: str, record: dict[str, Any]) -> None:
         raise RuntimeError("killed")
 
 
-def test_a_row_says_how_many_seeds_failed() -> None:
+def test_a_failed_seed_counts_in_its_row() -> None:
+    """One seed goes from 25% to 50%, the other fails at 35%: the row gains 17.5 points, not 25."""
     cost = {"updates": 4, "tokens_sampled": 10, "tokens_discarded": 2, "engine_s": 1.0}
-    done = {
-        "state": "done",
-        "seed": 0,
-        "before": {"accuracy": 0.25, "length": 4},
-        "after": {"accuracy": 0.5, "length": 5},
-    }
-    failed = {"state": "failed", "seed": 1, "before": {"accuracy": 0.25, "length": 4}, "after": None}
-    row = summary_row("x", [done | cost, failed | cost | {"tokens_sampled": 4}])
-    assert (row.seeds, row.failed, row.tokens_sampled) == (2, 1, 7)
-    assert row.gain is not None and (row.gain.mean, row.gain.n, row.gain.low) == (0.25, 1, None)
-    assert summary_row("x", [failed | cost]).after is None
+    before = {"accuracy": 0.25, "length": 4}
+    done = {"state": "done", "seed": 0, "before": before, "after": {"accuracy": 0.5, "length": 5}}
+    failed = {"state": "failed", "seed": 1, "before": before, "after": {"accuracy": 0.35, "length": 7}}
+
+    def trace(s: dict[str, Any]) -> Trace:
+        records = [{"kind": "eval", **s[end]} for end in ("before", "after")]
+        return Trace("x", s["seed"], records, s["state"] == "failed")
+
+    summaries = [done | cost, failed | cost | {"tokens_sampled": 4}]
+    row = summary_row("x", summaries, [trace(s) for s in summaries])
+    assert (row.seeds, row.failed, row.tokens_sampled, row.length_after) == (2, 1, 7, 6)
+    assert row.after is not None and row.after.mean == pytest.approx(0.425)
+    assert row.gain is not None and (row.gain.mean, row.gain.n) == (pytest.approx(0.175), 2)
+    assert summary_row("x", [{**failed, **cost, "after": None}], []).after is None

@@ -46,7 +46,7 @@ def test_controls_are_rows_of_the_first_objective(make_config: MakeConfig, backb
     assert "+same" in line and "coin flips" in line and "+frozen" in line
     assert controls([s for s in result.summaries if "+" not in s["objective"]]) == []
     frozen = result.rows[-1]
-    assert frozen.gain is not None and (frozen.gain.mean, frozen.gain.half_width) == (0, 0)
+    assert frozen.gain is not None and frozen.gain.mean == 0
     theta = [backbone.load_adapter(tmp_path / f"{row}/seed0" / ADAPTER) for row in ("grpo", "grpo+frozen")]
     assert not torch.equal(theta[0], theta[1])
     assert torch.equal(theta[1], backbone.load_adapter(tmp_path / "grpo+frozen/seed0" / ADAPTER))
@@ -133,11 +133,12 @@ def test_controls_that_would_do_nothing_are_refused(changes: dict[str, Any], mes
 
 
 def test_pass_at_k_before_and_after(make_config: MakeConfig, backbone: Backbone, tmp_path: Path) -> None:
-    evaluation = {"every": 1, "prompts": 4, "final_samples": 4}
+    evaluation = {"every": 1, "prompts": 4, "final_prompts": 4, "final_samples": 4}
     result = compare(comparison(make_config, objectives=["grpo"], evaluation=evaluation), tmp_path, backbone=backbone)
     records = RunFolder.open(tmp_path / "grpo/seed0").read_metrics()
-    measured = [(r["step"], "pass@4" in r) for r in records if r["kind"] == "eval"]
-    assert measured == [(0, True), (1, False), (2, False), (3, True)]
+    measured = [(r["kind"], r["step"], "pass@4" in r) for r in records if r["kind"] != "train"]
+    curve = [("eval", step, False) for step in range(4)]
+    assert measured == [curve[0], ("test", 0, True), *curve[1:], ("test", 3, True)]
     (row,) = result.rows
     ends = [[s[end]["pass@4"] for s in result.summaries] for end in ("before", "after")]
     assert row.pass_k == 4 and row.pass_before is not None and row.pass_after is not None and row.pass_gain is not None
@@ -151,5 +152,5 @@ def test_pass_at_k_before_and_after(make_config: MakeConfig, backbone: Backbone,
 def test_without_several_samples_there_is_no_pass_at_k() -> None:
     cost = {"updates": 4, "tokens_sampled": 10, "tokens_discarded": 2, "engine_s": 1.0}
     end = {"accuracy": 0.25, "length": 4}
-    row = summary_row("x", [{"state": "done", "seed": 0, "before": end, "after": end} | cost])
+    row = summary_row("x", [{"state": "done", "seed": 0, "before": end, "after": end} | cost], [])
     assert (row.pass_k, row.pass_after) == (None, None)

@@ -7,9 +7,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from rlzoo.config.comparison import CompareConfig
+from rlzoo.config.plan import Plan
 from rlzoo.config.run import RunConfig
+from rlzoo.experiments.plan import declare
+from rlzoo.store.outcomes import pack
 from rlzoo.store.run_folder import RunFolder
 
+HARD = np.random.default_rng(0).permutation(np.arange(400) / 400)  # how good one must be to solve a problem
 COSTS = ("updates", "tokens_sampled", "tokens_trained", "prompts_sampled", "prompts_discarded", "tokens_discarded")
 
 
@@ -60,23 +67,35 @@ def write_run(
             run.log({"kind": "train", "step": step, **train, **costs(step)})
         if step % 2 == 0:
             accuracy = accuracies[step // 2]
-            run.log({"kind": "eval", "step": step, "accuracy": accuracy, "length": 10.0 + step, **costs(step)})
+            evaluation = {"step": step, "accuracy": accuracy, "length": 10.0 + step, **costs(step)}
+            evaluation["outcomes"] = pack((accuracy > HARD).tolist())
+            run.log({"kind": "eval", **evaluation})
+            if step in (0, made):
+                run.log({"kind": "test", **evaluation})
             text = responses[min(step // 2, len(responses) - 1)]
             sample = {"prompt": prompt, "completion": text, "answer": answer, "reward": 1.0, "accuracy": accuracy}
             run.log_samples([{"kind": "eval", "step": step, **sample, "length": len(text), "finished": True}])
     if state is not None:
         outcome = {"name": f"{algorithm}/seed{seed}", "objective": algorithm, "seed": seed, "state": state}
-        run.write_json("summary.json", {**outcome, "failure": failure, "step": made, **costs(made)})
+        outcome |= {"failure": failure, "ended": "failure" if state == "failed" else "steps"}
+        run.write_json("summary.json", {**outcome, "step": made, **costs(made)})
     return run.path
 
 
 def write_study(folder: Path, algorithms: Sequence[str] = ("grpo", "dapo"), seeds: int = 3, **run: Any) -> Path:
-    """Write a comparison that has ended: the later an algorithm is named, the better it is."""
+    """Write a comparison with a plan that has ended: the later an algorithm is named, the better it is."""
+    write_plan(folder, algorithms, seeds)
     for place, name in enumerate(algorithms):
         for seed in range(seeds):
             better = 0.05 * place + 0.01 * seed
             write_run(folder, name, seed, (0.25, 0.4 + better, 0.6 + better), **run)
     return folder
+
+
+def write_plan(folder: Path, algorithms: Sequence[str], seeds: int, **settings: Any) -> None:
+    """Declare what a comparison is to be, as `rlzoo compare` does before its first run."""
+    config = {"objectives": list(algorithms), "seeds": seeds, "task": "add:medium", "train": {"steps": 4}}
+    declare(folder, Plan.of(CompareConfig.model_validate(config | settings)))
 
 
 def edit_json(path: Path, **changes: Any) -> None:

@@ -4,7 +4,20 @@ from __future__ import annotations
 
 import pytest
 
-from rlzoo.stats.scores import AXES, Trace, area, at, collapsed, common_budget, final, tabulate
+from rlzoo.stats.scores import (
+    AXES,
+    Trace,
+    area,
+    at,
+    collapsed,
+    common_budget,
+    final,
+    final_scores,
+    gains,
+    problems_of,
+    tabulate,
+)
+from rlzoo.store.outcomes import pack
 
 
 def trace(*accuracies: float, seed: int = 0, tokens: int = 100, failed: bool = False) -> Trace:
@@ -15,6 +28,17 @@ def trace(*accuracies: float, seed: int = 0, tokens: int = 100, failed: bool = F
         records.append({"kind": "train", "accuracy": 0.123, "engine_s": 2.0 * i} | counted)
         records.append({"kind": "eval", "accuracy": accuracy, "engine_s": 1 + 2.0 * i} | counted)
     return Trace("x", seed, records, failed)
+
+
+def test_five_places_share_one_score_and_failed_seeds_count() -> None:
+    """A run that fails at 30% is part of its row's mean; a test evaluation goes before those of the curve."""
+    right = [1.0] * 3 + [0.0] * 7
+    failed = Trace("x", 1, [*trace(0.2, 0.9).records, {"kind": "test", "accuracy": 0.3, "outcomes": pack(right)}], True)
+    scores = final_scores([trace(0.2, 0.9), failed])
+    assert scores["x"][0] == 0.9 and list(scores["x"][1]) == right
+    assert final(failed) == 0.3 and problems_of(failed.tests[-1]) == 10
+    gain = gains([trace(0.2, 0.9), trace(0.2, 0.4, seed=1, failed=True)])["x"]
+    assert gain.mean == pytest.approx((0.7 + 0.2) / 2) and gain.seeds == 2
 
 
 def test_final_is_the_last_evaluation() -> None:
@@ -77,8 +101,10 @@ def test_the_common_budget_is_that_of_the_thriftiest() -> None:
     ("run", "lost"),
     [
         (trace(0.3, 0.9, 0.81), False),  # nine points below its best
-        (trace(0.3, 0.9, 0.79), True),
-        (trace(0.3, 0.31, 0.29), True),  # below where it began
+        (trace(0.3, 0.9, 0.75), True),  # 15 points, and two standard errors of 128 problems are 9.3
+        (trace(0.3, 0.9, 0.81 - 0.02), True),
+        (trace(0.3, 0.31, 0.29), False),  # one problem of 128 below where it began
+        (trace(0.3, 0.31, 0.15), True),  # 15 points below; two standard errors are 10.3
         (trace(0.3, 0.3), False),
         (trace(0.3, 0.9, failed=True), True),
         (trace(failed=True), True),

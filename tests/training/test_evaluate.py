@@ -64,11 +64,12 @@ def test_held_out_is_the_test_split(backbone: Backbone) -> None:
     found = evaluate_policy(
         backbone, Named("named"), None, EvaluationSettings(prompts=3), max_new_tokens=6, temperature=1.0
     )
-    assert [p.prompt for p in found.rollout.problems] == ["test0", "test1", "test2"]
+    assert len({p.prompt for p in found.rollout.problems}) == 3
+    assert all(str(p.prompt).startswith("test") for p in found.rollout.problems)
 
 
 def test_a_small_test_split_is_evaluated_whole(backbone: Backbone) -> None:
-    assert len(evaluated(backbone, prompts=100).rollout.problems) == 16
+    assert len(evaluated(backbone, prompts=100).rollout.problems) == 48  # a quarter of 64 is for validation
 
 
 def test_samples_and_pass_at_k(backbone: Backbone) -> None:

@@ -1,0 +1,63 @@
+"""The problems that a run is scored on: distinct ones of a task's test split, divided by a hash into two.
+
+    validation    a quarter: curves, searches for settings, whatever somebody chooses by
+    test          the rest: the first and the last evaluation of a run, and verdicts
+
+Training, validation and test are disjoint: no problem of the test split is trained on, and two problems that would
+give each other away (`Task.identity`) fall on the same side. A small task may have few distinct problems; the
+evaluation then has as many as there are, and says so.
+"""
+
+from __future__ import annotations
+
+import math
+from hashlib import blake2b
+from typing import Literal
+from weakref import WeakKeyDictionary
+
+from rlzoo.tasks import Task
+from rlzoo.tasks.problem import Problem
+
+HeldOut = Literal["validation", "test"]
+VALIDATION = 4
+"""One held-out identity in this many is for validation, and at least one of a split with two or more."""
+PATIENCE = 500
+"""Draws from an endless task without a new problem after which there are taken to be no more."""
+
+_found: WeakKeyDictionary[Task, dict[tuple[HeldOut, int], list[Problem]]] = WeakKeyDictionary()
+
+
+def held_out(task: Task, split: HeldOut, count: int) -> list[Problem]:
+    """Return the first `count` distinct problems of a split, or all of fewer, in the order of the task.
+
+    A task that holds out a single problem has it for validation, and no test.
+    """
+    known = _found.setdefault(task, {})
+    if (split, count) not in known:
+        known[split, count] = _search(task, split, count)
+    return known[split, count]
+
+
+def _search(task: Task, split: HeldOut, count: int) -> list[Problem]:
+    size = task.size("test")
+    if size is not None:
+        problems = {repr(problem.prompt): problem for problem in (task.problem("test", i) for i in range(size))}
+        ranked = sorted({task.identity(problem) for problem in problems.values()}, key=_digest)
+        of_validation = set(ranked[: math.ceil(len(ranked) / VALIDATION)])
+        wanted = [p for p in problems.values() if (task.identity(p) in of_validation) == (split == "validation")]
+        return wanted[:count]
+    found: dict[str, Problem] = {}
+    index = since = 0
+    while len(found) < count and since < PATIENCE:
+        problem = task.problem("test", index)
+        index, since = index + 1, since + 1
+        text = repr(problem.prompt)
+        if text not in found and (_digest(task.identity(problem)) % VALIDATION == 0) == (split == "validation"):
+            found[text] = problem
+            since = 0
+    return list(found.values())
+
+
+def _digest(identity: str) -> int:
+    """A hash that is the same on every machine."""
+    return int.from_bytes(blake2b(f"held out|{identity}".encode(), digest_size=8).digest(), "big")
