@@ -35,6 +35,12 @@ PINNED = {
     "k2-in-the-loss-is-reverse-kl": "refuted",
     "k3-in-the-loss-is-reverse-kl": "refuted",
     "token-weights-vary-less": "depends",
+    "masking-beats-truncation": "depends",
+    "pass-at-1-training-lowers-pass-at-k": "depends",
+    "two-grpo-is-online-dpo": "depends",
+    "the-entropy-law-is-one-for-all": "inconclusive",
+    "negatives-keep-entropy": "refuted",
+    "a-fifth-of-the-tokens-suffices": "refuted",
 }
 """Verdicts other than supported."""
 

@@ -14,6 +14,10 @@ from rlzoo.lab.claims import clipping
 from rlzoo.lab.claims import values
 from rlzoo.lab.claims import divergence
 from rlzoo.lab.claims import mismatch
+from rlzoo.lab.claims import off_policy
+from rlzoo.lab.claims import aims
+from rlzoo.lab.claims import entropy
+from rlzoo.lab.claims import high_entropy
 from rlzoo.lab.claims import optimum
 # isort: on
 
@@ -24,13 +28,17 @@ __all__ = [
     "Claim",
     "Finding",
     "Result",
+    "aims",
     "claim",
     "clipping",
     "collapse",
     "divergence",
+    "entropy",
     "groups",
+    "high_entropy",
     "lengths",
     "mismatch",
+    "off_policy",
     "optimum",
     "run",
     "selection",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from functools import cache
 
 import torch
@@ -14,10 +13,12 @@ from objectives.parts import Clip
 from rlzoo.lab import exact
 from rlzoo.lab.claims.card import LEAST_DRAWS, Finding, claim, over_draws
 from rlzoo.lab.claims.collapse import PLAIN
+from rlzoo.lab.drift import drifted
 from rlzoo.lab.measure import Setting, updates
 from rlzoo.lab.moments import moments
+from rlzoo.lab.plots import Plot
 from rlzoo.lab.policy import Tabular
-from rlzoo.lab.situation import Situation
+from rlzoo.lab.situation import Situation, first_update
 from rlzoo.lab.space import enumerate_responses
 from rlzoo.lab.world import World, make_world, with_success
 
@@ -140,16 +141,6 @@ def _many_tokens(seed: int) -> World:
     return World(space, policy, with_success(policy, 2 * policy.initial(seed), right_R, 0.3), right_R, right_R)
 
 
-def _drifted(at: Situation, kl: float, seed: int) -> Situation:
-    """The policy moved in a random direction of its logits, about as far from the old one in KL."""
-    generator = torch.Generator().manual_seed(seed)
-    noise_SV = 0.1 * torch.randn(at.logits_SV.shape, generator=generator, dtype=torch.float64)
-    for _ in range(5):
-        found = exact.kl_divergence(at.old_logits_SV, at.old_logits_SV + noise_SV, at.space).item()
-        noise_SV = noise_SV * (kl / found) ** 0.5
-    return replace(at, logits_SV=at.old_logits_SV + noise_SV)
-
-
 DIRECTIONS = 8
 """Random directions of one base, taken together: in a single one the clip may stop nothing."""
 PATHS = {"expected": "along the expected gradient", "random": "in a random direction, as far in KL"}
@@ -164,8 +155,8 @@ def _rare_excess() -> dict[str, list[float]]:
         setting = Setting(group_size=8, updates=4, seed=seed)
         at = list(updates(PLAIN, _many_tokens(seed), setting))[-1][0]
         kl = exact.kl_divergence(at.old_logits_SV, at.logits_SV, at.space).item()
-        drifted = [_drifted(at, kl, 100 * seed + direction) for direction in range(DIRECTIONS)]
-        for path, places in {"expected": [at], "random": drifted}.items():
+        moved = [drifted(at, kl, 100 * seed + direction) for direction in range(DIRECTIONS)]
+        for path, places in {"expected": [at], "random": moved}.items():
             ratio, old, often = (torch.cat(parts) for parts in zip(*map(_raised, places), strict=True))
             stopped = ratio > 1.2
             if stopped.any():
@@ -243,3 +234,69 @@ def gspo_clips_more() -> Finding:
         fractions.append((sequence, token))
         rows.append(f"step {step:g}: {sequence:.1%} against {token:.1%}")
     return Finding(all(a > b for a, b in fractions), "; ".join(rows), {"fractions": fractions})
+
+
+OLD = (0.001, 0.01, 0.1, 0.5, 0.9)
+SHIFT = 0.1
+
+
+def moved_until_dead(old: float) -> tuple[float, float]:
+    """Change of a good token's probability at which its gradient dies: under a ratio clip of 0.2, and where pi - old
+    exceeds `SHIFT` (DPPO's mask of total variation); the way to 1 where it never dies."""
+    new = torch.linspace(old, 1.0, 200001, dtype=torch.float64)
+    leaf = (new / old).log().requires_grad_()
+    alive = torch.autograd.grad(Clip(low=0.2, high=0.2)(leaf, torch.ones_like(leaf)).sum(), leaf)[0] != 0
+    return new[alive].max().item() - old, new[new - old <= SHIFT].max().item() - old
+
+
+@cache
+def _dead_and_rare() -> dict[str, list[float]]:
+    """Per base: share of rare tokens (old probability below 0.2) among good ones moved up that a rule stops.
+
+    Both rules stop equally much of what is sampled: the mask's threshold is set so.
+    """
+    found: dict[str, list[float]] = {"ratio clip": [], "TV mask": [], "all moved up": []}
+    for seed in range(LEAST_DRAWS):
+        at = first_update(_many_tokens(seed))
+        parts = [_raised(drifted(at, 0.3, 100 * seed + direction)) for direction in range(DIRECTIONS)]
+        ratio, old, often = (torch.cat(column) for column in zip(*parts, strict=True))
+        up = ratio > 1
+        ratio, old, often = ratio[up], old[up], often[up]
+        shift = (ratio - 1) * old
+        order = shift.argsort(descending=True)
+        stopped = often[order].cumsum(0) <= often[ratio > 1.2].sum()
+        masked = torch.zeros_like(stopped).index_put((order,), stopped)
+        for name, where in (("ratio clip", ratio > 1.2), ("TV mask", masked), ("all moved up", old > 0)):
+            found[name].append((often[where & (old < 0.2)].sum() / often[where].sum()).item())
+    return found
+
+
+@claim(
+    name="ratio-clips-punish-rare-tokens",
+    statement="A ratio clip stops rare tokens after a small change of probability and frequent ones after a large one "
+    "or never; a mask on the change itself (DPPO) treats them alike.",
+    conditions="clip 0.2 and a mask at a change of 0.1, A > 0; in 20 bases of 12 tokens moved at random, both rules "
+    "stopping equally many sampled tokens",
+    origin="paper",
+    source="2602.04879, abstract",
+    quote="updates to low-probability tokens are aggressively over-penalized",
+    how="largest change with a live gradient at five old probabilities; share of rare tokens among those stopped",
+    expected="supported",
+)
+def ratio_clips_punish() -> Finding:
+    reach = {old: moved_until_dead(old) for old in OLD}
+    clip, mask = ([row[i] for row in reach.values()] for i in (0, 1))
+    rare = _dead_and_rare()
+    share = sum(c > m for c, m in zip(rare["ratio clip"], rare["TV mask"], strict=True)) / LEAST_DRAWS
+    means = {name: sum(row) / len(row) for name, row in rare.items()}
+    alike = max(mask) - min(mask) < 1e-3 and clip == sorted(clip[:4]) + clip[4:]
+    return Finding(
+        over_draws([share]) if alike else False,
+        f"change at which a good token stops, at old probability {', '.join(f'{o:g}' for o in OLD)}: clip "
+        f"{', '.join(f'{x:.4f}' for x in clip)} (0.9 never stops), mask {', '.join(f'{x:.2f}' for x in mask)}; rare "
+        f"ones are {means['ratio clip']:.0%} of those the clip stops, {means['TV mask']:.0%} of those a mask stops and "
+        f"{means['all moved up']:.0%} of all moved up; more of the clip's in {share:.0%} of the bases",
+        {"old": OLD, "clip": clip, "mask": mask, "rare": rare},
+        arithmetic=[f"clip: 0.2 x {o:g} = {min(0.2 * o, 1 - o):.4f}" for o in OLD],
+        plot=Plot("old probability", OLD, "change at which it stops", {"clip": clip, "mask": mask}, log_x=True),
+    )

@@ -12,7 +12,8 @@ from torch import Tensor
 from advantages import KLInReward, RewardToGo, RolloutView
 from objectives.parts import K1, K2, K3, KL
 from rlzoo.lab import exact
-from rlzoo.lab.claims.card import Finding, claim
+from rlzoo.lab.claims.card import LEAST_DRAWS, Finding, claim
+from rlzoo.lab.drift import drifted
 from rlzoo.lab.policy import Tabular
 from rlzoo.lab.single import relative_difference, single
 from rlzoo.lab.situation import Situation, first_update
@@ -47,9 +48,10 @@ def forward(at: Situation) -> Tensor:
 
 
 def local(at: Situation, forwards: bool) -> Tensor:
-    """Gradient of sum_s d(s) KL at s, with the visits d(s) of pi held fixed."""
+    """Gradient of sum_s d(s) KL at s, with the visits d(s) of the sampler held fixed."""
     space = at.space
     visits_S = torch.zeros(len(space.prefix_ST), dtype=torch.float64)
+    # the sampler's visits
     p_RT = at.old_probability_R[:, None].expand(space.mask_RT.shape)
     visits_S.index_add_(0, space.state_RT[space.mask_RT], p_RT[space.mask_RT])
 
@@ -202,4 +204,40 @@ def k3_reward() -> Finding:
         f"{_cosine(found, reverse(at)):.2f}: what is missing is the gradient of k3 itself, that of KL(ref || pi) "
         "at each state",
         {"difference": gap, "value": value, "kl": kl},
+    )
+
+
+@claim(
+    name="k3-times-the-ratio-is-reverse-kl",
+    statement="k3 in the loss, multiplied by the token ratio with its gradient, follows the gradient of KL(pi || ref) "
+    "at each state, off-policy too; without the ratio it does not.",
+    conditions="20 policies moved by KL 0.2 from the sampler; the sampler's visits of states are held fixed, so it is "
+    "not the KL between responses",
+    origin="paper",
+    source="2512.02556 (DeepSeek-V3.2), section 3.1, equation 7",
+    how="exact expected gradient of the project's k3 with correction=ratio against that of the states' KL, on- and "
+    "off-policy",
+    expected="supported",
+)
+def k3_times_ratio() -> Finding:
+    corrected: list[float] = []
+    plain: list[float] = []
+    for draw in range(LEAST_DRAWS):
+        base = away_from_reference(4)
+        at = drifted(base, 0.2, draw) if draw else base
+        space = at.space
+        old_RT, ref_RT = (space.logp_RT(x.log_softmax(dim=1)) for x in (at.old_logits_SV, at.ref_logits_SV))
+        target_SV = local(at, forwards=False)
+        for part, gaps in ((K3(coef=1.0, correction="ratio"), corrected), (K3(coef=1.0), plain)):
+            leaf_RT = space.logp_RT(at.logp_SV).requires_grad_()
+            cost_RT = part(leaf_RT, ref_RT, part.weight(leaf_RT, leaf_RT - old_RT))
+            (c_RT,) = torch.autograd.grad(cost_RT.sum(), leaf_RT)
+            gaps.append(relative_difference(single(at, c_RT, target_SV).mean_SV, target_SV))
+    return Finding(
+        max(corrected) < 1e-9 and min(plain) > 1e-3,
+        f"with the ratio at most {max(corrected):.0e} away, without it {min(plain):.0%} to {max(plain):.0%}",
+        {"with": corrected, "without": plain},
+        arithmetic=[
+            "sum_a old(a) (pi(a)/old(a)) k3(a) = sum_a pi(a) (ref/pi - 1 + log pi/ref) = KL(pi || ref) at the state"
+        ],
     )
