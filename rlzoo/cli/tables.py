@@ -14,7 +14,7 @@ from rlzoo.errors import UserError, nearest
 from rlzoo.lab.plots import FORMATS, draw
 from rlzoo.lab.textbook import SHEETS, Sheet
 
-LIST = "list"
+LIST, ALL = "list", "all"
 
 
 def find(name: str) -> None:
@@ -23,7 +23,7 @@ def find(name: str) -> None:
     Raises:
         UserError: an unknown table.
     """
-    if name != LIST and name not in SHEETS:
+    if name not in (LIST, ALL, *SHEETS):
         raise UserError(f"unknown table {name!r}; {nearest(name, SHEETS)}; --table list shows all")
 
 
@@ -60,11 +60,39 @@ def show(name: str, objectives: Sequence[str], out: Path | None, as_json: bool) 
         else:
             terminal().print(names_table())
         return
+    if name == ALL:
+        write_all(out)
+        terminal().print(f"Page: {out}")
+        return
     sheet = table_command(name, out)
     if as_json:
         print_json({"name": name, "title": SHEETS[name].title, **sheet.as_dict()})
     else:
         terminal().print(sheet_table(name, sheet))
+
+
+def write_all(out: Path | None) -> None:
+    """Compute every table and write them to one page.
+
+    Raises:
+        UserError: an `out` that is no page.
+    """
+    if out is None or out.suffix != ".md":
+        raise UserError("--table all writes every table to one page: add --out PAGE.md")
+    pages: list[str] = []
+    with Console(stderr=True).status("computing") as status:
+        for name, entry in SHEETS.items():
+            status.update(f"computing {name}")
+            pages.append(markdown(name, entry.compute()).replace("# ", "## ", 1))
+    head = [
+        "# The textbook's tables",
+        "",
+        f"Made by `rlzoo lab --table all --out {out}`.",
+        "`rlzoo lab --table NAME` prints one with its arithmetic, `--out NAME.png` draws its figure. Small worlds, float64;",
+        "sampled only where a line says runs or episodes.",
+    ]
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text("\n".join([*head, "", "\n".join(pages)]))
 
 
 def names_table() -> Table:

@@ -95,4 +95,4 @@ def _panel(axis: Axes, title: str, plot: Plot) -> None:
     axis.set_xlabel(plot.x_label)
     axis.set_ylabel(plot.y_label)
     if len(plot.series) > 1:
-        axis.legend(frameon=False, fontsize=8)
+        axis.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))

@@ -62,6 +62,7 @@ def test_lab_prints_json_with_every_update() -> None:
         (("lab", "--table", "belman"), "did you mean 'bellman'"),
         (("lab", "grpo", "--table", "bellman"), "leave out grpo"),
         (("lab", "--table", "bellman", "--out", "x.txt"), ".md file"),
+        (("lab", "--table", "all"), "add --out PAGE.md"),
     ],
 )
 def test_bad_input_says_what_to_do(arguments: tuple[str, ...], hint: str) -> None:

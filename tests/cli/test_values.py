@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -61,6 +62,23 @@ def test_shown_checkpoints_and_cells() -> None:
     assert values.shown(ValueSetting(episodes=32)) == [32]
     assert values.cell(interval([0.5, 0.5])) == "0.500 ±0.000"
     assert values.cell(interval([-1e-5])) == "0.000" and values.cell(None) == ""
+
+
+def test_agreement_of_all_seeds_is_no_certainty() -> None:
+    """If 9 seeds in 10 answer right, 16 all do with probability 0.9^16 = 18.5%: the t interval is then 1 to 1.
+
+    So it holds the true 0.9 far less often than 95% of the time, which the page's note makes up for.
+    """
+    p, seeds = 0.9, 16
+    covered = 0.0
+    for right in range(seeds + 1):
+        found = interval([1.0] * right + [0.0] * (seeds - right))
+        chance = math.comb(seeds, right) * p**right * (1 - p) ** (seeds - right)
+        covered += chance * (found.low <= p <= found.high)
+    assert covered < 0.82 and 1 - covered >= p**seeds > 0.18
+    assert (1 - values.unseen(seeds)) ** seeds == pytest.approx(0.05)
+    (note,) = [note for note in values.values_notes(ValueSetting(seeds=16)) if note.startswith("± 0.000")]
+    assert "all 16 seeds" in note and "17%" in note
 
 
 @pytest.mark.parametrize(

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from objectives.parts import TokenMean
+from objectives.parts import Aggregate, SequenceMean, SequenceSum, TokenMean
 from rlzoo.lab.claims import CLAIMS, ORIGINS, VERDICTS, Claim, Finding, claim, run
 from rlzoo.lab.claims.card import over_draws
 from rlzoo.lab.claims.groups import STD, closed_form, drawn_noise, measured_weight
-from rlzoo.lab.claims.lengths import own, token_mean_gradient
+from rlzoo.lab.claims.lengths import expected_gradient, own
 from rlzoo.lab.claims.shaping import long_one
 from rlzoo.lab.moments import moments
 from rlzoo.lab.plots import draw, plot_of
@@ -125,11 +125,11 @@ def test_difficulty_weights_of_the_closed_form(size: int, p: float, weight: floa
 
 
 @pytest.mark.parametrize("size", [2, 4, 8])
-def test_the_token_means_gradient_is_that_of_its_moments(size: int) -> None:
+@pytest.mark.parametrize("aggregate", [TokenMean(), SequenceMean(), SequenceSum()])
+def test_an_expected_gradient_is_that_of_its_moments(aggregate: Aggregate, size: int) -> None:
     at = first_update(make_world(success=0.3, longest=3))
-    torch.testing.assert_close(
-        token_mean_gradient(at, size), moments(own(TokenMean()), at, size).mean_SV, rtol=1e-10, atol=1e-14
-    )
+    found, known = expected_gradient(at, aggregate, size), moments(own(aggregate), at, size).mean_SV
+    torch.testing.assert_close(found, known, rtol=1e-10, atol=1e-14)
 
 
 def test_noise_over_a_pool_of_one_prompt_is_that_of_the_prompt() -> None:

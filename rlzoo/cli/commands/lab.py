@@ -28,7 +28,7 @@ def lab(
     groups: Annotated[int, typer.Option(min=40, help="Groups sampled where sums are too long.")] = 2000,
     budget: Annotated[float, typer.Option(min=1, help="Sampled tokens that the error is given for.")] = 1000,
     table: Annotated[
-        str | None, typer.Option("--table", metavar="NAME", help="A textbook table instead, by name; list: all names.")
+        str | None, typer.Option("--table", metavar="NAME", help="A textbook table instead, by name; list shows all.")
     ] = None,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Figure: sweep the settings and draw; or that of the table.")

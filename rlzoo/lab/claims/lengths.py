@@ -14,7 +14,6 @@ from objectives.gspo import GSPO
 from objectives.parts import Aggregate, Constant, Linear, NoRatio, SequenceMean, SequenceSum, TokenMean
 from rlzoo.lab import exact, group
 from rlzoo.lab.claims.card import LEAST_DRAWS, Finding, claim, over_draws
-from rlzoo.lab.moments import moments
 from rlzoo.lab.others import convolve
 from rlzoo.lab.plots import Plot
 from rlzoo.lab.policy import Tabular
@@ -70,8 +69,7 @@ def _base(task: str, seed: int) -> Situation:
 def _length_slopes(task: str, seed: int, aggregate: Aggregate, size: int = 4) -> tuple[float, float]:
     """Change of E[n | wrong] and E[n | right] per unit step along the expected gradient, one group of `size`."""
     at = _base(task, seed)
-    token_mean = isinstance(aggregate, TokenMean)
-    direction_SV = token_mean_gradient(at, size) if token_mean else moments(own(aggregate), at, size).mean_SV
+    direction_SV = expected_gradient(at, aggregate, size)
     direction_SV = direction_SV / direction_SV.norm()
     slopes: list[float] = []
     for some_R in (1 - at.accuracy_R, at.accuracy_R):
@@ -82,12 +80,19 @@ def _length_slopes(task: str, seed: int, aggregate: Aggregate, size: int = 4) ->
     return slopes[0], slopes[1]
 
 
-def token_mean_gradient(at: Situation, size: int) -> Tensor:
-    """E[g] of mean-centred right/wrong rewards under the token mean, one group of `size`: [S, V].
+def expected_gradient(at: Situation, aggregate: Aggregate, size: int) -> Tensor:
+    """E[g] of mean-centred right/wrong rewards under an aggregation, one group of `size`: [S, V].
 
-    c(y) = size E[(r_y (1 - 1/size) - K/size) / (n_y + Z)] over K right answers and Z tokens of the others, which is
-    what `moments` finds, without a table of weights.
+    token mean      c(y) = size E[(r_y (1 - 1/size) - K/size) / (n_y + Z)], K right answers and Z tokens of the others
+    sequence mean   c(y) = (1 - 1/size) (r_y - p) / n_y; sequence sum the same without 1 / n_y
+
+    That is what `moments` finds, without a table of weights.
     """
+    if not isinstance(aggregate, TokenMean):
+        share_R = aggregate(at.space.mask_RT, torch.float64)[:, 0] * len(at.reward_R)
+        p = (at.old_probability_R * at.reward_R).sum()
+        c_R = share_R * (1 - 1 / size) * (at.reward_R - p)
+        return single(at, c_R[:, None].expand(at.space.mask_RT.shape), at.true_gradient_SV).mean_SV
     _, others = convolve(at.old_probability_R, at.accuracy_R.long(), at.space.length_R, size - 1)
     right_A, total_Z = others.count_AC[:, -1].double(), torch.arange(others.law_AZ.shape[1]).double()
     share_RZ = size / (at.space.length_R[:, None] + total_Z)

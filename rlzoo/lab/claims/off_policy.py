@@ -89,6 +89,11 @@ def token_ratio() -> Finding:
         "mean cosine " + "; ".join(lines) + f". The token ratio is below no ratio at all in {min(below_none)} to "
         f"{max(below_none)} of {LEAST_DRAWS} draws: worse than nothing in some bases, not as a rule",
         {"distances": DISTANCES, "mean cosine": means, "share": shares, "token below none": below_none},
+        arithmetic=[
+            "two tokens with ratios 2 and 1/8: the response's weight is 2 x 1/8 = 1/4 and GSPO's (1/4)^(1/2) = 1/2 at both",
+            "E_old[(pi / old)(y) f(y)] = E_pi[f(y)]: true of the response's weight, not of a token's own ratio",
+            *lines,
+        ],
         plot=Plot("KL(old || policy), nats", DISTANCES, "mean cosine, along the true gradient", means["climbed"]),
     )
 
@@ -121,6 +126,11 @@ def reuse() -> Finding:
         f"success rate after the updates, from 0.25: {text}. At equal sampled tokens the reused arm takes "
         f"16 updates where the fresh one takes 4, and is {'ahead' if equal.low > fresh.high else 'not ahead'}",
         {name: [arm.low, arm.mean, arm.high] for name, arm in arms.items()},
+        arithmetic=[
+            "sampled responses: 4 x 8 = 32 fresh, 8 reused, 8 once, 4 x 8 = 32 reused in 4 rollouts",
+            "4 small steps on the same 8: sum 4 g, variance 16 s^2 / 8 = 2 s^2; on fresh ones 4 s^2 / 8 = s^2 / 2",
+            *(f"{name}: {arm.low:.4f} to {arm.high:.4f}" for name, arm in arms.items()),
+        ],
         plot=Plot("", list(arms), "success rate", {"mean": [arm.mean for arm in arms.values()]}),
     )
 
