@@ -88,8 +88,8 @@ def write_all(out: Path | None) -> None:
         "# The textbook's tables",
         "",
         f"Made by `rlzoo lab --table all --out {out}`.",
-        "`rlzoo lab --table NAME` prints one with its arithmetic, `--out NAME.png` draws its figure. Small worlds, float64;",
-        "sampled only where a line says runs or episodes.",
+        "`rlzoo lab --table NAME` prints one with its arithmetic, `--out NAME.png` draws its figure. Small worlds,",
+        "float64; sampled only where a line says runs or episodes.",
     ]
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text("\n".join([*head, "", "\n".join(pages)]))

@@ -90,7 +90,7 @@ def token_ratio() -> Finding:
         f"{max(below_none)} of {LEAST_DRAWS} draws: worse than nothing in some bases, not as a rule",
         {"distances": DISTANCES, "mean cosine": means, "share": shares, "token below none": below_none},
         arithmetic=[
-            "two tokens with ratios 2 and 1/8: the response's weight is 2 x 1/8 = 1/4 and GSPO's (1/4)^(1/2) = 1/2 at both",
+            "two tokens with ratios 2 and 1/8: a response's weight is 2 x 1/8 = 1/4, GSPO's (1/4)^(1/2) = 1/2",
             "E_old[(pi / old)(y) f(y)] = E_pi[f(y)]: true of the response's weight, not of a token's own ratio",
             *lines,
         ],
