@@ -84,6 +84,8 @@ class SampleRequest:
         temperature: the log-probs are those of softmax(logits / temperature).
         greedy: take the likeliest token instead of sampling.
         run: who asks.
+        samples, positions: of trajectories that go on: the number of each prompt's first response, and the tokens of
+            the prompt that came after the first one. They name the noise, and count for `max_new_tokens`.
     """
 
     policy: PolicyRef
@@ -96,6 +98,13 @@ class SampleRequest:
     temperature: float = 1.0
     greedy: bool = False
     run: str = ""
+    samples: Sequence[int] | None = None
+    positions: Sequence[int] | None = None
+
+    @property
+    def limits(self) -> list[int]:
+        """Most new tokens of each prompt."""
+        return [self.max_new_tokens - position for position in self.positions or [0] * len(self.prompts)]
 
 
 @dataclass(frozen=True)
@@ -293,6 +302,10 @@ class Codec(Protocol):
 
     def encode(self, prompt: str | list[dict[str, Any]]) -> list[int]:
         """Tokens of a text, or of a list of chat messages followed by the opening of the model's turn."""
+        ...
+
+    def encode_continuation(self, text: str) -> list[int]:
+        """Tokens of a text that continues others, without special tokens of the tokenizer's own."""
         ...
 
     def encode_response(self, text: str) -> list[int]:

@@ -83,10 +83,14 @@ def check_request(request: SampleRequest, context_length: int | None) -> None:
             f"nothing to sample: {len(request.prompts)} prompts, group_size {request.group_size}, max_new_tokens "
             f"{request.max_new_tokens}; each must be at least 1"
         )
-    if len(request.prompt_keys) != len(request.prompts):
-        raise ValueError(f"{len(request.prompts)} prompts but {len(request.prompt_keys)} prompt_keys")
-    for prompt in request.prompts:
-        check_prompt(prompt, request.max_new_tokens, context_length)
+    for name in ("prompt_keys", "samples", "positions"):
+        of_prompts = getattr(request, name)
+        if of_prompts is not None and len(of_prompts) != len(request.prompts):
+            raise ValueError(f"{len(request.prompts)} prompts but {len(of_prompts)} {name}")
+    for prompt, limit in zip(request.prompts, request.limits, strict=True):
+        if limit < 1:
+            raise UserError(f"nothing to sample: of {request.max_new_tokens} new tokens none is left for a prompt")
+        check_prompt(prompt, limit, context_length)
 
 
 @dataclass(frozen=True)
@@ -99,6 +103,10 @@ class _Prompts:
     limit: Tensor
     temperature: Tensor
     greedy: Tensor
+    sample: Tensor
+    """Number of the prompt's first response in the noise."""
+    position: Tensor
+    """Tokens of the prompt that came after the first one: where its noise begins."""
     stream: Tensor
     """Hash of (seed, step, prompt key): where the noise of this prompt begins."""
 
@@ -107,16 +115,21 @@ class _Prompts:
         count = torch.tensor([len(request.prompts) for request in requests])
         columns = [
             torch.tensor(column).repeat_interleave(count)
-            for column in zip(
-                *((r.group_size, r.max_new_tokens, r.temperature, r.greedy) for r in requests), strict=True
-            )
+            for column in zip(*((r.group_size, r.temperature, r.greedy) for r in requests), strict=True)
         ]
-        group_size, limit, temperature, greedy = columns
+        group_size, temperature, greedy = columns
+
+        def per_prompt(name: str) -> Tensor:
+            known = (getattr(r, name) or [0] * len(r.prompts) for r in requests)
+            return torch.tensor([x for column in known for x in column])
+
         return cls(
             tokens=[prompt for request in requests for prompt in request.prompts],
             slot=torch.tensor(slots).repeat_interleave(count),
             group_size=group_size,
-            limit=limit,
+            limit=per_prompt("limits"),
+            sample=per_prompt("samples"),
+            position=per_prompt("positions"),
             temperature=temperature.float(),
             greedy=greedy,
             stream=torch.cat([noise.bits(r.seed, r.step, torch.tensor(r.prompt_keys)) for r in requests]),
@@ -160,8 +173,9 @@ def _decode(backbone: Backbone, stack: AdapterStack | None, prompts: _Prompts) -
     prompt_N = torch.arange(len(prompts.tokens), device=device).repeat_interleave(prompts.group_size)
     start_P = prompts.group_size.cumsum(0) - prompts.group_size
     rows, longest = len(prompt_N), int(prompts.limit.max())
-    stream_N1 = noise.bits(prompts.stream[prompt_N], torch.arange(rows, device=device) - start_P[prompt_N])[:, None]
-    place_NT = noise.bits(stream_N1, torch.arange(longest, device=device))
+    sample_N = torch.arange(rows, device=device) + (prompts.sample - start_P)[prompt_N]
+    stream_N1 = noise.bits(prompts.stream[prompt_N], sample_N)[:, None]
+    place_NT = noise.bits(stream_N1, prompts.position[prompt_N, None] + torch.arange(longest, device=device))
     slot_N, limit_N = prompts.slot[prompt_N], prompts.limit[prompt_N]
     temperature_N1 = prompts.temperature[prompt_N][:, None]
     spread_N1 = (~prompts.greedy[prompt_N])[:, None].float()  # 0: no noise, the likeliest token

@@ -130,6 +130,10 @@ class Backbone:
         """Return the tokens of a text, or of a list of chat messages followed by the opening of the model's turn."""
         return self._prompts.encode(prompt)
 
+    def encode_continuation(self, text: str) -> list[int]:
+        """Return the tokens of a text that continues others, without special tokens of the tokenizer's own."""
+        return self.tokenizer(text, add_special_tokens=False)["input_ids"]
+
     def encode_response(self, text: str) -> list[int]:
         """Return the tokens of a text as a response that comes to an end: the end token is the last."""
         end = self.tokenizer.eos_token_id

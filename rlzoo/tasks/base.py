@@ -19,6 +19,7 @@ from typing import Any, ClassVar, Literal, Self
 
 from rlzoo.config.task import TaskConfig
 from rlzoo.errors import UserError
+from rlzoo.tasks.environment import Environment, SingleTurn
 from rlzoo.tasks.problem import Problem
 from rlzoo.tasks.rewards import RewardFunction, total
 
@@ -51,6 +52,9 @@ class Task(ABC):
     at_hand: ClassVar[bool] = False
     """True if problems are rows to look up, not drawn: a trainer looks through all of them before it starts."""
 
+    several_turns: ClassVar[bool] = False
+    """True if `environment` may answer more than one response; otherwise all responses are scored at once."""
+
     def __init__(self, name: str, level: str | None = None, reward: str | None = None, accuracy: str | None = None):
         self.name = name
         self.level = level
@@ -81,6 +85,10 @@ class Task(ABC):
     def identity(self, problem: Problem) -> str:
         """Return what two problems share when one would give the other away; here the prompt."""
         return repr(problem.prompt)
+
+    def environment(self, problem: Problem) -> Environment:
+        """What answers the policy on one problem, a new one for each trajectory."""
+        return SingleTurn(self.score, problem)
 
     @abstractmethod
     def grade(self, problem: Problem, completion: str) -> float:

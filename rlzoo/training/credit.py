@@ -14,14 +14,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from advantages import Credit, Need, RolloutView, at_last_token
+from advantages import Credit, Need, RolloutView
 from objectives import Objective, TokenBatch, rollout_metrics
 from rlzoo import noise
 from rlzoo.engine.protocol import BASE, ScoreRequest, Wanted
 from rlzoo.engine.tokens import Tokens
 from rlzoo.training.client import Client
-from rlzoo.training.rollout import Rollout
 from rlzoo.training.teacher import Teacher
+from rlzoo.training.trajectories import Rollout
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ async def assign_credit(
         teacher_logp_NT = await teacher.logp(client, tokens, temperature)
     reward_N = rollout.reward_N.nan_to_num(0.0)
     view = RolloutView.of(
-        at_last_token(reward_N, mask_NT),
+        rollout.reward_NT,
         mask_NT,
         rollout.group_N,
         reward_NK=rollout.reward_NK.nan_to_num(0.0),

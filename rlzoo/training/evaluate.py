@@ -28,7 +28,8 @@ from rlzoo.tasks import Task
 from rlzoo.training.client import Client
 from rlzoo.training.failure import GRADING_TIMEOUT, RunFailed, failing, in_thread
 from rlzoo.training.held_out import HeldOut, held_out
-from rlzoo.training.rollout import Rollout, score_samples
+from rlzoo.training.responses import respond
+from rlzoo.training.trajectories import Rollout
 
 NOISE_SEED = noise.derive("evaluation")
 
@@ -82,16 +83,15 @@ async def evaluate(
         temperature=temperature,
         greedy=settings.greedy,
     )
-    (samples,) = await client.sample(request)
-    rollout = await score_samples(codec, task, problems, prompts, samples, grading_timeout)
+    (rollout,) = await respond(client, codec, task, problems, [request], grading_timeout)
     with failing("grading"):
         grades = await in_thread(graded, task, rollout, seconds=grading_timeout)
     metrics = response_metrics(rollout) | grades | pass_at_k(rollout.accuracy_N.view(count, -1))
     if settings.greedy:
         metrics["entropy"] = math.nan  # its estimate is of sampled tokens
     if settings.with_greedy:
-        (likeliest,) = await client.sample(replace(request, group_size=1, greedy=True))
-        greedy = await score_samples(codec, task, problems, prompts, likeliest, grading_timeout)
+        likeliest = replace(request, group_size=1, greedy=True)
+        (greedy,) = await respond(client, codec, task, problems, [likeliest], grading_timeout)
         metrics["accuracy_greedy"] = _mean(greedy.accuracy_N)
     return Evaluation(metrics, rollout)
 

@@ -8,8 +8,6 @@ prompts and the same noise, whatever else they do.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 import sys
 from collections.abc import Sequence
@@ -23,114 +21,12 @@ from torch import Tensor
 from advantages import Select
 from rlzoo import noise
 from rlzoo.engine.protocol import Codec, SampleRequest, Samples, check_prompt
-from rlzoo.engine.tokens import Tokens, cat_padded
 from rlzoo.errors import UserError
 from rlzoo.tasks import Problem, Task
 from rlzoo.training.client import Client
-from rlzoo.training.failure import GRADING_TIMEOUT, failing, in_thread
-
-
-@dataclass(frozen=True)
-class Rollout:
-    """Responses to P prompts, G each; row i answers prompt i // G.
-
-    Attributes:
-        problems: the P problems.
-        tokens: the N = P * G rows; each continues the prompt of its problem.
-        logp_NT: log-probs under the sampling policy.
-        finished_N: bool, true where the response ended with an end token.
-        reward_N: the task's reward, nan where it could not be scored.
-        accuracy_N: the task's verdict, 0 or 1, before any shaping; known for every response.
-        completions: the N responses as text.
-        greedy_N: reward of the greedy response to each row's prompt, nan where it has none; None unless asked for.
-        named_NK: the rewards whose sum is reward_N, where there are several; None for one.
-        names: their names.
-    """
-
-    problems: list[Problem]
-    group_size: int
-    tokens: Tokens
-    logp_NT: Tensor
-    finished_N: Tensor
-    reward_N: Tensor
-    accuracy_N: Tensor
-    completions: list[str]
-    greedy_N: Tensor | None = None
-    named_NK: Tensor | None = None
-    names: tuple[str, ...] = ("reward",)
-
-    @property
-    def reward_NK(self) -> Tensor:
-        """The rewards by name, one column each; nan where one could not be scored."""
-        return self.reward_N[:, None] if self.named_NK is None else self.named_NK
-
-    @property
-    def prompt_N(self) -> tuple[str, ...]:
-        """A name of each row's prompt: the beginning of its text's SHA-256, the same in every step."""
-        texts = (json.dumps(problem.prompt, sort_keys=True) for problem in self.problems)
-        keys = [hashlib.sha256(text.encode()).hexdigest()[:16] for text in texts]
-        return tuple(key for key in keys for _ in range(self.group_size))
-
-    @property
-    def turn_NT(self) -> Tensor:
-        """Turn in which each token was written, from 0: a turn begins where the policy takes over."""
-        learn_NT = self.tokens.learn_NT
-        begins_NT = learn_NT & ~torch.nn.functional.pad(learn_NT, (1, 0))[:, :-1]
-        return (begins_NT.cumsum(dim=1) - 1).clamp(min=0)
-
-    @property
-    def group_N(self) -> Tensor:
-        """Id of each row's prompt: 0 .. P-1, G times each."""
-        return torch.arange(len(self.problems), device=self.reward_N.device).repeat_interleave(self.group_size)
-
-    @property
-    def mask_NT(self) -> Tensor:
-        """Tokens that may be learned from: a response without a reward is no response."""
-        return self.tokens.learn_NT & self.reward_N.isfinite()[:, None]
-
-    @property
-    def usable_accuracy_PG(self) -> Tensor:
-        """What selection decides on: the accuracy of the responses that may be learned from, nan for the others."""
-        return self.accuracy_N.where(self.reward_N.isfinite(), torch.nan).view(-1, self.group_size)
-
-    def keep(self, keep_P: Tensor) -> Rollout:
-        """The rollout of the prompts that are true in keep_P."""
-        prompts = keep_P.nonzero().flatten().tolist()
-        rows = keep_P.repeat_interleave(self.group_size).nonzero().flatten()
-        return Rollout(
-            [self.problems[p] for p in prompts],
-            self.group_size,
-            self.tokens.rows(rows, trim=False),
-            *(x[rows] for x in (self.logp_NT, self.finished_N, self.reward_N, self.accuracy_N)),
-            [self.completions[i] for i in rows.tolist()],
-            None if self.greedy_N is None else self.greedy_N[rows],
-            None if self.named_NK is None else self.named_NK[rows],
-            self.names,
-        )
-
-    @classmethod
-    def cat(cls, parts: Sequence[Rollout]) -> Rollout:
-        """Put rollouts one after the other.
-
-        Raises:
-            UserError: the reward function gave other names in one than in another.
-        """
-        if len({part.names for part in parts}) > 1:
-            raise UserError(
-                f"the reward function returned {', '.join(parts[0].names)} at first and "
-                f"{', '.join(parts[-1].names)} later: it has to return the same names every time"
-            )
-        return cls(
-            [problem for part in parts for problem in part.problems],
-            parts[0].group_size,
-            Tokens.cat([part.tokens for part in parts]),
-            cat_padded([part.logp_NT for part in parts]),
-            *(torch.cat([getattr(part, name) for part in parts]) for name in ("finished_N", "reward_N", "accuracy_N")),
-            [text for part in parts for text in part.completions],
-            None if parts[0].greedy_N is None else torch.cat([part.greedy_N for part in parts]),
-            None if parts[0].named_NK is None else torch.cat([part.reward_NK for part in parts]),
-            parts[0].names,
-        )
+from rlzoo.training.failure import GRADING_TIMEOUT
+from rlzoo.training.responses import respond, score_samples
+from rlzoo.training.trajectories import Rollout
 
 
 @dataclass(frozen=True)
@@ -193,18 +89,17 @@ async def roll_out(
         prompts = [codec.encode(problem.prompt) for problem in problems]
         asked = replace(request, prompts=prompts, prompt_keys=keys)
         if "demonstration" in needs:
-            samples, *rest = [demonstrated(codec, task, problems, asked, client.info.device)]
+            samples = demonstrated(codec, task, problems, asked, client.info.device)
+            sampled, *rest = [await score_samples(codec, task, problems, prompts, samples, grading_timeout)]
         else:
             greedy = [replace(asked, group_size=1, greedy=True)] if "greedy" in needs else []
-            samples, *rest = await client.sample(asked, *greedy)
-        sampled = await score_samples(codec, task, problems, prompts, samples, grading_timeout)
+            sampled, *rest = await respond(client, codec, task, problems, [asked, *greedy], grading_timeout)
         sampled = flip_coins(sampled, asked) if random_reward else sampled
         beside = 0
-        for extra in rest:
-            likeliest = await score_samples(codec, task, problems, prompts, extra, grading_timeout)
+        for likeliest in rest:
             likeliest = flip_coins(likeliest, replace(asked, greedy=True)) if random_reward else likeliest
             sampled = replace(sampled, greedy_N=likeliest.reward_N.repeat_interleave(request.group_size))
-            beside = int(extra.mask_NT.sum())
+            beside = int(likeliest.tokens.learn_NT.sum())
         first = first or sampled
         kept.append(sampled.keep(select(sampled.usable_accuracy_PG)))
         account = account.add(sampled, kept[-1], beside)
@@ -254,7 +149,7 @@ def flip_coins(rollout: Rollout, request: SampleRequest) -> Rollout:
     words = (request.seed, "coin", "greedy" if request.greedy else "sample", request.step)
     heads_N = (noise.uniform(*words, keys_P[:, None], samples_G) < 0.5).flatten().to(rollout.reward_N)
     coins_N = heads_N.where(rollout.reward_N.isfinite(), math.nan)
-    return replace(rollout, reward_N=coins_N, named_NK=None, names=("reward",))
+    return replace(rollout, reward_N=coins_N, named_NK=None, names=("reward",), turn_reward_NT=None)
 
 
 def draw(task: Task, seed: int, step: int, round_: int, count: int, shuffle: bool = True) -> list[Problem]:
@@ -302,38 +197,3 @@ def most_bytes(codec: Codec, task: Task, max_new_tokens: int, context_length: in
     prompt = task.problem("train", 0).prompt
     frame = "" if isinstance(prompt, str) else [{**message, "content": ""} for message in prompt]
     return context_length - max_new_tokens - len(codec.encode(frame)) - 1
-
-
-async def score_samples(
-    codec: Codec,
-    task: Task,
-    problems: Sequence[Problem],
-    prompts: list[list[int]],
-    samples: Samples,
-    timeout: float = GRADING_TIMEOUT,
-) -> Rollout:
-    """Decode and score sampled responses. Raises `RunFailed` when the task raises or takes longer than `timeout`."""
-    group_size = samples.response_NT.shape[0] // len(problems)
-    lengths = samples.mask_NT.sum(dim=1).tolist()
-    completions = [codec.decode(ids[:n]) for ids, n in zip(samples.response_NT.tolist(), lengths, strict=True)]
-    asked = [problem for problem in problems for _ in range(group_size)]
-    with failing("grading"):
-        scores = await in_thread(task.score, asked, completions, seconds=timeout)
-    device, named = samples.logp_NT.device, scores.named
-    group_N = torch.arange(len(problems)).repeat_interleave(group_size)
-
-    def numbers(values: Sequence[float | None]) -> Tensor:
-        return torch.tensor([math.nan if x is None else x for x in values], device=device, dtype=torch.float32)
-
-    return Rollout(
-        list(problems),
-        group_size,
-        Tokens(prompts, group_N, samples.response_NT, samples.mask_NT, samples.mask_NT),
-        samples.logp_NT,
-        samples.finished_N,
-        numbers(scores.reward),
-        numbers(scores.accuracy),
-        completions,
-        named_NK=None if named is None else torch.stack([numbers(column) for column in named.values()], dim=1),
-        names=("reward",) if named is None else tuple(named),
-    )

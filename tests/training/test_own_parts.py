@@ -158,7 +158,7 @@ def test_states_of_every_family_are_moved_recorded_stored_and_resumed(
     for n, step in enumerate(steps_of(tmp_path)):
         assert [step[f"{part.kind}_state"] for part in parts] == [n] * len(FAMILIES)
     run = Run.create(config, tmp_path, True, "counts", None)
-    run.load(backbone)
+    run.restore()
     assert run.states == dict.fromkeys(keys, 2) and run.objective.advantage.state == 2
 
 
