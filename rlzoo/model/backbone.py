@@ -80,7 +80,7 @@ class Backbone:
         self.end_ids = hub.end_ids(model, tokenizer, config)
         self._prompts = Prompts(tokenizer, config, self.end_ids, rows)
         self._text = model.config.get_text_config()
-        self.context_length: int | None = getattr(self._text, "max_position_embeddings", None)
+        self.context_length = hub.context_length(self._text)
         self._head = model.get_output_embeddings()
         self.vocab_size, self.hidden_size = self._head.weight.shape
         self._decoder = model.get_decoder()
@@ -105,7 +105,15 @@ class Backbone:
         """Load the model and its tokenizer; whatever is wrong with them, or cannot be found, is a `UserError`."""
         name, device = hub.locate(config.model), resolve_device(config)
         model, tokenizer = hub.load(config, name, device, resolve_compute(config, device))
-        return cls(config, model, tokenizer, device)
+        try:
+            return cls(config, model, tokenizer, device)
+        except UserError:
+            raise
+        except (ValueError, RuntimeError, TypeError, AttributeError, IndexError, KeyError) as error:
+            raise UserError(
+                f"{config.model!r} cannot be used as a backbone: {type(model).__name__} raised "
+                f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+            ) from error
 
     def use_fast_path(self, setting: Literal["auto", "off"]) -> None:
         """Choose the path: by the rules of the fast ones, or the padded one.

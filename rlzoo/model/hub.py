@@ -11,9 +11,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, PreTrainedTokenizerFast
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, PreTrainedTokenizerFast
 from transformers.models.auto.tokenization_auto import get_tokenizer_config
-from transformers.utils import cached_file
+from transformers.utils import cached_file, find_adapter_config_file
 from transformers.utils import logging as transformers_logging
 
 from rlzoo.config.model import BackboneConfig
@@ -67,38 +67,50 @@ def _on_the_hub(model: str) -> bool:
     return True
 
 
-def load_tokenizer(name: str) -> Any:
+def load_tokenizer(name: str, revision: str | None = None) -> Any:
     """Load the tokenizer as its own folder declares it.
 
     For some model types, Qwen2 among them, `AutoTokenizer` overrules the declaration: it rebuilds the model family's
     own tokenizer from the vocabulary, and one that `tokenizer.json` defines completely (of characters, say) then drops
     every space without a word.
     """
-    declared = get_tokenizer_config(name).get("tokenizer_class")
+    options = {"revision": revision} if revision else {}
+    declared = get_tokenizer_config(name, **options).get("tokenizer_class")
     loader = PreTrainedTokenizerFast if declared in ("TokenizersBackend", "PreTrainedTokenizerFast") else AutoTokenizer
-    return loader.from_pretrained(name, trust_remote_code=False)
+    return loader.from_pretrained(name, trust_remote_code=False, **options)
 
 
 def load(config: BackboneConfig, name: str, device: torch.device, dtype: torch.dtype) -> tuple[Any, Any]:
     """Load the model that `locate` named, with its tokenizer; whatever is wrong with them is a `UserError`."""
-    quantization = BitsAndBytesConfig(
-        load_in_4bit=True,
-        bnb_4bit_quant_type="nf4",
-        bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=dtype,
-    )
+    if config.revision and Path(name).is_dir():
+        raise UserError(f"backbone.revision {config.revision!r} is for models on the Hub, and {name!r} is a folder")
+    options: dict[str, Any] = {"trust_remote_code": False}  # left out, transformers asks on stdin whether to run code
+    if config.revision:
+        options["revision"] = config.revision
     with quiet_loading():
         try:
-            tokenizer = load_tokenizer(name)
-            model = AutoModelForCausalLM.from_pretrained(
+            tokenizer = load_tokenizer(name, config.revision)
+            _refuse_adapter(config.model, name, config.revision)
+            settings = AutoConfig.from_pretrained(name, **options)
+            _refuse_quantized(config, settings)
+            model, found = AutoModelForCausalLM.from_pretrained(
                 name,
                 dtype=dtype,
                 device_map={"": device},
-                quantization_config=quantization if config.precision == "nf4" else None,
-                trust_remote_code=False,  # left out, transformers asks on stdin whether to run a model's code
+                quantization_config=_four_bits(dtype) if config.precision == "nf4" else None,
+                output_loading_info=True,
+                **options,
             )
+        except UserError:
+            raise
         except Exception as error:  # of a file cut short, a pickle, sizes that do not fit: each reader's own kinds
             raise UserError(why_not_loaded(config.model, error)) from error
+    for kind in ("missing", "unexpected"):
+        if names := sorted(found[f"{kind}_keys"]):
+            raise UserError(
+                f"the weights of {config.model!r} do not fit {type(model).__name__}: {len(names)} {kind}, the first is "
+                f"{names[0]!r}. Give a complete causal language model, not a reward model or a part of one"
+            )
     if not tokenizer("a")["input_ids"] and not tokenizer("1")["input_ids"]:  # transformers makes up an empty one
         raise UserError(
             f"{config.model!r} has no tokenizer: copy its tokenizer's files (tokenizer.json) beside the model"
@@ -107,6 +119,58 @@ def load(config: BackboneConfig, name: str, device: torch.device, dtype: torch.d
     if broken is not None:
         raise UserError(f"{config.model!r} has numbers that are not finite in {broken}: the file is damaged")
     return model, tokenizer
+
+
+def _four_bits(dtype: torch.dtype) -> BitsAndBytesConfig:
+    return BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype
+    )
+
+
+def _refuse_adapter(model: str, name: str, revision: str | None) -> None:
+    """Raise `UserError` for an adapter: transformers would load its base, and the adapter would be lost."""
+    if find_adapter_config_file(name, **({"revision": revision} if revision else {})) is not None:
+        raise UserError(
+            f"backbone.model {model!r} is an adapter, not a model: merge it into its base first (PEFT's "
+            "merge_and_unload, then save_pretrained), and give the merged folder"
+        )
+
+
+def _refuse_quantized(config: BackboneConfig, settings: Any) -> None:
+    """Raise `UserError` for weights that are quantized already, unless to 4 bits by bitsandbytes with precision nf4."""
+    stored = getattr(settings.get_text_config(), "quantization_config", None)
+    stored = stored or getattr(settings, "quantization_config", None)
+    if not stored:
+        return
+    stored = stored if isinstance(stored, dict) else stored.to_dict()
+    method = stored.get("quant_method", "bitsandbytes")
+    if not (method == "bitsandbytes" and stored.get("load_in_4bit")):
+        bits = ", 8 bits" if stored.get("load_in_8bit") else ""
+        raise UserError(
+            f"{config.model!r} is quantized ({method}{bits}), which cannot be trained on here: give the unquantized "
+            "model; backbone.precision = 'nf4' quantizes it to 4 bits"
+        )
+    if config.precision != "nf4":
+        raise UserError(
+            f"{config.model!r} is quantized to 4 bits, so backbone.precision = {config.precision!r} is not to be had: "
+            "set it to 'nf4', or give the unquantized model"
+        )
+
+
+def context_length(text: Any) -> int | None:
+    """Return the positions that a model can be used with; None if unlimited. `text`: its text configuration.
+
+    Where rotary angles change beyond a length (longrope, dynamic), cached keys would have the angles of shorter texts,
+    so that length is the limit.
+    """
+    positions = getattr(text, "max_position_embeddings", None)
+    rope = getattr(text, "rope_parameters", None) or {}
+    for part in [rope, *(value for value in rope.values() if isinstance(value, dict))]:
+        if part.get("rope_type") in ("longrope", "dynamic"):
+            original = part.get("original_max_position_embeddings")
+            original = original or getattr(text, "original_max_position_embeddings", None)
+            positions = min(filter(None, (positions, original)), default=None)
+    return positions
 
 
 def _finite(value: Tensor) -> bool:

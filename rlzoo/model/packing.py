@@ -217,8 +217,8 @@ def ranges(start: Tensor, length: Tensor) -> Tensor:
 PACKABLE = frozenset(
     {
         *("apertus", "cohere", "cohere2", "ernie4_5", "exaone4", "gemma", "glm", "glm4", "gpt2", "gpt_neox", "granite"),
-        *("helium", "hunyuan_v1_dense", "llama", "mistral", "mixtral", "nemotron", "olmo", "olmo2", "olmo3", "olmoe"),
-        *("phi", "phi3", "qwen2", "qwen2_moe", "qwen3", "qwen3_moe", "seed_oss", "smollm3", "stablelm", "starcoder2"),
+        *("helium", "hunyuan_v1_dense", "llama", "mistral", "mixtral", "nemotron", "olmo", "olmo2", "olmoe"),
+        *("phi", "phi3", "qwen2", "qwen2_moe", "qwen3", "qwen3_moe", "seed_oss", "smollm3", "starcoder2"),
     }
 )
 """Kinds of model whose attention depends on positions and causal order only, as transformers names them."""

@@ -48,7 +48,8 @@ class LlamaLayers:
             return None
         silu = all(type(layer.mlp.act_fn) is type(ACT2FN["silu"]) for layer in model.layers)
         rope = (getattr(model.config, "rope_parameters", None) or {}).get("rope_type", "default")
-        return cls(model) if silu and rope not in MOVING_ROPE else None
+        known = all(type(linear) is MultiLoraLinear for layer in model.layers for linear in _linears(layer))
+        return cls(model) if silu and known and rope not in MOVING_ROPE else None
 
     def fits(self, positions: int) -> bool:
         """Whether the next token of rows with so many positions, that one included, may be computed here."""
@@ -100,17 +101,23 @@ Project = Callable[[MultiLoraLinear, Tensor], Tensor]
 Pull = Callable[[Sequence[MultiLoraLinear], Tensor, Sequence[Tensor]], Tensor]
 
 
+def _linears(layer: Any) -> list[Any]:
+    """q, k, v, o, gate, up and down projection of a layer of transformers."""
+    own, mlp = layer.self_attn, layer.mlp
+    return [own.q_proj, own.k_proj, own.v_proj, own.o_proj, mlp.gate_proj, mlp.up_proj, mlp.down_proj]
+
+
 class Layer:
     """One layer: its parts under short names, its forward and its backward pass."""
 
     def __init__(self, layer: Any) -> None:
-        own, mlp = layer.self_attn, layer.mlp
+        own = layer.self_attn
         self.norm, self.second_norm = (
             (norm.weight, norm.variance_epsilon) for norm in (layer.input_layernorm, layer.post_attention_layernorm)
         )
-        self.qkv: list[MultiLoraLinear] = [own.q_proj, own.k_proj, own.v_proj]
-        self.o, self.gate, self.up, self.down = own.o_proj, mlp.gate_proj, mlp.up_proj, mlp.down_proj
-        self.linears: list[MultiLoraLinear] = [*self.qkv, self.o, self.gate, self.up, self.down]
+        self.linears: list[MultiLoraLinear] = _linears(layer)
+        self.qkv = self.linears[:3]
+        self.o, self.gate, self.up, self.down = self.linears[3:]
         self.scaling: float = own.scaling
         self.head_dim: int = own.head_dim
         heads = self.o.base.in_features // own.head_dim
