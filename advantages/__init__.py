@@ -14,9 +14,12 @@ from advantages.imitation import Demonstrated
 from advantages.needs import Need
 from advantages.part import Part, RunSettings
 from advantages.select import All, Mixed, Select
-from advantages.shape import KLInReward, Shape, SoftOverlong, at_last_token, shape_reward
+from advantages.several import DecoupledRewards
+from advantages.shape import KLInReward, OverlongFilter, Shape, SoftOverlong, at_last_token, shape_reward
 from advantages.statistics import whiten
+from advantages.subset import FilteredGroup, PassK, Positives
 from advantages.teacher import TeacherReward
+from advantages.tracker import Tracked
 from advantages.view import RolloutView
 
 __all__ = [
@@ -25,14 +28,19 @@ __all__ = [
     "All",
     "Credit",
     "DecoupledGAE",
+    "DecoupledRewards",
     "Demonstrated",
+    "FilteredGroup",
     "Group",
     "GroupOthers",
     "KLInReward",
     "LengthAdaptiveGAE",
     "Mixed",
     "Need",
+    "OverlongFilter",
     "Part",
+    "PassK",
+    "Positives",
     "RewardToGo",
     "RolloutView",
     "RunSettings",
@@ -40,6 +48,7 @@ __all__ = [
     "Shape",
     "SoftOverlong",
     "TeacherReward",
+    "Tracked",
     "at_last_token",
     "shape_reward",
     "whiten",

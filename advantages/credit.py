@@ -14,7 +14,14 @@ class Credit:
     Attributes:
         advantage_NT: how much better than expected each token was; exactly 0 outside the mask.
         return_NT: target of the value function (advantage + value, before whitening); None without a critic.
+        learn_NT: bool, the tokens that are learned from, if they are fewer than those of the mask; the others leave the
+            loss, its denominator too.
     """
 
     advantage_NT: Tensor
     return_NT: Tensor | None = None
+    learn_NT: Tensor | None = None
+
+    def mask(self, mask_NT: Tensor) -> Tensor:
+        """The tokens of a mask that are learned from."""
+        return mask_NT if self.learn_NT is None else mask_NT & self.learn_NT

@@ -161,14 +161,16 @@ class Group(Advantage, kind="group"):
     group are equal, its advantages are exactly 0, not rounding noise; so are those of a group of one. `scale="none"`
     keeps r_i - mean.
     `scale="batch_std"` divides by the std of the rewards of all responses of the rollout (Lite PPO, 2508.08221), so
-    that prompts keep their weight beside each other.
+    that prompts keep their weight beside each other. `scale="mean"` divides by the group's mean reward instead, 0 where
+    that is not above 0 (MaxRL, 2602.02710); `scale="mixed_share"` by the share of the rollout's responses whose group
+    has a spread (GPG, 2504.02546), so that silent groups do not shrink the step.
     `single="keep"` gives a group of one mean 0 and std 1 instead, which trains on its raw reward, as verl does.
     `size` changes no number: it is the demand that there be so many responses per prompt (2-GRPO, 2510.00977).
     """
 
     shown: ClassVar[tuple[str, ...]] = ("scale",)
 
-    scale: Literal["std", "batch_std", "none"] = "std"
+    scale: Literal["std", "batch_std", "mean", "mixed_share", "none"] = "std"
     ddof: int = Field(default=1, ge=0, le=1)
     """1: divide squares by n-1 (unbiased variance). 0: by n (population)."""
     eps: float = Field(default=1e-6, ge=0)
@@ -182,8 +184,10 @@ class Group(Advantage, kind="group"):
     @model_validator(mode="after")
     def _divides(self) -> Self:
         unused = [name for name in ("ddof", "eps") if getattr(self, name) != type(self).model_fields[name].default]
-        if self.scale == "none" and unused:
-            raise ValueError(f"advantage 'group': {' and '.join(unused)} does nothing with scale='none': leave it out")
+        if self.scale not in ("std", "batch_std") and unused:
+            raise ValueError(
+                f"advantage 'group': {' and '.join(unused)} does nothing with scale={self.scale!r}: leave it out"
+            )
         return self
 
     @property
@@ -196,11 +200,17 @@ class Group(Advantage, kind="group"):
         centred_N = torch.where(valid_N, reward_N - group_sum(reward_N, group_N) / count_N, 0)
         spread_N = group_spread(reward_N, valid_N, group_N)
         advantage_N = torch.where(valid_N & (spread_N > 0), centred_N, 0)
-        if self.scale != "none":
+        if self.scale == "mean":
+            mean_N = group_sum(reward_N, group_N) / count_N
+            advantage_N = torch.where(mean_N > 0, advantage_N / torch.where(mean_N > 0, mean_N, 1), 0)
+        elif self.scale == "mixed_share":
+            mixed_N = valid_N & (spread_N > 0)
+            advantage_N = advantage_N * valid_N.sum() / mixed_N.sum().clamp(min=1)
+        elif self.scale != "none":
             std_N = self._std(reward_N, centred_N, valid_N, count_N, group_N)
             advantage_N = torch.where(spread_N > 0, advantage_N / (std_N + self.eps), 0)
         if self.single == "keep":
-            raw_N = reward_N if self.scale == "none" else reward_N / (1 + self.eps)
+            raw_N = reward_N if self.scale not in ("std", "batch_std") else reward_N / (1 + self.eps)
             advantage_N = torch.where(count_N == 1, raw_N, advantage_N)
         return Credit(torch.where(mask_NT, advantage_N[:, None], 0))
 

@@ -1,6 +1,7 @@
 """Reward shaping: the task's reward in, the reward of every token out. Accuracy is never touched.
 
 soft_overlong   r_T + R_len(|y|)              (DAPO 2503.14476, section 3.4)
+overlong_filter r_t, but unfinished responses leave the loss  (DAPO, table 1)
 kl              r_t - beta (log pi - log ref)  (PPO for language models, Ziegler et al. 1909.08593)
 
 The task's reward of a response stands on its last token; with several rewards it is their sum.
@@ -30,6 +31,10 @@ class Shape(Part):
     def __call__(self, reward_NT: Tensor, view: RolloutView) -> Tensor:
         """The shaped reward of every token; `reward_NT` is what the shapers before this one made of it."""
         raise TypeError(f"{type(self).__name__} does not define __call__")
+
+    def learns_from(self, view: RolloutView) -> Tensor | None:
+        """bool [N]: responses that stay in the loss, whatever their advantage; None for all of them."""
+        return None
 
 
 def shape_reward(parts: Sequence[Shape], view: RolloutView) -> RolloutView:
@@ -78,6 +83,24 @@ class SoftOverlong(Shape, kind="soft_overlong"):
         return reward_NT + at_last_token(penalty_N, view.mask_NT)
 
 
+class OverlongFilter(Shape, kind="overlong_filter"):
+    """Responses that the limit cut leave the loss: they say nothing of what they would have come to.
+
+    DAPO, 2503.14476, table 1: the first step of its ladder, 30 to 36 points. Rewards stay as they are, so a cut
+    response is still in its group's mean, as in TRL's `mask_truncated_completions`.
+    """
+
+    @property
+    def needs(self) -> frozenset[Need]:
+        return frozenset({Need.FINISHED})
+
+    def __call__(self, reward_NT: Tensor, view: RolloutView) -> Tensor:
+        return reward_NT
+
+    def learns_from(self, view: RolloutView) -> Tensor:
+        return view.finished_N
+
+
 class KLInReward(Shape, kind="kl"):
     """Charge every token beta * k1, k1 = log pi - log ref, so that the return carries KL(pi || ref) without bias.
 
@@ -88,6 +111,8 @@ class KLInReward(Shape, kind="kl"):
     shown: ClassVar[tuple[str, ...]] = ("coef",)
 
     coef: float = Field(default=0.05, ge=0)
+    bound: float | None = Field(default=None, gt=0)
+    """A token's k1 is held within +-bound, before beta; OpenRLHF bounds it at 10."""
     target: float | None = Field(default=None, gt=0)
     rate: float = Field(default=0.1, gt=0)
 
@@ -117,4 +142,5 @@ class KLInReward(Shape, kind="kl"):
         return state * (1 + self.rate * min(max(kl / self.target - 1, -0.2), 0.2))
 
     def _k1(self, view: RolloutView) -> Tensor:
-        return torch.where(view.mask_NT, view.logp_NT - view.ref_logp_NT, 0)
+        k1_NT = view.logp_NT - view.ref_logp_NT
+        return torch.where(view.mask_NT, k1_NT if self.bound is None else k1_NT.clamp(-self.bound, self.bound), 0)

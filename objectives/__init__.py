@@ -14,10 +14,12 @@ from objectives.types import PolicyOutput, TokenBatch
 
 # Each registers its preset; the order is that of the table.
 from objectives import reinforce, rloo, remax, reinforce_pp, reinforce_pp_baseline, opo  # isort: skip
+from objectives import maxrl, gpg, raft, topr, dro, spo  # isort: skip
 from objectives import ppo, ppo_kl, a2c, vapo  # isort: skip
 from objectives import grpo, dapo, dr_grpo, lite_ppo, grpo_2  # isort: skip
-from objectives import gspo, gspo_token, gmpo, luspo  # isort: skip
-from objectives import cispo, sapo, clip_cov, kl_cov  # isort: skip
+from objectives import rgra, passk_grpo, gfpo, gdpo  # isort: skip
+from objectives import gspo, gspo_token, gmpo, luspo, vespo  # isort: skip
+from objectives import cispo, sapo, clip_cov, kl_cov, opsm, ce_gppo, aspo, icepop  # isort: skip
 from objectives import sft, distill  # isort: skip
 
 __all__ = [
@@ -27,37 +29,52 @@ __all__ = [
     "PolicyOutput",
     "TokenBatch",
     "a2c",
+    "aspo",
+    "ce_gppo",
     "cispo",
     "clip_cov",
     "dapo",
     "distill",
     "dr_grpo",
+    "dro",
     "families",
+    "gdpo",
     "get",
+    "gfpo",
     "gmpo",
+    "gpg",
     "grpo",
     "grpo_2",
     "gspo",
     "gspo_token",
+    "icepop",
     "kl_cov",
     "lite_ppo",
     "luspo",
+    "maxrl",
     "names",
     "opo",
+    "opsm",
     "page",
     "parent",
+    "passk_grpo",
     "ppo",
     "ppo_kl",
     "profile",
+    "raft",
     "register",
     "reinforce",
     "reinforce_pp",
     "reinforce_pp_baseline",
     "remax",
+    "rgra",
     "rloo",
     "rollout_metrics",
     "sapo",
     "sft",
+    "spo",
+    "topr",
     "update_metrics",
     "vapo",
+    "vespo",
 ]

@@ -5,11 +5,11 @@
 
 Source: "The entropy mechanism of reinforcement learning for reasoning language models", 2505.22617.
 
-Constants: a share 2e-4 of the tokens (at least one), bounds 1 and 5, token mean, no KL: verl's defaults and recipe,
-whose loss is taken from the authors' code. A_i as in GRPO.
+Constants: a share 2e-4 of the tokens (at least one), bounds 1 and 5 (section 4.3), token mean, no KL. A_i as in GRPO.
 Deviations: the covariance uses the sampling policy's log-probs over the whole step, where the code uses the current
 ones of each micro-batch; the tokens are equally spaced in the order of their covariance, where the code draws them at
-random (see `objectives.parts.tokens`). The recipe's clip of the ratio to [0, 2] is left out.
+random (see `objectives.parts.tokens`). The recipe's clip of the ratio to [0, 2] is left out. The
+authors drop prompts that are all right or all wrong (section 2.2: `select=mixed`).
 What it changes: a natural-gradient step changes the entropy by about minus this covariance (theorem 2; a
 policy-gradient step by minus Cov(log pi, pi A), theorem 1), and few tokens carry most of it.
 When it is inert: when no token lies between the bounds, as with advantages or log-probs that hardly differ.

@@ -5,7 +5,7 @@
 
 Source: 2507.20673.
 
-Constants: e = 0.4 in logs, so ratios from 0.67 to 1.49 (TRL's and verl's). No KL. A_i as in GRPO.
+Constants: e = 0.4 in logs, so ratios from 0.67 to 1.49: the paper's (e^-0.4, e^0.4). No KL. A_i as in GRPO.
 What it changes: one ratio of 10 among 100 tokens moves the arithmetic mean by 9%, the geometric one by 2%. Tokens are
 clipped one by one, but in logs and wider; a clipped token stays in the mean. Without the clip it is GSPO's ratio.
 When it is inert: at one update per rollout it is GRPO's sequence mean without KL.

@@ -5,10 +5,11 @@
 
 Source: "The entropy mechanism of reinforcement learning for reasoning language models", 2505.22617.
 
-Constants: k 2e-3 of the tokens (at least one), beta 1, token mean, no clip, no KL to a reference: verl's recipe for 7B
-models, whose loss is taken from the authors' code; |log r| is that code's estimate of KL(old || pi). A_i as in GRPO.
+Constants: k 2e-3 of the tokens (at least one; 2e-4 at 32B), beta 1 (section 4.3), token mean, no clip, no KL to a
+reference; |log r| is the authors' code's estimate of KL(old || pi). A_i as in GRPO.
 Deviations: the covariance uses the sampling policy's log-probs over the whole step, where the code uses the current
-ones of each micro-batch (see `objectives.parts.tokens`).
+ones of each micro-batch (see `objectives.parts.tokens`). The authors drop prompts that are all right or all wrong
+(section 2.2: `select=mixed`).
 What it changes: as Clip-Cov, but the tokens keep their gradient and are held where they were.
 When it is inert: at one update per rollout |log r| has slope 0 at r = 1, and it is the plain policy gradient.
 Disputed: as for Clip-Cov.

@@ -4,7 +4,8 @@
 
 Source: 2602.05261.
 
-Constants: e_low 2e-3, e_high 2.5e-3 (as TRL states them for the paper). No KL. A_i as in GRPO.
+Constants: e_low 2e-3, e_high 2.5e-3 (as TRL states them for the paper). No KL. A_i as in GRPO. Like GSPO's, these edges
+are for long responses: at 8 to 21 tokens they clip 25% to 58%.
 What it changes: times |y_i|, so that each token of a long response weighs as much as one of a short response; GSPO and
 GRPO weigh it by 1/|y_i|. It is the sum over a response's tokens where GSPO has their mean.
 When it is inert: on responses of equal length it is GSPO times that length, which an adaptive optimizer undoes. At one

@@ -8,6 +8,7 @@ The columns stand in the order of execution: everything before `ratio` runs with
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, ClassVar, Self, cast
 
 import torch
@@ -250,7 +251,13 @@ class Objective(BaseModel):
         Raises:
             ValueError: a part reads what it did not declare, or what the view does not have.
         """
-        return self.advantage.estimate(self.advantage.sees(shape_reward(self.shape, view)))
+        credit = self.advantage.estimate(self.advantage.sees(shape_reward(self.shape, view)))
+        for part in self.shape:
+            rows_N = part.learns_from(part.sees(view))
+            if rows_N is not None:
+                learn_NT = credit.mask(view.mask_NT) & rows_N[:, None]
+                credit = replace(credit, advantage_NT=credit.advantage_NT * learn_NT, learn_NT=learn_NT)
+        return credit
 
     def log_ratio(self, policy: PolicyOutput, batch: TokenBatch) -> Tensor:
         """The log-ratio that the surrogate sees, [B, T]; 0 outside the mask."""

@@ -6,8 +6,8 @@
 
 Source: Schulman et al. 1707.06347, section 4. The KL is to the policy that sampled, not to a reference.
 
-Constants: d_target 0.01 nats per token (one of the values that the paper tries); beta begins at 1 (our choice; the
-paper says that it hardly matters, since it adapts). Advantage, critic and the KL to the reference in the reward are
+Constants: d_target 0.01 nats per token (one of the values that the paper tries); beta begins at 1 (caption of
+table 1; it hardly matters, since it adapts). Advantage, critic and the KL to the reference in the reward are
 `ppo`'s.
 Deviations: the paper has the whole distribution's KL; here it is that of the sampled tokens, unbiased in value and
 gradient. d is measured on the rollout's own tokens, by one more forward pass after its last update.

@@ -35,6 +35,8 @@ class Row:
 
 
 _RLOO = {"advantage": {"kind": "group_others", "scale": "none"}, "ratio": "response", "surrogate": "clip"}
+_LOSS_ALONE = {"select": "all", "shape": "none"}
+"""Of a preset that comes with its paper's selection and shaping, which the framework's loss does not bring."""
 _TRL_GROUP = {"advantage.eps": 1e-4}
 _TRL_KL = {"kl.correction": "ratio"}
 
@@ -48,7 +50,7 @@ TRL = {
         'loss_type="dr_grpo", scale_rewards="none", max_completion_length=512, beta=0.04',
     ),
     "dapo": Row("dapo", {**_TRL_GROUP, "select": "all"}, "epsilon_high=0.28, a soft overlong reward function"),
-    "cispo": Row("cispo", _TRL_GROUP, 'loss_type="cispo", epsilon_high=5.0'),
+    "cispo": Row("cispo", {**_TRL_GROUP, **_LOSS_ALONE}, 'loss_type="cispo", epsilon_high=5.0'),
     "sapo": Row("sapo", _TRL_GROUP, 'loss_type="sapo"'),
     "gspo": Row(
         "gspo",
@@ -91,7 +93,7 @@ VERL = {
     "dapo": Row("dapo", {"surrogate.dual": 10.0}, "the DAPO recipe, clip_ratio_c=10"),
     "cispo": Row(
         "cispo",
-        {**_VERL_GROUP, "surrogate.floor": 0.8, "surrogate.cap": 1.2},
+        {**_VERL_GROUP, **_LOSS_ALONE, "surrogate.floor": 0.8, "surrogate.cap": 1.2},
         "loss_mode=cispo, clip_ratio_low=0.2, clip_ratio_high=0.2",
     ),
     "gspo": Row("gspo", _VERL_GROUP, "loss_mode=gspo, clip_ratio_low=3e-4, clip_ratio_high=4e-4"),
@@ -110,7 +112,11 @@ OPENRLHF = {
         },
         "advantage_estimator=reinforce",
     ),
-    "ppo": Row("ppo", {"advantage.ddof": 0, "value.coef": 1.0, "value.range": 0.5}, "advantage_estimator=gae"),
+    "ppo": Row(
+        "ppo",
+        {"shape.bound": 10.0, "advantage.ddof": 0, "value.coef": 1.0, "value.range": 0.5},
+        "advantage_estimator=gae",
+    ),
     "grpo": Row(
         "grpo",
         {**_OPENRLHF_GROUP, "aggregate": "token_mean", "kl.bound": 10.0},
@@ -128,10 +134,10 @@ NEMO = {
         {**_NEMO_GROUP, "aggregate": "token_mean", "kl.bound": 10.0, "kl.correction": "score"},
         "use_leave_one_out_baseline, normalize_rewards, token_level_loss, reference_policy_kl_penalty=0.04",
     ),
-    "dapo": Row("dapo", _NEMO_GROUP, "the DAPO recipe, use_leave_one_out_baseline"),
+    "dapo": Row("dapo", {"surrogate.dual": 10.0}, "the DAPO recipe: use_leave_one_out_baseline=False, ratio_clip_c=10"),
     "cispo": Row(
         "cispo",
-        {**_NEMO_GROUP, "surrogate.cap": 6.0},
+        {**_NEMO_GROUP, **_LOSS_ALONE, "surrogate.cap": 6.0},
         "use_cispo, ratio_clip_min=1.0, ratio_clip_max=5.0",
     ),
     "gspo": Row("gspo", _NEMO_GROUP, "sequence_level_importance_ratios, token_level_loss=False, clip 3e-4 and 4e-4"),

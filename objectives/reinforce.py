@@ -10,7 +10,8 @@ Constants: gamma 1 (one reward at the end). The baseline is our choice: the mean
 `advantage.baseline=none` or `advantage.baseline=leave_one_out`.
 When it is inert: nothing here is; but after the first update of a rollout the samples are off-policy and the missing
 ratio makes the gradient biased. One update per rollout is its home.
-Disputed: whether clipping is ever needed for language models (RLOO, 2402.14740: it acted on < 5 % of batches).
+Disputed: whether clipping is ever needed for language models (RLOO, 2402.14740, section 3.2: it acted on less than 5%
+of each batch).
 """
 
 from advantages import RewardToGo

@@ -7,7 +7,8 @@ Source: Li et al., 2310.10505.
 What it changes: the baseline is what the policy earns without chance, one more response per prompt. It needs no other
 samples of the prompt (a group of one will do) and no critic.
 Constants: gamma 1. No ratio, no clip, no KL (`shape=kl` charges it).
-Deviations: none known; a greedy response that cannot be scored is a baseline of 0.
+Deviations: the paper's experiments are RLHF with a KL, whose constants we could not verify: none is set here. A greedy
+response that cannot be scored is a baseline of 0.
 When it is inert: where the greedy response earns 0, nothing is subtracted. Where it earns 1 of rewards 0 and 1, right
 samples have advantage 0 and wrong ones -1: then it only pushes down.
 Disputed: how good this baseline is. It is unbiased although it depends on the policy, as it does not depend on the

@@ -9,7 +9,8 @@ Constants: beta 0.03 (the paper's on TL;DR; 0.10 on HH). The paper takes 2 or 4 
 Deviations: none in the gradient of the first update. Later updates of a rollout are off-policy; the paper drops the
 ratio, TRL's RLOOTrainer keeps that of whole responses under PPO's clip (`ratio=response,surrogate=clip`).
 When it is inert: a prompt whose responses have equal R teaches nothing; with the KL in R such prompts are rare.
-Disputed: that this is enough. The paper finds it better than PPO, DPO and RAFT, and a clip acting on < 5 % of batches.
+Disputed: that this is enough. The paper finds it better than PPO, DPO and RAFT, and a clip acting on less than
+5% of each batch (section 3.2).
 It is unbiased, unlike dividing by the std (`grpo`); whether unbiased is better is what the difficulty weight is about.
 """
 

@@ -4,7 +4,7 @@
 
 Source: 2511.20347.
 
-Constants: tau 1.0 where A > 0, 1.05 where A < 0 (TRL's defaults for `loss_type="sapo"`). No KL. A_i as in GRPO.
+Constants: tau 1.0 where A > 0, 1.05 where A < 0 (section 5.1). No KL. A_i as in GRPO.
 What it changes: the gradient of a token is r A times 4 sigmoid(x) (1 - sigmoid(x)), x = tau (r - 1): 1 at r = 1,
 fading on both sides, and never 0. A clip is one-sided and has an edge; the gate holds good tokens back that became
 unlikely, too.

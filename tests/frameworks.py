@@ -116,10 +116,10 @@ def gae(reward: Credit, value: Credit, lam: float) -> Credit:
     return advantages
 
 
-def charged(rows: Rows, beta: float) -> Credit:
-    """Score on the last token minus beta * k1 at every token (verl ray_trainer; OpenRLHF compute_reward)."""
+def charged(rows: Rows, beta: float, bound: float = math.inf) -> Credit:
+    """Score on the last token minus beta * k1 at every token (verl ray_trainer; OpenRLHF bounds k1 at 10)."""
     return [
-        [-beta * (old[t] - ref[t]) + (r if t == len(old) - 1 else 0.0) for t in range(len(old))]
+        [-beta * max(min(old[t] - ref[t], bound), -bound) + (r if t == len(old) - 1 else 0.0) for t in range(len(old))]
         for r, old, ref in zip(rows.reward, rows.old, rows.ref, strict=True)
     ]
 
@@ -269,7 +269,7 @@ def openrlhf_reinforce(rows: Rows, logp: Tokens, value: Tokens) -> Tensor:
 
 
 def openrlhf_ppo(rows: Rows, logp: Tokens, value: Tokens) -> Tensor:
-    credit = gae(charged(rows, 0.05), rows.old_value, 0.95)
+    credit = gae(charged(rows, 0.05, bound=10.0), rows.old_value, 0.95)
     critic = 0.5 * token_mean(value_loss(rows, value, plus(credit, rows.old_value)))
     return token_mean(openrlhf_terms(rows, logp, whitened(credit, openrlhf_whiten))) + critic
 
@@ -325,10 +325,27 @@ def nemo_grpo(rows: Rows, logp: Tokens, value: Tokens) -> Tensor:
     return token_mean(openrlhf_terms(rows, logp, everywhere(nemo_group(rows), rows))) + 0.04 * token_mean(kl)
 
 
+def nemo_whole_group(rows: Rows) -> list[float]:
+    """use_leave_one_out_baseline: false. Mean and unbiased std of the whole group; divided where std > 0."""
+    advantages = []
+    for i, r in enumerate(rows.reward):
+        own = [rows.reward[j] for j in rows.peers(i)]
+        std = statistics.stdev(own) if len(own) > 1 else 0.0
+        advantages.append((r - statistics.mean(own)) / (std + 1e-6) if std > 0 else 0.0)
+    return advantages
+
+
 def nemo_dapo(rows: Rows, logp: Tokens, value: Tokens) -> Tensor:
+    """The recipe's ratio_clip_c 10 bounds A < 0: min(max(-r A, -clip(r) A), -c A)."""
     kept = mixed(rows)
     rows, logp = only(replace(rows, reward=overlong(rows, capped=False)), kept), [logp[i] for i in kept]
-    return token_mean(openrlhf_terms(rows, logp, everywhere(nemo_group(rows), rows), high=0.28))
+    a = nemo_whole_group(rows)
+
+    def one(i: int, t: int) -> Tensor:
+        x = ppo_clip((logp[i][t] - rows.old[i][t]).exp(), a[i], 0.2, 0.28)
+        return smaller(x, torch.full_like(x, -10.0 * a[i])) if a[i] < 0 else x
+
+    return token_mean(over_tokens(one, rows))
 
 
 def nemo_cispo(rows: Rows, logp: Tokens, value: Tokens) -> Tensor:

@@ -108,9 +108,8 @@ def grpo(w: zoo.World, logp: Tokens, value: Tokens) -> Tensor:
     return loss
 
 
-def dapo(w: zoo.World, logp: Tokens, value: Tokens) -> Tensor:
-    """-1/sum|y_i| sum_i sum_t min(r A, clip(r, .8, 1.28) A), over prompts with 0 < #right < G, rewards + R_len."""
-    old, groups, length = floats(w.old_logp_NT, w.mask_NT), w.group_N.tolist(), [len(row) for row in logp]
+def punished(w: zoo.World, length: list[int]) -> list[float]:
+    """DAPO's rewards: 0 up to Lmax - Lcache, then linear to -1 at Lmax."""
     cache = 0.2 * w.max_length
     rewards: list[float] = []
     for r, n in zip(w.reward_N.tolist(), length, strict=True):
@@ -120,8 +119,19 @@ def dapo(w: zoo.World, logp: Tokens, value: Tokens) -> Tensor:
             rewards.append(r + ((w.max_length - cache) - n) / cache)
         else:
             rewards.append(r - 1)
-    advantage = group_advantages(rewards, groups)
-    trained = [i for i, g in enumerate(groups) if 0 < sum(w.accuracy_PG[g].tolist()) < len(w.accuracy_PG[g])]
+    return rewards
+
+
+def mixed_rows(w: zoo.World) -> list[int]:
+    """Rows of prompts with right and wrong responses."""
+    right = w.accuracy_PG.tolist()
+    return [i for i, g in enumerate(w.group_N.tolist()) if 0 < sum(right[g]) < len(right[g])]
+
+
+def dapo(w: zoo.World, logp: Tokens, value: Tokens) -> Tensor:
+    """-1/sum|y_i| sum_i sum_t min(r A, clip(r, .8, 1.28) A), over prompts with 0 < #right < G, rewards + R_len."""
+    old, length = floats(w.old_logp_NT, w.mask_NT), [len(row) for row in logp]
+    advantage, trained = group_advantages(punished(w, length), w.group_N.tolist()), mixed_rows(w)
     total = sum(length[i] for i in trained)
     loss = torch.zeros((), dtype=torch.float64)
     for i in trained:
@@ -195,13 +205,13 @@ def gmpo(w: zoo.World, logp: Tokens, value: Tokens) -> Tensor:
 
 
 def cispo(w: zoo.World, logp: Tokens, value: Tokens) -> Tensor:
-    """-1/sum|y_i| sum_i sum_t sg(min(r, 5)) A_i log pi, whose gradient is CISPO's."""
-    old, groups = floats(w.old_logp_NT, w.mask_NT), w.group_N.tolist()
-    advantage = group_advantages(w.reward_N.tolist(), groups)
-    total = sum(len(row) for row in logp)
+    """-1/sum|y_i| sum_i sum_t sg(min(r, 5)) A_i log pi, whose gradient is CISPO's, over prompts and rewards as DAPO."""
+    old, length = floats(w.old_logp_NT, w.mask_NT), [len(row) for row in logp]
+    advantage, trained = group_advantages(punished(w, length), w.group_N.tolist()), mixed_rows(w)
+    total = sum(length[i] for i in trained)
     loss = torch.zeros((), dtype=torch.float64)
-    for i, row in enumerate(logp):
-        for t, x in enumerate(row):
+    for i in trained:
+        for t, x in enumerate(logp[i]):
             loss = loss - min(math.exp(x.item() - old[i][t]), 5.0) * advantage[i] * x / total
     return loss
 
@@ -296,10 +306,12 @@ def test_preset_is_its_papers_equation(name: str, seed: int) -> None:
         length_N = w.mask_NT.sum(dim=1)
         paper_loss = -(length_N * (w.reward_N - w.reward_N.mean())).mean()
     if name == "cispo":  # and here that of sg(min(r, 5)) A
-        advantages = group_advantages(w.reward_N.tolist(), w.group_N.tolist())
+        advantages = group_advantages(punished(w, w.mask_NT.sum(dim=1).tolist()), w.group_N.tolist())
         advantage_N = torch.tensor(advantages, dtype=torch.float64)
         ratio_NT = (w.logp_NT - w.old_logp_NT).exp().clamp(max=5)
-        paper_loss = -torch.where(w.mask_NT, ratio_NT * advantage_N[:, None], 0).sum() / w.mask_NT.sum()
+        trained_NT = torch.zeros_like(w.mask_NT)
+        trained_NT[mixed_rows(w)] = w.mask_NT[mixed_rows(w)]
+        paper_loss = -torch.where(trained_NT, ratio_NT * advantage_N[:, None], 0).sum() / trained_NT.sum()
     torch.testing.assert_close(loss, paper_loss, **CLOSE)
 
 

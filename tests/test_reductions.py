@@ -127,19 +127,21 @@ def test_presets_that_one_update_per_rollout_makes_one() -> None:
     """Only the aggregate is left of GMPO, SAPO and GSPO, of CISPO and KL-Cov; LUSPO's is the sum."""
     assert get("gmpo").at_ratio_one() == get("sapo").at_ratio_one() == get("gspo").at_ratio_one()
     token_mean = get("grpo[kl=none,aggregate=token_mean]").at_ratio_one()
-    assert get("cispo").at_ratio_one() == get("kl_cov").at_ratio_one() == token_mean
+    assert get("cispo[select=all,shape=none]").at_ratio_one() == get("kl_cov").at_ratio_one() == token_mean
     assert get("luspo").at_ratio_one() == get("gspo[aggregate=sequence_sum]").at_ratio_one()
     on_policy = zoo.world().on_policy()
-    for one, two in (("gmpo", "gspo"), ("sapo", "gspo"), ("cispo", "kl_cov")):
+    for one, two in (("gmpo", "gspo"), ("sapo", "gspo"), ("cispo[select=all,shape=none]", "kl_cov")):
         torch.testing.assert_close(gradient(get(one), on_policy), gradient(get(two), on_policy), **CLOSE)
 
 
 def test_cispo_at_ratio_one_is_reinforce_with_the_groups_advantage() -> None:
     """-sum A log pi / N, written out."""
     on_policy = zoo.world().on_policy()
-    _, batch = zoo.step(get("cispo"), on_policy)
+    _, batch = zoo.step(get("cispo[select=all,shape=none]"), on_policy)
     score = -batch.advantage_BT / on_policy.mask_NT.sum()
-    torch.testing.assert_close(gradient(get("cispo"), on_policy), torch.where(on_policy.mask_NT, score, 0), **CLOSE)
+    torch.testing.assert_close(
+        gradient(get("cispo[select=all,shape=none]"), on_policy), torch.where(on_policy.mask_NT, score, 0), **CLOSE
+    )
 
 
 def test_gspo_is_grpo_without_kl_before_the_first_update() -> None:

@@ -166,17 +166,18 @@ def step(objective: Objective, w: World) -> tuple[PolicyOutput, TokenBatch]:
     """The whole optimizer step of a trainer that supplies exactly what the objective needs. Selection comes before."""
     needs = objective.needs
     assigned = credit(objective, w)
+    mask_NT = assigned.mask(w.mask_NT)
     batch = TokenBatch(
-        mask_BT=w.mask_NT,
-        weight_BT=objective.aggregate(w.mask_NT, torch.float64),
+        mask_BT=mask_NT,
+        weight_BT=objective.aggregate(mask_NT, torch.float64),
         advantage_BT=assigned.advantage_NT,
         old_logp_BT=w.old_logp_NT,
         ref_logp_BT=w.ref_logp_NT if Need.REF_LOGP in needs else None,
         old_value_BT=w.old_value_NT if Need.VALUE in needs else None,
         return_BT=assigned.return_NT,
         sampler_logp_BT=w.sampler_logp_NT if Need.SAMPLER_LOGP in needs else None,
-        chosen_BT=objective.choose(w.old_logp_NT, assigned.advantage_NT, w.mask_NT),
-        imitation_BT=objective.imitate(w.accuracy_N, w.mask_NT, torch.float64),
+        chosen_BT=objective.choose(w.old_logp_NT, assigned.advantage_NT, mask_NT),
+        imitation_BT=objective.imitate(w.accuracy_N, mask_NT, torch.float64),
     )
     return policy(objective, w), batch
 

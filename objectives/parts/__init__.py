@@ -1,7 +1,7 @@
 """The parts an objective's gradient is made of, one family per file."""
 
 from objectives.parts.aggregate import Aggregate, Constant, SequenceMean, SequenceSum, TokenMean
-from objectives.parts.correction import Correction, SequenceCorrection, TokenCorrection
+from objectives.parts.correction import Correction, GeometricCorrection, SequenceCorrection, TokenCorrection
 from objectives.parts.imitate import Imitation, PositiveLikelihood
 from objectives.parts.ratio import NoRatio, Ratio, Response, Sequence, Token
 from objectives.parts.regularize import (
@@ -9,6 +9,7 @@ from objectives.parts.regularize import (
     K2,
     K3,
     KL,
+    AdaptiveBonus,
     ClippedValueLoss,
     Entropy,
     EntropyBonus,
@@ -18,12 +19,14 @@ from objectives.parts.regularize import (
 from objectives.parts.surrogate import Clip, ClippedWeight, GeometricMean, Linear, Log, SoftGate, Surrogate
 from objectives.parts.tokens import ClipCov, KLCov, Tokens
 from objectives.parts.trust import OldKL
+from objectives.parts.weighted import Flipped, GammaWeight, Preserving, Tapered
 
 __all__ = [
     "K1",
     "K2",
     "K3",
     "KL",
+    "AdaptiveBonus",
     "Aggregate",
     "Clip",
     "ClipCov",
@@ -33,6 +36,9 @@ __all__ = [
     "Correction",
     "Entropy",
     "EntropyBonus",
+    "Flipped",
+    "GammaWeight",
+    "GeometricCorrection",
     "GeometricMean",
     "Imitation",
     "KLCov",
@@ -42,6 +48,7 @@ __all__ = [
     "OldKL",
     "PlainValueLoss",
     "PositiveLikelihood",
+    "Preserving",
     "Ratio",
     "Response",
     "Sequence",
@@ -50,6 +57,7 @@ __all__ = [
     "SequenceSum",
     "SoftGate",
     "Surrogate",
+    "Tapered",
     "Token",
     "TokenCorrection",
     "TokenMean",

@@ -30,6 +30,8 @@ class Correction(Part):
 
     shown: ClassVar[tuple[str, ...]] = ("cap",)
 
+    floor: float | None = Field(default=None, gt=0, le=1)
+    """Weights below it become 0 (IcePop, 2510.18855: token weights outside [0.5, 5] are masked); None: none is low."""
     cap: float | None = Field(default=2.0, ge=1)
     """None: the full importance weight."""
     beyond: Literal["truncate", "mask"] = "truncate"
@@ -51,6 +53,8 @@ class Correction(Part):
 
     def __call__(self, old_logp_BT: Tensor, sampler_logp_BT: Tensor, mask_BT: Tensor) -> Tensor:
         weight_BT = ratio(self.log_weight(old_logp_BT, sampler_logp_BT, mask_BT))
+        if self.floor is not None:
+            weight_BT = torch.where(weight_BT < self.floor, 0.0, weight_BT)
         if self.cap is None:
             return weight_BT
         return torch.where(weight_BT > self.cap, self.cap if self.beyond == "truncate" else 0.0, weight_BT)
@@ -69,3 +73,14 @@ class SequenceCorrection(Correction, kind="sequence"):
     def log_weight(self, old_logp_BT: Tensor, sampler_logp_BT: Tensor, mask_BT: Tensor) -> Tensor:
         sum_B1 = torch.where(mask_BT, old_logp_BT - sampler_logp_BT, 0).sum(dim=1, keepdim=True)
         return sum_B1.expand_as(old_logp_BT)
+
+
+class GeometricCorrection(Correction, kind="geometric"):
+    """exp(mean_t log(old_t / sampler_t)), one weight per response: the geometric mean of its tokens' weights, which
+    does not grow with length. With a floor, a cap close to 1 and `beyond=mask` it rejects responses that drifted, as
+    verl's geometric rejection."""
+
+    def log_weight(self, old_logp_BT: Tensor, sampler_logp_BT: Tensor, mask_BT: Tensor) -> Tensor:
+        gap_BT = torch.where(mask_BT, old_logp_BT - sampler_logp_BT, 0)
+        mean_B1 = gap_BT.sum(dim=1, keepdim=True) / mask_BT.sum(dim=1, keepdim=True).clamp(min=1)
+        return mean_B1.expand_as(old_logp_BT)

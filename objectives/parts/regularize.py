@@ -21,7 +21,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from advantages import Need, Part
+from advantages import Need, Part, RolloutView
 from objectives.parts.surrogate import ratio
 
 LOG_RATIO_BOUND = 20.0
@@ -72,7 +72,8 @@ def k3(logp_BT: Tensor, ref_logp_BT: Tensor) -> Tensor:
     return torch.expm1(-log_ratio_BT) + log_ratio_BT
 
 
-def _k2(logp_BT: Tensor, ref_logp_BT: Tensor) -> Tensor:
+def k2(logp_BT: Tensor, ref_logp_BT: Tensor) -> Tensor:
+    """D^2 / 2."""
     return _log_ratio(logp_BT, ref_logp_BT).square() / 2
 
 
@@ -104,7 +105,7 @@ class K1(KL, kind="k1"):
     def __call__(self, logp_BT: Tensor, ref_logp_BT: Tensor, weight_BT: Tensor | None = None) -> Tensor:
         cost_BT = self._bounded(_log_ratio(logp_BT, ref_logp_BT), weight_BT)
         if self.straight_through:
-            cost_BT = _with_gradient_of(cost_BT, _k2(logp_BT, ref_logp_BT))
+            cost_BT = _with_gradient_of(cost_BT, k2(logp_BT, ref_logp_BT))
         return self.coef * cost_BT
 
 
@@ -112,7 +113,7 @@ class K2(KL, kind="k2"):
     """D^2 / 2. Biased in value; its gradient is that of KL(pi || ref) at each visited state."""
 
     def __call__(self, logp_BT: Tensor, ref_logp_BT: Tensor, weight_BT: Tensor | None = None) -> Tensor:
-        return self.coef * self._bounded(_k2(logp_BT, ref_logp_BT), weight_BT)
+        return self.coef * self._bounded(k2(logp_BT, ref_logp_BT), weight_BT)
 
 
 class K3(KL, kind="k3"):
@@ -127,7 +128,7 @@ class K3(KL, kind="k3"):
     def __call__(self, logp_BT: Tensor, ref_logp_BT: Tensor, weight_BT: Tensor | None = None) -> Tensor:
         cost_BT = self._bounded(k3(logp_BT, ref_logp_BT), weight_BT)
         if self.straight_through:
-            cost_BT = _with_gradient_of(cost_BT, _k2(logp_BT, ref_logp_BT))
+            cost_BT = _with_gradient_of(cost_BT, k2(logp_BT, ref_logp_BT))
         return self.coef * cost_BT
 
 
@@ -186,3 +187,33 @@ class EntropyBonus(Entropy, kind="bonus"):
 
     def __call__(self, entropy_BT: Tensor) -> Tensor:
         return -self.coef * entropy_BT
+
+
+class AdaptiveBonus(Entropy, kind="adaptive"):
+    """-alpha H; alpha begins at 0 and moves by `rate` after each rollout: up if the entropy of the sampled tokens was
+    below `target`, down if above, never below 0 (Skywork-OR1, 2505.22312).
+    """
+
+    shown: ClassVar[tuple[str, ...]] = ("target",)
+
+    target: float = Field(default=0.2, gt=0)
+    rate: float = Field(default=0.005, gt=0)
+
+    @property
+    def needs(self) -> frozenset[Need]:
+        return frozenset({Need.ENTROPY, Need.LOGP})
+
+    def initial_state(self) -> float:
+        return 0.0
+
+    def next_state(self, state: float, view: RolloutView) -> float:
+        if not view.mask_NT.any():
+            return state
+        low = float(-view.logp_NT[view.mask_NT].mean()) < self.target
+        return max(0.0, state + (self.rate if low else -self.rate))
+
+    def state_metrics(self, state: float) -> dict[str, float]:
+        return {"entropy_coef": state}
+
+    def __call__(self, entropy_BT: Tensor) -> Tensor:
+        return -self.state * entropy_BT

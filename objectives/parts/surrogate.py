@@ -66,6 +66,8 @@ class Clip(Surrogate, kind="clip"):
     The gradient is r A grad log pi except in two cells, where it is 0: A > 0 with r > 1+high (a good token grown likely
     enough) and A < 0 with r < 1-low (a bad one grown unlikely enough). `high` above `low` is DAPO's clip-higher.
     `dual` (c > 1) bounds the other side of A < 0: max(min(..), c A) (dual clip, 1912.09729); None is off.
+    `drift` drops whole responses with A < 0 that have become unlikely: mean_t (log old - log pi) > drift leaves no
+    gradient (off-policy sequence mask, DeepSeek-V3.2 2512.02556); None is off. Meant for ratio `token`.
     """
 
     shown: ClassVar[tuple[str, ...]] = ("low", "high")
@@ -74,6 +76,15 @@ class Clip(Surrogate, kind="clip"):
     low: float = Field(default=0.2, ge=0, lt=1)
     high: float = Field(default=0.2, ge=0)
     dual: float | None = Field(default=None, gt=1)
+    drift: float | None = Field(default=None, gt=0)
+
+    def in_rows(self, log_ratio_BT: Tensor, advantage_BT: Tensor, mask_BT: Tensor) -> Tensor:
+        x_BT = self(log_ratio_BT, advantage_BT)
+        if self.drift is None:
+            return x_BT
+        length_B1 = mask_BT.sum(dim=1, keepdim=True).clamp(min=1)
+        drift_B1 = -torch.where(mask_BT, log_ratio_BT.detach(), 0).sum(dim=1, keepdim=True) / length_B1
+        return torch.where((advantage_BT < 0) & (drift_B1 > self.drift), x_BT.detach(), x_BT)
 
     def check_sequences(self, settings: RunSettings) -> tuple[str, ...]:
         reach = min(self.low, self.high) * settings.max_length**0.5
@@ -123,7 +134,7 @@ class SoftGate(Surrogate, kind="soft_gate"):
     """4 / tau sigmoid(tau (r - 1)) A: a clip without an edge (SAPO, 2511.20347).
 
     The gradient fades smoothly on both sides of r = 1, where its slope is A. `positive` is tau where A > 0, `negative`
-    elsewhere; the larger one fades faster. The defaults are TRL's.
+    elsewhere; the larger one fades faster. The defaults are the paper's (section 5.1).
     """
 
     shown: ClassVar[tuple[str, ...]] = ("positive", "negative")
@@ -153,8 +164,8 @@ class Log(Surrogate, kind="log"):
 class GeometricMean(Surrogate, kind="geometric_mean"):
     """exp(mean_t c_t) A: the geometric mean of a response's ratios, each clipped first, in logs and on one side.
 
-    c_t = min(log r_t, high) where A > 0, max(log r_t, -low) where A < 0 (GMPO, 2507.20673; the defaults are verl's and
-    TRL's). Like the ratio `sequence`, it has its value at every token and each token's own gradient: with
+    c_t = min(log r_t, high) where A > 0, max(log r_t, -low) where A < 0 (GMPO, 2507.20673, whose
+    defaults these are). Like the ratio `sequence`, it has its value at every token and each token's own gradient: with
     `sequence_mean` and an advantage that is constant in the response, exactly that of the mean over responses. A
     clipped token loses its own gradient, but its ratio stays in the mean.
     """

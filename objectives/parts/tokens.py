@@ -1,4 +1,4 @@
-"""Tokens that are treated apart because they drive the entropy down, chosen once per optimizer step.
+"""Special handling of the tokens that reduce entropy most, chosen once per optimizer step.
 
 A natural-gradient step changes a state's entropy by about -Cov(log pi, A), a policy-gradient step by about
 -Cov(log pi, pi A), covariances over the tokens that pi could choose there (2505.22617, theorems 2 and 1); a few sampled

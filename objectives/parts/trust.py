@@ -8,13 +8,13 @@ At the first update of a rollout both are 0.
 
 from __future__ import annotations
 
-from typing import ClassVar, Self
+from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 from torch import Tensor
 
 from advantages import Need, RolloutView
-from objectives.parts.regularize import KL, k3
+from objectives.parts.regularize import KL, k2, k3
 
 
 class OldKL(KL, kind="old"):
@@ -28,6 +28,8 @@ class OldKL(KL, kind="old"):
     anchor: ClassVar[str] = "old_logp_BT"
 
     coef: float = Field(default=1.0, ge=0)
+    form: Literal["k3", "k2"] = "k3"
+    """k2: coef (log rho)^2 / 2 instead, the square that DRO and Kimi k1.5 (2501.12599) penalize."""
     target: float | None = Field(default=None, gt=0)
 
     @model_validator(mode="after")
@@ -44,7 +46,8 @@ class OldKL(KL, kind="old"):
 
     def __call__(self, logp_BT: Tensor, old_logp_BT: Tensor, weight_BT: Tensor | None = None) -> Tensor:
         coef = self.coef if self.target is None else self.state
-        return coef * self._bounded(k3(old_logp_BT, logp_BT), None)
+        estimate = k3 if self.form == "k3" else k2
+        return coef * self._bounded(estimate(old_logp_BT, logp_BT), None)
 
     def initial_state(self) -> float | None:
         return None if self.target is None else self.coef

@@ -128,13 +128,14 @@ def minibatches(
     token to learn from is left out.
     """
     rollout, credit = assigned.rollout, assigned.credit
+    learn_NT = credit.mask(rollout.mask_NT)
     prompts = len(rollout.problems)
     for epoch in range(epochs if prompts else 0):
         order = noise.permutation(prompts, seed, "minibatch", step, epoch)
         for chosen in order.tensor_split(min(count, prompts)):
             rows = (chosen[:, None] * rollout.group_size + torch.arange(rollout.group_size)).flatten()
             rows = rows.to(rollout.reward_N.device)
-            mask_BT = rollout.mask_NT[rows]
+            mask_BT = learn_NT[rows]
             if not mask_BT.any():
                 continue
             ref_logp_NT, value_NT = assigned.given("ref_logp_NT"), assigned.given("value_NT")

@@ -1,0 +1,32 @@
+"""CE-GPPO: a clipped token keeps a bounded gradient.
+
+    L = -1/sum_i |y_i| sum_i sum_t sg(w_it) A_i log pi_it
+    w = beta_high (1+e) if A > 0 and r > 1+e;  beta_low (1-e) if A < 0 and r < 1-e;  r otherwise
+
+Source: Su et al. 2509.20712.
+
+What it changes: PPO drops exactly the tokens that move entropy: rare ones that became likely (entropy falls) and ones
+that became rare (it rises). Two factors say how much of each comes back.
+Constants: e 0.2, beta_high 1, beta_low 0.5 (our choices: the paper tries several). Token mean, no KL, A_i as GRPO.
+Deviations: none known.
+When it is inert: at one update per rollout. At betas of 0 it is PPO's clip.
+Disputed: nothing independent was found.
+"""
+
+from advantages import Group
+from objectives.objective import Objective
+from objectives.parts import Preserving, Token, TokenMean
+from objectives.registry import register
+
+CE_GPPO = register(
+    Objective(
+        name="ce_gppo",
+        advantage=Group(scale="std"),
+        ratio=Token(),
+        surrogate=Preserving(low=0.2, high=0.2, beta_low=0.5, beta_high=1.0),
+        aggregate=TokenMean(),
+    ),
+    page=__doc__,
+    family="clips and gates",
+    parent="grpo",
+)
