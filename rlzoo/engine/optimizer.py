@@ -146,6 +146,12 @@ class Trainable:
         self.version, self.policy_waits = state["version"], state["policy_waits"]
         if self.optimizer is not None:
             self.optimizer.load_state_dict(state["optimizer"])
+            for parameter, moments in self.optimizer.state.items():
+                sizes = {tuple(x.shape) for x in moments.values() if isinstance(x, torch.Tensor) and x.dim()}
+                if sizes - {tuple(parameter.shape)}:  # the step itself would read beyond the end of the memory
+                    raise UserError(
+                        f"{folder / OPTIMIZER} is of another adapter: {sizes}, not {tuple(parameter.shape)}"
+                    )
         self._clear()
 
 

@@ -10,7 +10,8 @@ from typing import Any
 import objectives
 from rlzoo.config.comparison import CompareConfig
 from rlzoo.errors import UserError
-from rlzoo.store.run_folder import CONFIG, RunFolder, refuse_differences
+from rlzoo.store.differences import refuse_differences
+from rlzoo.store.run_folder import CONFIG, RunFolder
 
 COMPARISON, TUNE = "comparison.json", "tune"
 """In the folder of a comparison: its configuration, and the folder of the search before it."""

@@ -16,6 +16,7 @@ import objectives
 from rlzoo.errors import UserError
 from rlzoo.experiments.plan import Declared, read_plan
 from rlzoo.stats.scores import Trace
+from rlzoo.store.check import check_records
 from rlzoo.store.run_folder import CONFIG, ENVIRONMENT, SAMPLES, STATE, SUMMARY, RunFolder, read_lines
 
 COMPARISON = "comparison.json"
@@ -83,6 +84,7 @@ class Study:
         stored: comparison.json, which a comparison writes when it begins; None for a run alone.
         contrasts: of an ablation that has ended, as in summary.json.
         declared: plan.json; None where a folder has none.
+        left_out: which runs are not among them, and why: a line each.
     """
 
     folder: Path
@@ -90,6 +92,7 @@ class Study:
     stored: dict[str, Any] | None
     contrasts: Sequence[Mapping[str, Any]]
     declared: Declared | None = None
+    left_out: Sequence[str] = ()
 
     @property
     def task(self) -> str:
@@ -132,15 +135,18 @@ def read_study(folder: Path, metrics: Sequence[str]) -> Study:
         UserError: there is no run, or the runs are of different tasks.
     """
     paths = sorted(path.parent for path in folder.glob(f"*/*/{CONFIG}"))
+    left_out: list[str] = []
     if (folder / CONFIG).is_file():
         runs = [_read_run(folder, None, metrics)]
     elif paths:
-        runs = [_read_run(path, path.parent.name, metrics) for path in paths]
+        runs = list(_whole_runs(paths, metrics, left_out))
     else:
         raise UserError(
             f"there is no run in {folder}: a report is made of a comparison's folder (with OBJECTIVE/seedN/{CONFIG} in "
             "it) or of one run's folder"
         )
+    if not runs:
+        raise UserError(f"no run in {folder} can be read:\n" + "\n".join(f"  {reason}" for reason in left_out))
     tasks = sorted({run.config["task"]["name"] for run in runs})
     if len(tasks) > 1:
         raise UserError(f"{folder} holds runs of several tasks ({', '.join(tasks)}): name the folder of one comparison")
@@ -149,8 +155,35 @@ def read_study(folder: Path, metrics: Sequence[str]) -> Study:
     order = [objective["name"] for objective in stored["objectives"]] if stored else []
     order += [name for name in objectives.names() if name not in order]
     order += sorted({run.algorithm for run in runs} - set(order))
+    left_out += _lost(folder, stored, runs, left_out)
     runs.sort(key=lambda run: (order.index(run.algorithm), run.seed))
-    return Study(folder, runs, stored, outcome.get("ablation", []), read_plan(folder))
+    return Study(folder, runs, stored, outcome.get("ablation", []), read_plan(folder), left_out)
+
+
+def _whole_runs(paths: Sequence[Path], metrics: Sequence[str], left_out: list[str]) -> Iterator[ReadRun]:
+    """Read the runs that are whole; of the others tell which they are and why they are left out."""
+    for path in paths:
+        name = f"{path.parent.name}/{path.name}"
+        try:
+            run = _read_run(path, path.parent.name, metrics)
+            problems = check_records(RunFolder(path).read_metrics(), run.summary)
+        except UserError as error:
+            problems = [str(error)]
+        if problems:
+            left_out.append(f"{name}: {problems[0]}")
+        else:
+            yield run
+
+
+def _lost(folder: Path, stored: dict[str, Any] | None, runs: Sequence[ReadRun], told: Sequence[str]) -> Iterator[str]:
+    """Runs that a comparison says it has, and whose folder has lost its configuration."""
+    known = {(run.algorithm, run.seed) for run in runs}
+    for objective in stored["objectives"] if stored else ():
+        for seed in stored["seeds"] if stored else ():
+            name = f"{objective['name']}/seed{seed}"
+            there = (folder / name).is_dir() and any((folder / name).iterdir())
+            if (objective["name"], seed) not in known and there and not any(t.startswith(f"{name}: ") for t in told):
+                yield f"{name}: its {CONFIG} is missing"
 
 
 def _read_run(path: Path, algorithm: str | None, metrics: Sequence[str]) -> ReadRun:

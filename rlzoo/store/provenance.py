@@ -23,7 +23,7 @@ def environment() -> dict[str, Any]:
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": sys.argv,
         "python": platform.python_version(),
-        **{name: _version(name) for name in LIBRARIES},
+        **{name: version(name) for name in LIBRARIES},
         "commit": commit(Path(__file__).parent),
         "platform": platform.platform(),
         "cpu": _cpu_model(),
@@ -53,7 +53,8 @@ def commit(folder: Path) -> str | None:
         return None
 
 
-def _version(distribution: str) -> str | None:
+def version(distribution: str) -> str | None:
+    """Return the version of an installed package, None of one that is not."""
     try:
         return importlib.metadata.version(distribution)
     except importlib.metadata.PackageNotFoundError:

@@ -121,6 +121,8 @@ class Summary(Stored):
     updates: Count
     engine_s: Seconds
     elapsed_s: Seconds
+    files: dict[str, str] = {}
+    """File of an adapter -> its SHA-256."""
 
 
 class Comparison(Stored):

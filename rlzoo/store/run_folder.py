@@ -28,6 +28,7 @@ import torch
 
 from rlzoo.errors import UserError
 from rlzoo.store import files, records
+from rlzoo.store.differences import refuse_differences
 from rlzoo.store.files import PARTIAL
 from rlzoo.store.lock import FolderLock, hold
 from rlzoo.store.provenance import environment
@@ -124,12 +125,18 @@ class RunFolder:
 
     def clean(self) -> None:
         """Remove what a kill leaves: files that were being written, and folders of half an adapter."""
-        for path in self.path.glob("*" + PARTIAL):
-            path.unlink()
-        for name in (ADAPTER, CRITIC):
-            for path in (self.path / name).glob("tmp*"):
-                if path.is_dir() and not path.is_symlink() and not (self.path / name).is_symlink():
-                    shutil.rmtree(path)
+        for path in self.leftovers():
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+
+    def leftovers(self) -> list[Path]:
+        """Return what a kill has left: files that were being written, and folders of half an adapter."""
+        partial = [*self.path.glob("*" + PARTIAL), *self.path.glob("checkpoint-*/*" + PARTIAL)]
+        adapters = [*self.path.glob("checkpoint-*/*"), self.path / ADAPTER, self.path / CRITIC]
+        halves = [path for folder in adapters if not folder.is_symlink() for path in folder.glob("tmp*")]
+        return [path for path in [*partial, *halves] if not path.parent.is_symlink()]
 
     def log(self, record: dict[str, Any]) -> None:
         """Append one record to metrics.jsonl. A number that is not finite is written as null: JSON has no NaN."""
@@ -234,6 +241,20 @@ class RunFolder:
                 )
         return saved
 
+    def checksums(self, *names: str) -> dict[str, str]:
+        """Return file -> SHA-256 of all files in and below some folders of it."""
+        found = [path for name in names for path in sorted((self.path / name).rglob("*")) if path.is_file()]
+        return {str(path.relative_to(self.path)): _sha256(path, _length(path)).hexdigest() for path in found}
+
+    def changed(self, stored: dict[str, str]) -> Iterator[str]:
+        """Yield a sentence for each file that is missing or has another SHA-256 than was stored."""
+        for name, digest in sorted(stored.items()):
+            path = files.inside(self.path, name)
+            if not path.is_file():
+                yield f"{path} is missing"
+            elif _sha256(path, _length(path)).hexdigest() != digest:
+                yield f"{path} is not what was written: its checksum differs"
+
     def _append(self, name: str, lines: Iterable[dict[str, Any]]) -> None:
         rows = [records.checked(LOGS[name], finite(row), f"a record for {self.path / name}") for row in lines]
         text = "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
@@ -316,25 +337,3 @@ def finite(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [finite(item) for item in value]
     return value
-
-
-def refuse_differences(path: Path, stored: Any, asked: Any) -> None:
-    """Raise UserError naming each setting that differs, with both values."""
-    rows = [f"  {key}: {there} in the folder, {here} asked for" for key, there, here in _differences(stored, asked)]
-    if rows:
-        raise UserError(
-            f"{path} holds a run with another configuration:\n" + "\n".join(rows) + "\n"
-            "Continue with the settings of the folder, or start a new run in another one with --out."
-        )
-
-
-def _differences(stored: Any, asked: Any, prefix: str = "") -> Iterator[tuple[str, str, str]]:
-    if isinstance(stored, dict) and isinstance(asked, dict):
-        for key in dict.fromkeys([*stored, *asked]):
-            where = f"{prefix}.{key}" if prefix else key
-            if key not in stored or key not in asked:
-                yield where, *("not set" if key not in side else json.dumps(side[key]) for side in (stored, asked))
-            else:
-                yield from _differences(stored[key], asked[key], where)
-    elif stored != asked:
-        yield prefix, json.dumps(stored), json.dumps(asked)

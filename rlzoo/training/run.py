@@ -21,7 +21,7 @@ from rlzoo.config.run import RunConfig
 from rlzoo.engine.protocol import AdamSettings, Engine, RunSpec, StepSettings
 from rlzoo.errors import UserError
 from rlzoo.store.outcomes import pack
-from rlzoo.store.run_folder import SUMMARY, RunFolder
+from rlzoo.store.run_folder import ADAPTER, CRITIC, SUMMARY, RunFolder
 from rlzoo.training.client import Client
 from rlzoo.training.evaluate import Evaluation
 from rlzoo.training.failure import RunFailed, failing
@@ -36,6 +36,20 @@ TIMES = ("elapsed_s", "engine_s")
 """Keys of a record that a repeated run does not repeat."""
 
 Summary = dict[str, Any]
+
+
+def whole_checkpoint(folder: RunFolder, state: dict[str, Any]) -> str:
+    """Return the name of the folder that a checkpoint names, all its files as they were written.
+
+    Raises:
+        UserError: the name leads elsewhere, or a file is missing or damaged.
+    """
+    name = state["checkpoint"]
+    if not (isinstance(name, str) and name.removeprefix(CHECKPOINT).isdecimal() and name.startswith(CHECKPOINT)):
+        raise UserError(f"the checkpoint in {folder.path} names {name!r}, which is no folder of a checkpoint")
+    for problem in folder.changed(state.get("files", {})):
+        raise UserError(f"{problem}. Put back a copy, or start again in another folder.")
+    return name
 
 
 class Run:
@@ -86,7 +100,7 @@ class Run:
                 raise UserError(
                     f"the checkpoint in {self.folder.path} was written by an earlier version: start in another folder"
                 )
-            self.checkpoint = state["checkpoint"]
+            self.checkpoint = whole_checkpoint(self.folder, state)
             self.step, self.counters, self.evaluations = state["step"], state["counters"], state["evaluations"]
             self.tests = state["tests"]
             self.states = state["states"]
@@ -145,6 +159,7 @@ class Run:
             self.folder.save_state(
                 {
                     "checkpoint": name,
+                    "files": self.folder.checksums(name),
                     "step": self.step,
                     "counters": self.counters,
                     "evaluations": self.evaluations,
@@ -216,6 +231,7 @@ class Run:
         with failing("saving the run"):
             with self.folder.safely("save the adapter"):
                 await self.client.save(str(self.folder.path), optimizer=False)
+                summary["files"] = self.folder.checksums(ADAPTER, CRITIC)
             self.folder.write_json(SUMMARY, summary)
         await self.save(summary)
         return self._end(summary)

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
-from rlzoo.cli.console import terminal
+from rlzoo.cli.console import complain, terminal
 from rlzoo.cli.shell import command, starting
 
 
@@ -39,8 +39,11 @@ def report(
     """Make the report of a comparison: one HTML file with verdict, tables, curves, responses and settings."""
     with starting():
         from rlzoo.report.page import write_report, write_tables
+        from rlzoo.report.read import read_study
 
     path = write_report(folder, out)
+    for reason in read_study(folder, ()).left_out:
+        complain(f"left out: {reason}", kind="warning")
     terminal().print(Text(f"report: {path}"), soft_wrap=True)
     if tables:
         paths = write_tables(folder, path.parent / "tables")
