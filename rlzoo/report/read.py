@@ -16,7 +16,7 @@ import objectives
 from rlzoo.errors import UserError
 from rlzoo.experiments.plan import Declared, read_plan
 from rlzoo.stats.scores import Trace
-from rlzoo.store.check import check_records
+from rlzoo.store.check import check_records, lost_runs
 from rlzoo.store.run_folder import CONFIG, ENVIRONMENT, SAMPLES, STATE, SUMMARY, RunFolder, read_lines
 
 COMPARISON = "comparison.json"
@@ -155,7 +155,7 @@ def read_study(folder: Path, metrics: Sequence[str]) -> Study:
     order = [objective["name"] for objective in stored["objectives"]] if stored else []
     order += [name for name in objectives.names() if name not in order]
     order += sorted({run.algorithm for run in runs} - set(order))
-    left_out += _lost(folder, stored, runs, left_out)
+    left_out += lost_runs(folder, stored or {}, {(run.algorithm, run.seed) for run in runs}, left_out)
     runs.sort(key=lambda run: (order.index(run.algorithm), run.seed))
     return Study(folder, runs, stored, outcome.get("ablation", []), read_plan(folder), left_out)
 
@@ -173,17 +173,6 @@ def _whole_runs(paths: Sequence[Path], metrics: Sequence[str], left_out: list[st
             left_out.append(f"{name}: {problems[0]}")
         else:
             yield run
-
-
-def _lost(folder: Path, stored: dict[str, Any] | None, runs: Sequence[ReadRun], told: Sequence[str]) -> Iterator[str]:
-    """Runs that a comparison says it has, and whose folder has lost its configuration."""
-    known = {(run.algorithm, run.seed) for run in runs}
-    for objective in stored["objectives"] if stored else ():
-        for seed in stored["seeds"] if stored else ():
-            name = f"{objective['name']}/seed{seed}"
-            there = (folder / name).is_dir() and any((folder / name).iterdir())
-            if (objective["name"], seed) not in known and there and not any(t.startswith(f"{name}: ") for t in told):
-                yield f"{name}: its {CONFIG} is missing"
 
 
 def _read_run(path: Path, algorithm: str | None, metrics: Sequence[str]) -> ReadRun:

@@ -7,7 +7,7 @@ summary.json     the counters of the last record, the accuracy of the last evalu
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -62,6 +62,16 @@ def check_run(path: Path) -> list[str]:
 def check_records(records: list[dict[str, Any]], summary: dict[str, Any] | None) -> list[str]:
     """Return what is wrong with a run's records by themselves and against its outcome, if there is one."""
     return [*_order(records), *([] if summary is None else _outcome(summary, records))]
+
+
+def lost_runs(folder: Path, stored: dict[str, Any], known: set[tuple[str, int]], told: Sequence[str]) -> Iterator[str]:
+    """Yield the runs that comparison.json has, that are not known, and whose folders have lost their configuration."""
+    for objective in stored.get("objectives", ()):
+        for seed in stored.get("seeds", ()):
+            name = f"{objective['name']}/seed{seed}"
+            there = (folder / name).is_dir() and any((folder / name).iterdir())
+            if there and (objective["name"], seed) not in known and not any(t.startswith(f"{name}: ") for t in told):
+                yield f"{name}: its {CONFIG} is missing"
 
 
 def notes_on(path: Path) -> list[str]:
