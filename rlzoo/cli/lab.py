@@ -96,7 +96,7 @@ def lab_notes(rows: Sequence[Measurement], centre: Setting, out: Path | None) ->
     if estimates:
         widest = max(row.cosine_high - row.cosine_low for row in estimates) / 2
         notes.append(
-            f"~ {estimates[0].method}: the objective looks at more of a batch than can be enumerated; cosines are good "
+            f"~ {estimates[0].method}: the objective uses more of a batch than can be enumerated; cosines are good "
             f"to ±{widest:.1g} (95%). Everything else is exact."
         )
     return [*notes, f"Figure: {out}" if out else "--out FIGURE.png sweeps group size, length and success rate as well."]

@@ -7,8 +7,10 @@
     moments(get("gspo"), first_update(make_world(success=0.1)), 16)     # E[g] and the trace of its covariance
 
 space -> policy -> world -> situation: who may answer what, how likely, what is right, at which moment of training.
-others -> table -> moments: what the rest of a group tells a response, hence mean and variance of the gradient.
-qstar; qlearning, dqn, gradient -> families: exact optima, and how near sampled episodes bring each kind of learner.
+others -> table -> moments: the law of the rest of a group, hence mean and variance of a response's gradient.
+qstar; qlearning, dqn, q_critic, gradient -> families: exact optima, and how near episodes bring each kind of learner.
+evaluation, mdp, reparameterized, trust_region -> textbook: the tables of `rlzoo lab --table`.
+single, drift, reuse -> claims: the cards of `rlzoo claims`; plots: the figure of a card or a table.
 """
 
 from rlzoo.lab.measure import Measurement, Setting, measure, sweep

@@ -3,7 +3,7 @@
     rewards --shape--> reward per token --advantage--> credit;   mask --aggregate--> weight;   objective.loss
 
 The rollout is one prompt with G responses and is one optimizer step. What a response contributes to the gradient is
-read off the loss by differentiating it, so any objective can be asked, whatever its parts are.
+read off the loss by differentiating it, so any objective works, with any parts.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def credit_and_weight(objective: Objective, view: RolloutView) -> tuple[Tensor, 
 
 
 def chosen(objective: Objective, at: Situation, response_N: Tensor, advantage_NT: Tensor) -> Tensor | None:
-    """Tokens of one group that is one optimizer step, that the objective treats apart; None if it never does."""
+    """Tokens of one group that is one optimizer step, that the objective's `tokens` part chooses; None without one."""
     old_NT = at.space.logp_RT(at.old_logits_SV.log_softmax(dim=1))[response_N]
     return objective.choose(old_NT, advantage_NT, at.space.mask_RT[response_N])
 

@@ -60,8 +60,8 @@ def moments(objective: Objective, at: Situation, group_size: int, *, groups: int
             f"{objective.name}: here the sampler's probabilities are the trainer's own, so every weight of correction "
             f"{objective.correction} is 1: leave it out (correction=none)"
         )
-    # Which tokens are treated apart depends on every token of the others, and a right response's share on how many
-    # tokens of the others are right: no table holds them.
+    # Which tokens a `tokens` part chooses depends on every token of the others, and a right response's share on how
+    # many tokens of the others are right: no table holds them.
     tabulated = objective.tokens is None and objective.imitation is None
     table = find_table(objective, at, group_size, seed) if tabulated else None
     if table is None:

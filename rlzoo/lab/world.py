@@ -24,7 +24,7 @@ class World:
 
     Attributes:
         theta_M: parameters of the base, which is also the reference policy.
-        reward_R: the task's reward of every response; accuracy_R: 1 where it is right, which selection looks at.
+        reward_R: the task's reward of every response; accuracy_R: 1 where it is right, which is what selection reads.
     """
 
     space: Space

@@ -156,3 +156,18 @@ def test_a_mask_and_a_cap_by_hand() -> None:
 def test_how_far_a_good_token_moves(old: float, clip: float) -> None:
     """0.2 x 0.01, 0.2 x 0.5; 0.9 may grow to 1, as 1.08 is out of reach. The mask stops all at a change of 0.1."""
     assert clipping.moved_until_dead(old) == pytest.approx((clip, 0.1), abs=1e-5)
+
+
+def test_a_bypassed_ratio_by_hand() -> None:
+    """Without errors nothing is stopped and both point along the true gradient; with errors stopped are A r outside."""
+    assert mismatch.dead_at_first(0.0, 0) == pytest.approx((0, 1, 1), abs=1e-9)
+    at = mismatch._situation()
+    q_SV = mismatch.sampler_logits("gaussian", at.logits_SV, 0.5, 0)
+    law_R, p = exact.probability(q_SV, at.space), (at.old_probability_R * at.reward_R).sum().item()
+    dead = tokens = 0.0
+    for r, t in at.space.mask_RT.nonzero().tolist():
+        ratio = mismatch.log_weights(q_SV)[r, t].exp().item()
+        above = at.reward_R[r].item() > p
+        tokens += law_R[r].item()
+        dead += law_R[r].item() * (ratio > 1.2 if above else ratio < 0.8)
+    assert mismatch.dead_at_first(0.5, 0)[0] == pytest.approx(dead / tokens)

@@ -53,7 +53,7 @@ def test_exact_moments_are_those_of_every_group(name: str, kind: str, longest: i
     ],
 )
 def test_what_depends_on_the_tokens_of_the_whole_group_is_sampled(change: str) -> None:
-    """Which tokens are treated apart, a right response's share: no table has it. Sampling agrees with every group."""
+    """The tokens that a part chooses, a right response's share: no table has them. Sampling agrees with every group."""
     at = moved(make_world(success=0.3, longest=2))
     name = f"grpo[kl=none,surrogate=linear,{change}]"
     found = moments(get(name), at, 3, groups=2000)

@@ -8,6 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from objectives.parts import Clip
 from rlzoo.lab import exact
 from rlzoo.lab.claims.card import LEAST_DRAWS, Finding, claim, over_draws
 from rlzoo.lab.plots import Plot
@@ -253,5 +254,62 @@ def masking_beats_truncation() -> Finding:
             "share of draws where the mask is nearer",
             {f"errors of {e:g}": row for e, row in shares.items()},
             log_x=True,
+        ),
+    )
+
+
+def dead_at_first(error: float, draw: int) -> tuple[float, float, float]:
+    """The first update with ratios to the sampler (bypass): share of sampled tokens that the clip of 0.2 stops, and the
+    cosines with the true gradient of bypass and of ratios to the recomputed old policy times old / sampler.
+
+    Baseline: the true success rate. At this update the policy is the old one, so recomputed ratios are 1.
+    """
+    at = _situation()
+    q_SV = sampler_logits("gaussian", at.logits_SV, error, draw)
+    log_RT = log_weights(q_SV)
+    centred_RT = (at.reward_R - (at.old_probability_R * at.reward_R).sum())[:, None].expand_as(log_RT)
+    leaf_RT = log_RT.clone().requires_grad_()
+    (slope_RT,) = torch.autograd.grad(Clip(low=0.2, high=0.2)(leaf_RT, centred_RT).sum(), leaf_RT)
+    law_R = exact.probability(q_SV, at.space)
+    mask_RT = at.space.mask_RT
+    often_RT = law_R[:, None] * mask_RT
+    dead = (often_RT * (slope_RT == 0)).sum() / often_RT.sum()
+    bypass = single(at, slope_RT, at.true_gradient_SV, law_R).cosine
+    return dead.item(), bypass, weighted(q_SV, log_RT.exp()).cosine
+
+
+@claim(
+    name="a-bypassed-old-policy-clips-mismatch",
+    statement="Ratios taken to the sampler's own log-probs, instead of recomputed ones with old / sampler as a weight "
+    "beside them, let the clip stop tokens before the policy has moved, and usually point further from the true "
+    "gradient.",
+    conditions="first update, clip 0.2, token weights, 20 draws of normal errors of 0.3, 0.5, 1 in the sampler's "
+    "logits; without a clip the two are one: (pi / old)(old / q) = pi / q",
+    origin="lemma",
+    source="derived; the two modes of verl's rollout correction",
+    how="exact share of sampled tokens that are stopped, and cosines of both expected gradients, responses of up to 5 "
+    "tokens",
+    expected="supported",
+)
+def bypass_clips() -> Finding:
+    rows = {error: [dead_at_first(error, draw) for draw in DRAWS] for error in (0.3, 0.5, 1.0)}
+    means = {error: [sum(column) / len(row) for column in zip(*row, strict=True)] for error, row in rows.items()}
+    shares = [sum(bypass < recomputed for _, bypass, recomputed in row) / len(row) for row in rows.values()]
+    stopped = [sum(dead > 0 for dead, _, _ in row) / len(row) for row in rows.values()]
+    text = "; ".join(
+        f"errors of {error:g}: {dead:.0%} of the tokens stopped, cosine {bypass:.3f} bypassed, {recomputed:.3f} "
+        f"recomputed (further in {share:.0%})"
+        for (error, (dead, bypass, recomputed)), share in zip(means.items(), shares, strict=True)
+    )
+    return Finding(
+        over_draws([*shares, *stopped], most=0.75),
+        text,
+        {"error": list(rows), "mean": list(means.values()), "share": shares},
+        arithmetic=["recomputed, first update: pi / old = 1, inside [0.8, 1.2]; bypassed: pi / q = old / q, anywhere"],
+        plot=Plot(
+            "size of the sampler's errors",
+            list(rows),
+            "mean over draws",
+            {name: [row[i] for row in means.values()] for i, name in enumerate(("stopped", "bypassed", "recomputed"))},
         ),
     )
