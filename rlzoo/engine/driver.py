@@ -51,19 +51,16 @@ def _in_loop() -> bool:
 def _drive(coroutine: Coroutine[Any, Any, Result]) -> Result:
     # Not asyncio.run: on Ctrl-C that would wait for the computation under way.
     loop = asyncio.new_event_loop()
-    main = loop.create_task(coroutine)
     try:
-        return loop.run_until_complete(main)
+        return loop.run_until_complete(coroutine)
     finally:
-        # First the main one, which ends those that it began; then whatever is left.
-        for tasks in ({main}, asyncio.all_tasks(loop)):
-            _end(loop, tasks)
+        _end(loop, asyncio.all_tasks(loop))
         loop.run_until_complete(loop.shutdown_asyncgens())
         loop.close()
 
 
 def _end(loop: asyncio.AbstractEventLoop, tasks: set[asyncio.Task[Any]]) -> None:
-    for task in tasks:
+    for task in tasks:  # all at once: none goes on with an answer that it has got already
         task.cancel()
     while left := [task for task in tasks if not task.done()]:
         with suppress(KeyboardInterrupt, SystemExit):  # one that was raised already comes out of each task again
@@ -93,7 +90,8 @@ async def together(
         return dict(zip(jobs, await everything, strict=True))
     finally:
         for task in (*tasks, listener):
-            task.cancel()
+            if not task.cancelling():  # twice would end its clean-up, too
+                task.cancel()
         await asyncio.gather(everything, *tasks, listener, return_exceptions=True)
 
 

@@ -72,7 +72,10 @@ async def in_thread(function: Callable[..., Result], *args: Any, seconds: float)
     # A daemon: a grader that never returns must not keep the process from ending.
     threading.Thread(target=call, name="grading", daemon=True).start()
     try:
-        return await asyncio.wait_for(outcome, seconds)
+        async with asyncio.timeout(seconds) as limit:  # not wait_for: Python 3.11's may forget that it was cancelled
+            return await outcome
     except TimeoutError:
+        if not limit.expired():  # the function's own
+            raise
         name = getattr(function, "__qualname__", str(function))
         raise RunFailed(f"{name} took longer than {seconds:g} s (train.grading_timeout)") from None

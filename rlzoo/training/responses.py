@@ -133,7 +133,8 @@ async def _all(steps: Sequence[Coroutine[Any, Any, Result]], timeout: float) -> 
     """Wait for what all environments answer."""
     with failing("the environment"):
         try:
-            return await asyncio.wait_for(asyncio.gather(*steps), timeout)
+            async with asyncio.timeout(timeout):
+                return await asyncio.gather(*steps)
         except TimeoutError:
             raise RunFailed(f"the environment took longer than {timeout:g} s (train.grading_timeout)") from None
 

@@ -2,6 +2,9 @@
 
 `tests/recordings/runs.json`: five algorithms, three steps on the shipped base in float32 on a CPU, recorded before the
 engine became a protocol. A change that is meant to move these numbers says so and records them anew.
+
+Evaluations were the recorded ones too, until they were given other problems (`rlzoo.training.held_out`): what is
+compared here is training.
 """
 
 from __future__ import annotations
@@ -26,10 +29,15 @@ ROUNDING = {"sampler_gap": 1e-4}
 def test_a_run_is_the_recorded_run(name: str, tmp_path: Path) -> None:
     recorded = RECORDED[name]
     train(RunConfig.model_validate(recorded["config"]), tmp_path)
-    assert read_lines(tmp_path / "samples.jsonl") == recorded["samples"]
-    records = untimed(tmp_path)
-    assert len(records) == len(recorded["metrics"])
-    for record, before in zip(records, recorded["metrics"], strict=True):
+
+    def of_training(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        return [record for record in records if record["kind"] == "train"]
+
+    samples = of_training(recorded["samples"])
+    assert len(samples) == 12 and of_training(read_lines(tmp_path / "samples.jsonl")) == samples
+    records, recorded_records = of_training(untimed(tmp_path)), of_training(recorded["metrics"])
+    assert len(records) == len(recorded_records) == 3
+    for record, before in zip(records, recorded_records, strict=True):
         assert before.keys() <= record.keys()
         for key, value in before.items():
             if key in ROUNDING:
