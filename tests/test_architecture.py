@@ -29,6 +29,7 @@ MODEL_LIBRARIES = {"transformers", "peft", "bitsandbytes", "tokenizers", "accele
 MODEL_FILES = {
     "rlzoo/model/backbone.py",  # the base model
     "rlzoo/model/attach.py",  # PEFT chooses the adapted layers
+    "rlzoo/model/checkpoints.py",  # runs layers again
     "rlzoo/model/hub.py",  # finds it and its tokenizer
     "rlzoo/model/gguf.py",  # converts GGUF files
     "rlzoo/model/cpu/llama.py",  # the layers of Llama-like models

@@ -21,5 +21,8 @@ class EngineSettings(Settings):
     fast_path: Literal["auto", "off"] = "auto"
     """auto: pack rows without padding, and on a CPU use layers written out for small models, where the model is of a
     kind known to allow it; off: transformers' own forward pass on padded rows. `environment.json` names the path."""
+    gradient_checkpointing: bool = False
+    """Compute each layer again in the backward pass instead of keeping its activations: less memory, about a third more
+    time. For models whose passes of `micro_batch_tokens` do not fit."""
     sample_rows: int = Field(default=768, ge=1)
     """Responses that are decoded at once, by all processes together."""

@@ -80,6 +80,7 @@ class LocalEngine:
         self.backbone = backbone
         self.settings = settings or EngineSettings()
         backbone.use_fast_path(self.settings.fast_path)
+        backbone.use_checkpoints(self.settings.gradient_checkpointing)
         self.runs: dict[str, Trainable] = {}
         self._batcher = Batcher(self._compute)
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import accumulate, pairwise
 from typing import TypeVar
 
 import torch
@@ -56,18 +55,23 @@ def passes(requests: Sequence[Tokens], budget: int, shares: bool = True) -> Iter
     parts.sort(key=lambda part: -part.tokens)
 
     def share(limit: float) -> list[list[Part]]:
-        """Put each part to the first others that it fits with."""
+        """Put each part to the first others that it fits with. Only `open_` ones have room for any more."""
         together: list[list[Part]] = []
+        open_: list[list[Part]] = []
         for part in parts:
-            for some in together:
-                rows = sum(len(one.rows) for one in [*some, part])
+            for some in open_:
+                rows = sum(len(one.rows) for one in some)
                 longest = max(one.longest for one in [*some, part])
                 apart = all(one.request != part.request for one in some)
-                if apart and (len(some) + 1) * some[0].tokens <= limit and rows * longest <= widest:
+                if apart and (rows + len(part.rows)) * longest <= widest:
                     some.append(part)
                     break
             else:
-                together.append([part])
+                some = [part]
+                together.append(some)
+                open_.append(some)
+            if (len(some) + 1) * some[0].tokens > limit:  # parts come by size: no later one needs less
+                open_.remove(some)
         return together
 
     largest = parts[0].tokens if parts else 0
@@ -78,11 +82,12 @@ def passes(requests: Sequence[Tokens], budget: int, shares: bool = True) -> Iter
 
 def passes_together(requests: Sequence[Tokens], budget: int, shares: bool = True) -> Iterator[Pass]:
     """The same for rows that all go through the same weights: whoever asks for them, they fill passes together."""
-    ends = list(accumulate((len(tokens) for tokens in requests), initial=0))
+    ends = torch.tensor([len(tokens) for tokens in requests]).cumsum(0)
     for chunk in passes([Tokens.cat(requests)], budget, shares):
         (rows,) = chunk.values()
-        mine = {k: rows[(rows >= first) & (rows < end)] - first for k, (first, end) in enumerate(pairwise(ends))}
-        yield {k: some for k, some in mine.items() if len(some)}
+        owner = torch.bucketize(rows, ends, right=True)
+        first = ends - torch.tensor([len(tokens) for tokens in requests])
+        yield {k: rows[owner == k] - first[k] for k in owner.unique().tolist()}
 
 
 def _parts(request: int, tokens: Tokens, budget: int, widest: int, shares: bool) -> list[Part]:

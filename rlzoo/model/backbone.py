@@ -30,6 +30,7 @@ from rlzoo.errors import UserError
 from rlzoo.model import adapters, hub
 from rlzoo.model.adapters import AdapterStack
 from rlzoo.model.attach import attach, linear_layers, round_weights
+from rlzoo.model.checkpoints import Checkpoints
 from rlzoo.model.cpu.llama import LlamaLayers
 from rlzoo.model.head import float32_logits
 from rlzoo.model.multi_lora import AdapterBatch, AdapterSwitch
@@ -68,7 +69,7 @@ class Backbone:
 
     Make one with `Backbone.load`. Attributes: config, model, tokenizer, layout (of theta), peft_config, device, dtype
     (of activations), pad_id, end_ids, context_length (None: unlimited), hidden_size (of the states that the head
-    reads), vocab_size (of the logits), packs (whether rows are packed).
+    reads), vocab_size (of the logits), packs (whether rows are packed), checkpoints (of gradients).
     """
 
     def __init__(self, config: BackboneConfig, model: Any, tokenizer: Any, device: torch.device) -> None:
@@ -96,6 +97,7 @@ class Backbone:
         model.requires_grad_(False).eval()
         self._holds = False
         self.packs, self._cpu_layers = False, None
+        self.checkpoints = Checkpoints(self._decoder, self._switch)
         self._compare_padded()
         self._compared = False
         self.use_fast_path("auto")
@@ -128,6 +130,15 @@ class Backbone:
         if self.packs and not self._compared:
             self._compare_packed()
             self._compared = True
+
+    def use_checkpoints(self, enabled: bool) -> None:
+        """Switch gradient checkpointing on or off. Raises `UserError` for a model without layers to do it at."""
+        if enabled and not self.checkpoints.layers:
+            raise UserError(
+                f"engine.gradient_checkpointing: {type(self.model).__name__} has no layers that transformers declares "
+                "for it; lower engine.micro_batch_tokens instead"
+            )
+        self.checkpoints.enabled = enabled
 
     @property
     def path(self) -> str:
@@ -252,7 +263,8 @@ class Backbone:
         return self._packed_states(batch, self._cpu_layers)
 
     def _packed_states(self, batch: PackedBatch, layers: LlamaLayers | None) -> Tensor:
-        if layers and layers.fits_packed(batch, self.context_length):
+        again = self.checkpoints.enabled and torch.is_grad_enabled()
+        if layers and not again and layers.fits_packed(batch, self.context_length):
             return layers.packed_states(batch)
         ready = torch.empty((1, 1, 1, 1), device=self.device)  # a mask of four dimensions is not made anew; ours unread
         with packed_attention(batch):

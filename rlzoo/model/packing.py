@@ -235,9 +235,14 @@ def can_pack(model: Any) -> bool:
 _active: ContextVar[PackedBatch | None] = ContextVar("packed_batch", default=None)
 
 
+def active_batch() -> PackedBatch | None:
+    """Return the packed batch of the surrounding `packed_attention`, if there is one."""
+    return _active.get()
+
+
 @contextmanager
-def packed_attention(batch: PackedBatch) -> Iterator[None]:
-    """Within: attention is that of the packed batch."""
+def packed_attention(batch: PackedBatch | None) -> Iterator[None]:
+    """Within: attention is that of the packed batch, or of padded rows."""
     token = _active.set(batch)
     try:
         yield
