@@ -48,15 +48,15 @@ FOLDERS = {
     "tasks": {"errors", "noise", "config"},
     "model": {"errors", "noise", "config"},
     "engine": {"errors", "noise", "config", "model"},
-    "training": {"errors", "noise", "config", "store", "tasks", "model", "engine"},
-    "warmstart": {"errors", "noise", "config", "tasks", "model", "engine", "training"},
-    "experiments": {"errors", "noise", "config", "stats", "store", "tasks", "model", "engine", "training", "warmstart"},
+    "training": {"errors", "noise", "config", "store", "tasks", "engine"},
+    "warmstart": {"errors", "config", "tasks", "model", "engine"},
+    "experiments": {"errors", "config", "stats", "store", "tasks", "model", "training", "warmstart"},
     "report": {"errors", "config", "stats", "store", "experiments"},
     # The laboratory is exact mathematics on small worlds. It borrows intervals and the drawing of figures.
     "lab": {"errors", "noise", "stats", "report"},
-    "api": {"errors", "config", "stats", "store", "tasks", "model", "engine", "training", "experiments", "report"},
+    "api": {"errors", "config", "stats", "store", "tasks", "model", "training", "experiments", "report"},
     "cli": {
-        *("errors", "config", "stats", "store", "tasks", "model", "training", "warmstart"),
+        *("errors", "config", "stats", "store", "tasks", "warmstart"),
         *("experiments", "report", "lab", "api", "__init__"),
     },
 }
@@ -135,6 +135,19 @@ def test_folders_import_what_their_line_allows() -> None:
         for path in sources("rlzoo")
         for line, name in of_rlzoo(path)
         if [*name.split("."), "__init__"][1] not in {part(path), *allowed[part(path)]}
+    ]
+    assert found == []
+
+
+def test_the_story_of_a_run_knows_the_protocol_alone() -> None:
+    """Which engine answers is chosen where runs are launched, and nowhere else."""
+    chooses = {"launch.py", "evaluate.py", "teacher.py"}
+    found = [
+        f"{path.relative_to(ROOT)}:{line} imports {name}"
+        for path in (ROOT / "rlzoo" / "training").glob("*.py")
+        if path.name not in chooses
+        for line, name in of_rlzoo(path)
+        if name.startswith("rlzoo.engine") and name not in ("rlzoo.engine.protocol", "rlzoo.engine.tokens")
     ]
     assert found == []
 

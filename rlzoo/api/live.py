@@ -12,11 +12,11 @@ from typing import Any
 from rlzoo.api.results import html_table
 from rlzoo.config.budget import Budget
 from rlzoo.config.run import RunConfig
-from rlzoo.engine.forked import OnRecord
 from rlzoo.experiments.watch import Watch, unwatched
 from rlzoo.report.console import terminal
 from rlzoo.report.progress import Progress, RunProgress
 from rlzoo.stats.amounts import clock_time, short_count
+from rlzoo.training.launch import OnRecord
 
 EVERY = 1.0
 """Seconds between two versions of a notebook's table."""

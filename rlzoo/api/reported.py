@@ -13,7 +13,6 @@ from typing import Any
 
 from rlzoo.config.comparison import CompareConfig
 from rlzoo.config.run import RunConfig
-from rlzoo.engine.forked import OnRecord
 from rlzoo.errors import UserError
 from rlzoo.experiments import ablate as ablation
 from rlzoo.experiments import compare as comparison
@@ -22,6 +21,7 @@ from rlzoo.report.live import LiveReport
 from rlzoo.report.outputs import draw_curves, write_outputs
 from rlzoo.store.run_folder import CURVES
 from rlzoo.training import launch
+from rlzoo.training.launch import OnRecord
 
 
 def compare(

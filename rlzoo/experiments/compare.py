@@ -21,7 +21,6 @@ from typing import Any
 from rlzoo.config.comparison import CompareConfig
 from rlzoo.config.messages import validate
 from rlzoo.config.plan import Plan
-from rlzoo.engine.forked import OnRecord
 from rlzoo.errors import UserError
 from rlzoo.experiments.folders import COMPARISON, refuse_taken
 from rlzoo.experiments.plan import Declared, declare, judged, read_plan
@@ -37,7 +36,7 @@ from rlzoo.store.files import inside
 from rlzoo.store.lock import hold_whole
 from rlzoo.store.run_folder import SUMMARY, RunFolder
 from rlzoo.tasks import Task, load_task
-from rlzoo.training.launch import train_fleet
+from rlzoo.training.launch import OnRecord, train_fleet
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import TypeAlias
 
 from rlzoo.config.run import RunConfig
-from rlzoo.engine.forked import OnRecord
+from rlzoo.training.launch import OnRecord
 
 Watch: TypeAlias = Callable[[Mapping[str, RunConfig]], AbstractContextManager[OnRecord | None]]
 """Called with name -> run for each round of training, a search and its comparison being two. What the context gives is

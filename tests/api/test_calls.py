@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import asyncio
 import sys
 from collections.abc import Callable, Mapping
@@ -75,13 +76,13 @@ def test_what_has_ended_answers_from_its_folder(result: rlzoo.Comparison, backbo
 
 
 def test_an_interrupted_call_goes_on(backbone: Backbone, tmp_path: Path) -> None:
-    """Interrupted from within its third scoring of training responses; called again it makes the same run."""
+    """Ctrl-C comes while its third batch of responses is scored; called again it makes the same run."""
     calls = []
 
     def reward(completions: list[str], **columns: Any) -> list[float]:
         calls.append(len(completions))
         if len(calls) == 3:
-            raise KeyboardInterrupt
+            _thread.interrupt_main()
         return [float(len(text) % 2) for text in completions]
 
     arguments: Mapping[str, Any] = {"task": "even", "model": backbone, "reward": reward, **SMALL}
