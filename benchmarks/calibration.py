@@ -217,8 +217,8 @@ def page(config: CompareConfig | None, comparison: Comparison | None, command: s
         f"- command: `{command}`",
         f"- commit: {env['commit']}, {env['started'][:10]}",
         f"- hardware: {env['cpu']}, {env['cores']} cores; numpy {env['numpy']}",
-        f"- level {LEVEL:.0%}; margin {100 * MARGIN:g} points; {trials:,} comparisons per number, a quarter of that "
-        "with 1,024 problems",
+        f"- level {LEVEL:.0%}; margin {100 * MARGIN:g} points; {trials:,} comparisons per number, "
+        f"{max(200, trials // 4):,} with 1,024 problems",
         "",
         "## Coverage",
         "",

@@ -127,7 +127,7 @@ Beta = Annotated[float, Field(ge=0, lt=1)]
 class OptimizerSettings(Settings):
     """AdamW of each run, in float32."""
 
-    lr: float = Field(default=2e-3, gt=0)
+    lr: float = Field(default=7e-4, gt=0)
     critic_lr: float | None = Field(default=None, gt=0)
     """Of a critic adapter; None: the same."""
     betas: tuple[Beta, Beta] = (0.9, 0.999)

@@ -82,6 +82,8 @@ def search_runs(config: CompareConfig) -> dict[str, RunConfig]:
                 "tuned": {objective.name: value for objective in config.objectives},
                 "seeds": tuple(TUNE_SEEDS + i for i in range(config.tune.seeds)),
                 "controls": (),
+                # A search sees the validation split alone: the last evaluation of the curve is its score.
+                "evaluation": config.evaluation.model_copy(update={"final_prompts": 0, "final_samples": None}),
             }
         )
         runs |= {f"{TUNE}/{field}={value!r}/{run.name}": run for run in at_value.runs()}

@@ -13,7 +13,7 @@ from rlzoo.report.curves import SEEDS_FOR_INTERVAL, STEPS_PER_WINDOW, band, smoo
 from rlzoo.report.palette import Look
 from rlzoo.report.read import ReadRun, Study
 from rlzoo.report.results import BUDGETS
-from rlzoo.report.svg import NARROW, WIDE, Axes, Form, Line, chart
+from rlzoo.report.svg import NARROW, WIDE, Axes, Form, Line, chart, shown
 from rlzoo.stats.scores import AXES
 
 Array = NDArray[np.float64]
@@ -21,6 +21,8 @@ Array = NDArray[np.float64]
 POINTS = 100  # of a line
 LEGIBLE = 8  # more lines than this on one chart cannot be distinguished: the best keep their colours
 LOUD = 6
+MOST_SEEDS_DRAWN = 48
+LOGARITHMIC = ("tokens_sampled", "tokens_trained")
 SEEDS_FOR_SHADE = 5  # of a training metric: wide intervals of five algorithms hide the lines
 
 
@@ -94,8 +96,9 @@ class Charts:
         figures = []
         for axis in BUDGETS:
             form: Form = "seconds" if axis == "engine_s" else "count"
-            axes = Axes(LABELS[axis], "problems solved", form, "percent", (0.0, 1.0))
-            lines = self._lines({name: self._evaluated(name, axis) for name in self.look}, exact=axis == "updates")
+            axes = Axes(LABELS[axis], "problems solved", form, "percent", log=axis in LOGARITHMIC)
+            curves = {name: self._evaluated(name, axis) for name in self.look}
+            lines = self._lines(curves, exact=axis == "updates", seeds=True, log=axis in LOGARITHMIC)
             figures += self._figure(f"Against {LABELS[axis]}", "", lines, axes)
         return figures
 
@@ -103,7 +106,7 @@ class Charts:
         """Return a chart of held-out accuracy for each of many algorithms, the others in grey behind it."""
         if not self.many:
             return []
-        axes = Axes(LABELS["updates"], "problems solved", "count", "percent", (0.0, 1.0))
+        axes = Axes(LABELS["updates"], "problems solved", "count", "percent")
         curves = {name: self._evaluated(name, "updates") for name in self.look}
         lines = self._lines(curves, exact=True, loud=set(self.look))
         return [
@@ -137,7 +140,13 @@ class Charts:
     def _figure(
         self, title: str, note: str, lines: Sequence[Line], axes: Axes, size: tuple[int, int] = WIDE
     ) -> Iterator[Figure]:
-        svg = chart(lines, axes, f"{title}: {axes.y_label} over {axes.x_label}", size)
+        ends = [
+            f"{line.label} {shown(round(float(line.mean[np.isfinite(line.mean)][-1]), 3), axes.y_form)}"
+            for line in lines
+            if not line.thin and not line.quiet and np.isfinite(line.mean).any()
+        ]
+        told = f"{title}: {axes.y_label} over {axes.x_label}. Last: {', '.join(ends)}"
+        svg = chart(lines, axes, told, size)
         if svg is not None:
             yield Figure(title, note, svg)
 
@@ -181,6 +190,8 @@ class Charts:
         exact: bool,
         loud: set[str] | None = None,
         shaded: int = SEEDS_FOR_INTERVAL,
+        seeds: bool = False,
+        log: bool = False,
     ) -> list[Line]:
         """Average each algorithm's runs.
 
@@ -188,26 +199,29 @@ class Charts:
             exact: at the positions at which they were measured, and mark them.
             loud: algorithms in colour.
             shaded: so many seeds have an interval.
+            seeds: draw each seed too, as a thin line, unless there are very many.
+            log: at positions for a logarithmic axis.
         """
+        seeds = seeds and sum(len(curves.get(name, ())) for name in self.loud) <= MOST_SEEDS_DRAWN
         lines = []
         for name, runs in curves.items():
             runs = [(x, y) for x, y in runs if x.size]
             if not runs:
                 continue
-            grid = _grid([x for x, _ in runs], exact)
+            grid = _grid([x for x, _ in runs], exact, log)
             mean, low, high = band(runs, grid)
             quiet = name not in (self.loud if loud is None else loud)
             look = (name, self.number[name])
             if len(runs) < shaded:
                 low, high = np.full_like(mean, np.nan), np.full_like(mean, np.nan)
-                if 1 < len(runs) < SEEDS_FOR_INTERVAL and not quiet:
-                    lines += [Line(*look, grid, *band([run], grid), thin=True) for run in runs]
+            if not quiet and (1 < len(runs) < SEEDS_FOR_INTERVAL or (seeds and len(runs) > 1)):
+                lines += [Line(*look, grid, *band([run], grid), thin=True) for run in runs]
             marker = self.look[name].marker if exact else ""
             lines.append(Line(*look, grid, mean, low, high, marker, quiet))
         return lines
 
 
-def _grid(xs: Sequence[Array], exact: bool) -> Array:
+def _grid(xs: Sequence[Array], exact: bool, log: bool = False) -> Array:
     """The positions at which runs are averaged: as far as more than half of them got."""
     ends = sorted(x[-1] for x in xs)
     end = ends[(len(ends) - 1) // 2]
@@ -215,4 +229,11 @@ def _grid(xs: Sequence[Array], exact: bool) -> Array:
     every = every[every <= end]
     if (exact and len(every) <= POINTS) or len(every) <= 2:
         return every
+    first = every[every > 0][0]
+    if log and end > first:
+        return (
+            np.concatenate([every[:1], np.geomspace(first, end, POINTS)])
+            if every[0] < first
+            else np.geomspace(first, end, POINTS)
+        )
     return np.linspace(every[0], end, POINTS)

@@ -1,27 +1,27 @@
-"""One look per algorithm, the same in every figure, table and report: by its name, whatever company it is in.
+"""One look per algorithm of a page or figure: the first eleven have a colour each, the most unlike ones first.
 
-A registered objective takes the look of its place in the registry. What is not registered (an ablation, a control)
-takes one that nobody beside it has, in the order of being named.
+Registered objectives come first, in the registry's order, then ablations and controls in the order of being named. So a
+look depends on who is on the page, and not on the order of the rows.
 
-The colours are Okabe and Ito's, less the yellow that white paper swallows, and four darker ones. No reader has to tell
-colours apart: past the end of the palette they come again with other dashes, and neighbours have different markers.
+The colours are Okabe and Ito's and others, each with a contrast of 3 to 1 or more on its background. Past the end of
+the palette they come again with other dashes, and neighbours have different markers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import objectives
 
 PALETTE = (
-    *("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"),
-    *("#882255", "#8A8A2B", "#6A4FC4", "#8C510A"),
+    *("#0072B2", "#D55E00", "#009E73", "#6A4FC4", "#C2649A", "#000000"),
+    *("#B37400", "#3A93C8", "#882255", "#8A8A2B", "#8C510A"),
 )
 ON_BLACK = (
-    *("#4DA3DC", "#F0803C", "#2DC79B", "#E29CC3", "#F0B840", "#8ACDF2", "#FFFFFF"),
-    *("#D0679C", "#BDBD52", "#A794F0", "#C99A5B"),
+    *("#4DA3DC", "#F0803C", "#2DC79B", "#A794F0", "#E29CC3", "#FFFFFF"),
+    *("#F0B840", "#8ACDF2", "#D0679C", "#BDBD52", "#C99A5B"),
 )
 DASHES: tuple[tuple[float, ...], ...] = ((), (4, 1.5), (1, 1), (6, 1, 1, 1))
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
@@ -68,15 +68,7 @@ class Look:
 def looks(names: Iterable[str]) -> dict[str, Look]:
     """Return the look of each of the algorithms that are shown together."""
     names = list(dict.fromkeys(names))
-    registered = objectives.names()
-    result = {name: Look(registered.index(name)) for name in names if name in registered}
-    free = _free({look.number % LOOKS for look in result.values()}, count=len(names))
-    return {name: result.get(name) or Look(next(free)) for name in names}
-
-
-def _free(taken: set[int], count: int) -> Iterator[int]:
-    """Yield numbers of looks that are not taken, first those of colours that nobody has."""
-    colours = {number % len(PALETTE) for number in taken}
-    numbers = [number for number in range(LOOKS) if number not in taken]
-    yield from sorted(numbers, key=lambda number: (number >= len(PALETTE) or number in colours, number))
-    yield from range(LOOKS, LOOKS + count)  # more than there are looks: they come again
+    registry = objectives.names()
+    ordered = sorted(names, key=lambda name: registry.index(name) if name in registry else len(registry))
+    numbers = {name: number for number, name in enumerate(ordered)}
+    return {name: Look(numbers[name]) for name in names}

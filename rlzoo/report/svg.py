@@ -5,9 +5,10 @@ A series has the classes `s` and `aN`, N the algorithm's number on the page; it 
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -24,6 +25,7 @@ Form = Literal["count", "percent", "number", "seconds"]
 WIDE, NARROW = (500, 300), (340, 230)  # the space that a chart has on the page, so that all have letters of one size
 LEFT, RIGHT, TOP, BOTTOM = 46, 12, 26, 42
 MARKED = 30  # more points than this have no markers
+LOG10 = math.log(10)
 HEADROOM = 0.04  # of an axis, above and below what is drawn
 
 
@@ -35,7 +37,8 @@ class Line:
         number: of its algorithm on the page.
         marker: matplotlib's name of it; "" for none.
         quiet: drawn in grey, behind the others and without an interval.
-        thin: of one seed among few.
+        thin: of one seed.
+        at: the numbers at the positions, where the axis is logarithmic.
     """
 
     label: str
@@ -47,17 +50,24 @@ class Line:
     marker: str = ""
     quiet: bool = False
     thin: bool = False
+    at: Array | None = None
 
 
 @dataclass(frozen=True)
 class Axes:
-    """What the two axes show. `y_range` None: what the means, and what fits of the intervals, span."""
+    """What the two axes show.
+
+    Attributes:
+        y_range: None: what the means, and what fits of the intervals, span.
+        log: the horizontal axis is logarithmic; 0 stands at its left edge.
+    """
 
     x_label: str
     y_label: str
     x_form: Form = "count"
     y_form: Form = "number"
     y_range: tuple[float, float] | None = None
+    log: bool = False
 
 
 def chart(lines: Sequence[Line], axes: Axes, title: str, size: tuple[int, int] = WIDE) -> Markup | None:
@@ -70,17 +80,20 @@ def chart(lines: Sequence[Line], axes: Axes, title: str, size: tuple[int, int] =
     lines = [line for line in lines if np.isfinite(line.mean).any()]
     if not lines:
         return None
+    least = _least([line.x for line in lines]) if axes.log else None
+    if least is not None:
+        lines = [replace(line, x=np.log(np.maximum(line.x, least)), at=line.x) for line in lines]
     x_low, x_high = _span([line.x for line in lines])
     y_low, y_high = axes.y_range or _vertical(lines, axes.y_form)
     frame = _Frame(x_low, x_high, y_low, y_high, *size)
     parts = [
         Markup('<svg class="chart" viewBox="0 0 {} {}" role="img" aria-label="{}">').format(*size, visible(title)),
-        _grid(frame, axes),
+        _grid(frame, axes, least),
     ]
     # Quiet lines lie behind, intervals behind all means.
     ordered = sorted(lines, key=lambda line: not line.quiet)
     parts += [_band(line, frame) for line in ordered if not line.quiet]
-    parts += [_mean(line, frame) for line in ordered]
+    parts += [_mean(line, frame, axes) for line in ordered]
     return Markup("").join([*parts, Markup("</svg>")])
 
 
@@ -110,6 +123,20 @@ class _Frame:
         return self.bottom - share * (self.bottom - TOP)
 
 
+def _least(values: Sequence[Array]) -> float | None:
+    """Return where a logarithmic axis begins: a step before its first number above 0; None without one."""
+    positive = np.concatenate(values)
+    positive = positive[positive > 0]
+    return 0.7 * float(positive.min()) if positive.size else None
+
+
+def _log_ticks(low: float, high: float) -> list[float]:
+    """Return 1, 2 and 5 times powers of ten; of many, powers of ten alone."""
+    ticks = [n * 10.0**k for k in range(math.floor(low / LOG10), math.ceil(high / LOG10) + 1) for n in (1, 2, 5)]
+    ticks = [tick for tick in ticks if low <= math.log(tick) <= high]
+    return ticks if len(ticks) <= 6 else [tick for tick in ticks if str(tick)[0] == "1"]
+
+
 def _span(values: Sequence[Array]) -> tuple[float, float]:
     every = np.concatenate(values)
     every = every[np.isfinite(every)]
@@ -131,7 +158,7 @@ def _vertical(lines: Sequence[Line], form: Form) -> tuple[float, float]:
     return low, min(high + edge, 1.0) if form == "percent" else high + edge
 
 
-def _grid(frame: _Frame, axes: Axes) -> Markup:
+def _grid(frame: _Frame, axes: Axes, least: float | None = None) -> Markup:
     bottom, right = frame.bottom, frame.right
     parts = [Markup('<text class="name" x="0" y="12">{}</text>').format(visible(axes.y_label))]
     for tick in _ticks(frame.y_low, frame.y_high, 5):
@@ -141,8 +168,12 @@ def _grid(frame: _Frame, axes: Axes) -> Markup:
         parts.append(
             Markup('<text class="tick" x="{}" y="{}" text-anchor="end">{}</text>').format(LEFT - 6, y + 4, label)
         )
-    for tick in _ticks(frame.x_low, frame.x_high, 5, whole=axes.x_form == "count"):
-        x = round(float(frame.x(np.array(tick))), 1)
+    if least is None:
+        placed = [(tick, tick) for tick in _ticks(frame.x_low, frame.x_high, 5, whole=axes.x_form == "count")]
+    else:
+        placed = [(math.log(tick), tick) for tick in _log_ticks(frame.x_low, frame.x_high)]
+    for place, tick in placed:
+        x = round(float(frame.x(np.array(place))), 1)
         label = shown(tick, axes.x_form)
         parts.append(Markup('<path class="grid" d="M{} {}v4"/>').format(x, bottom))
         parts.append(
@@ -190,7 +221,7 @@ def _band(line: Line, frame: _Frame) -> Markup:
     return Markup('<path class="s a{} band" d="M{}L{}Z"/>').format(line.number, there, back)
 
 
-def _mean(line: Line, frame: _Frame) -> Markup:
+def _mean(line: Line, frame: _Frame, axes: Axes) -> Markup:
     known = np.isfinite(line.mean)
     x, y = frame.x(line.x[known]), frame.y(line.mean[known])
     kind = "quiet" if line.quiet else f"s a{line.number}" + (" thin" if line.thin else "")
@@ -200,8 +231,13 @@ def _mean(line: Line, frame: _Frame) -> Markup:
         )
     ]
     if line.marker and not line.quiet and len(x) <= MARKED:
-        marks = Markup("").join(marker(line.marker, float(a), float(b)) for a, b in zip(x, y, strict=True))
-        parts.append(Markup('<path class="{} mark" d="{}"/>').format(kind, marks))
+        numbers = (line.x if line.at is None else line.at)[known]
+        for a, b, at, value in zip(x, y, numbers, line.mean[known], strict=True):
+            told = f"{line.label}: {shown(round(float(value), 3), axes.y_form)} at {shown(float(at), axes.x_form)}"
+            path = marker(line.marker, float(a), float(b))
+            parts.append(
+                Markup('<path class="{} mark" d="{}"><title>{}</title></path>').format(kind, path, visible(told))
+            )
     return Markup("").join(parts)
 
 

@@ -72,7 +72,7 @@ def refuse_pair(a: Sequence[Trace], b: Sequence[Trace], plan: Plan) -> Refusal |
         dear, cheap = (a, b) if sampled[0] > sampled[1] else (b, a)
         return Refusal(
             "unequal cost",
-            f"{dear[0].algorithm} sampled {max(sampled) / min(sampled):.1f} times the tokens of {cheap[0].algorithm} "
+            f"{dear[0].algorithm} sampled {max(sampled) / min(sampled):.2g} times the tokens of {cheap[0].algorithm} "
             "in as many steps. Give both a budget (--budget tokens=200k), or set endpoint = 'steps' to compare them so",
         )
     return None

@@ -71,7 +71,7 @@ def test_what_has_ended_answers_from_its_folder(result: rlzoo.Comparison, backbo
     assert len(files) >= 12 and files == {path: path.stat().st_mtime_ns for path in files}
     with pytest.raises(UserError, match="already holds a comparison"):
         rlzoo.compare(["grpo", "reinforce"], resume=False, **arguments)
-    with pytest.raises(UserError, match=r"optimizer.lr: 0.002 in the folder, 0.001 asked for"):
+    with pytest.raises(UserError, match=r"optimizer.lr: 0.0007 in the folder, 0.001 asked for"):
         rlzoo.compare(["grpo", "reinforce"], lr=1e-3, **arguments)
 
 

@@ -56,7 +56,8 @@ def test_intervals_are_cut_off_at_the_frame_and_missing_points_left_out() -> Non
 
 def test_quiet_lines_lie_behind_and_have_no_interval() -> None:
     svg = str(chart([line([1, 2], half=1, marker="o"), line([2, 3], half=1, quiet=True)], Axes("x", "y"), "t"))
-    assert svg.count('"quiet line"') == 1 and svg.count("band") == 1 and svg.count("mark") == 1
+    assert svg.count('"quiet line"') == 1 and svg.count("band") == 1
+    assert svg.count(" mark") == 2 and "<title>one: 2 at 1</title>" in svg  # each mark says its value
     assert svg.index("quiet") < svg.index("s a3 line")
 
 
@@ -100,23 +101,33 @@ def test_accuracy_is_drawn_over_every_budget_as_far_as_all_seeds_got(tmp_path: P
     assert list(figures) == [
         f"Against {what}" for what in ("optimizer updates", "sampled tokens", "trained tokens", "engine time")
     ]
-    mean = paths(figures["Against sampled tokens"].svg, "line")[-1]  # after two thin ones
-    scale = (mean[0][1] - TOP, 300 - BOTTOM - TOP)
-    assert scale[0] == scale[1]  # 0 at the foot of the frame
-    assert (300 - BOTTOM - mean[-1][1]) / scale[1] == pytest.approx(0.6, abs=0.001)  # (0.4 + 0.8) / 2, at 200 tokens
+    svg = figures["Against sampled tokens"].svg
+    thin, other, mean = paths(svg, "line")
+    assert thin != other and svg.count("thin") == 2
+    # Where every seed got: (0.4 + 0.8) / 2 at 200 tokens. A screen reader is told.
+    assert "sampled tokens. Last: grpo 60%" in svg
+    assert mean[0][0] == LEFT  # 0 tokens are at the left edge of the logarithmic axis
+
+
+def test_a_logarithmic_axis_has_equal_steps_for_equal_ratios() -> None:
+    one = Line("one", 3, np.array([0.0, 10, 100, 1000]), *([np.arange(4.0)] * 3))
+    (points,) = paths(str(chart([one], Axes("x", "y", log=True), "t")), "line")
+    x = [x for x, _ in points]
+    assert x[0] == LEFT and x[2] - x[1] == pytest.approx(x[3] - x[2], abs=0.11)
+    svg = str(chart([one], Axes("x", "y", log=True), "t"))
+    assert [label for label in ("10", "100", "1k") if f">{label}</text>" in svg] == ["10", "100", "1k"]
 
 
 def test_a_failed_run_stays_where_it_was(tmp_path: Path) -> None:
     write_run(tmp_path, "grpo", 0, (0.0, 0.4, 0.8))
     write_run(tmp_path, "grpo", 1, (0.0, 0.2), state="failed")
-    mean = paths(charts_of(tmp_path).accuracy()[0].svg, "line")[-1]
-    assert (300 - BOTTOM - mean[-1][1]) / (300 - BOTTOM - TOP) == pytest.approx(0.5, abs=0.001)  # (0.8 + 0.2) / 2
+    assert "Last: grpo 50%" in charts_of(tmp_path).accuracy()[0].svg  # (0.8 + 0.2) / 2
 
 
 def test_intervals_begin_at_three_seeds(tmp_path: Path) -> None:
     two, three = (charts_of(write_study(tmp_path / str(n), ("grpo",), n)).accuracy()[0].svg for n in (2, 3))
     assert "band" not in two and two.count("thin") == 2
-    assert "band" in three and "thin" not in three
+    assert "band" in three and three.count("thin") == 3  # every seed can be seen
 
 
 def test_diagnostics_that_no_run_has_are_left_out(tmp_path: Path) -> None:
@@ -139,7 +150,7 @@ def test_of_many_algorithms_the_best_are_in_colour_and_each_has_a_chart(tmp_path
     names = [f"grpo[surrogate.high={0.3 + i / 100:.2f}]" for i in range(LEGIBLE + 1)]
     charts = charts_of(write_study(tmp_path, names, 1))
     svg = charts.accuracy()[0].svg
-    assert (svg.count('"quiet line"'), len(paths(svg, "s"))) == (len(names) - LOUD, 2 * LOUD)  # line and marks
+    assert (svg.count('"quiet line"'), len(paths(svg, "s"))) == (len(names) - LOUD, 4 * LOUD)  # line and 3 marks
     alone = charts.one_by_one()
     assert [figure.title for figure in alone] == names
     assert all(figure.svg.count('"quiet line"') == len(names) - 1 for figure in alone)
