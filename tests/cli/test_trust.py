@@ -136,3 +136,13 @@ def test_every_setting_that_is_an_import_path_is_marked_as_code() -> None:
     refuse_code(RunConfig(objective="grpo"), "x.json")
     with pytest.raises(UserError, match=r"x\.json names code"):
         refuse_code(config, "x.json", typed=["task.accuracy"])
+
+
+def test_the_doctor_names_what_is_damaged_and_runs_nothing(hostile: Path) -> None:
+    change(hostile, "task.reward", None)
+    assert "nothing wrong was found" in said(rlzoo("doctor", hostile.parents[1], width=1000))
+    weights = hostile / "adapter" / "adapter_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\x7f")
+    told = said(rlzoo("doctor", hostile, code=1, width=1000))
+    assert "adapter_model.safetensors is not what was written: its checksum differs" in told
+    assert not sprung(hostile)

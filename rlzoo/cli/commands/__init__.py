@@ -8,6 +8,7 @@ from rlzoo.cli.commands import zoo as zoo
 from rlzoo.cli.commands import check as check
 from rlzoo.cli.commands import train as train
 from rlzoo.cli.commands import report as report
+from rlzoo.cli.commands import doctor as doctor
 from rlzoo.cli.commands import reproduce as reproduce
 from rlzoo.cli.commands import warmstart as warmstart
 from rlzoo.cli.commands import lab as lab
