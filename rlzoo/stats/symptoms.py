@@ -18,7 +18,7 @@ SILENT = 0.98
 CLIPPED = 0.30
 COLLAPSED, NO_ENTROPY = 0.1, 0.02
 DRIFT = 3.0
-SPIKE, LEAST_KL = 20.0, 0.05
+SPIKE, LEAST_KL = 20.0, 0.2
 
 Columns = Mapping[str, Sequence[float | None]]
 
