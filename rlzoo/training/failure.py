@@ -66,6 +66,8 @@ async def in_thread(function: Callable[..., Result], *args: Any, seconds: float)
             result = function(*args)
         except Exception as raised:
             error = raised
+        except BaseException as raised:  # sys.exit(), say: unanswered, the run would wait for it
+            error = RuntimeError(f"{type(raised).__name__}: {raised}")
         with suppress(RuntimeError):  # the loop has been closed: nobody waits any more
             loop.call_soon_threadsafe(settle, result, error)
 

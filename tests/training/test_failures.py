@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import re
+import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -18,6 +20,7 @@ from rlzoo.model.backbone import Backbone
 from rlzoo.store import files
 from rlzoo.store.run_folder import RunFolder
 from rlzoo.tasks import Problem, Scores
+from rlzoo.training.failure import in_thread
 from rlzoo.training.launch import train, train_fleet
 from rlzoo.training.rollout import draw
 from tests.runs import EvenTask
@@ -175,3 +178,9 @@ def test_whoever_listens_ends_all(make_config: MakeConfig, backbone: Backbone, t
         train_fleet(runs(make_config, tmp_path, train={"steps": 10**5}), backbone=backbone, on_record=hear)
     assert time.monotonic() - start < 60
     assert not (tmp_path / "bad" / "summary.json").exists()
+
+
+def test_a_reward_that_leaves_python_is_an_error_like_any_other() -> None:
+    """sys.exit() in the grading thread: the answer comes at once, not after the timeout."""
+    with pytest.raises(RuntimeError, match="SystemExit: 3"):
+        asyncio.run(in_thread(sys.exit, 3, seconds=60))
