@@ -1,14 +1,14 @@
-"""A fleet divided among processes: on a CPU one per core, each with a share of the runs.
+"""The runs of a fleet divided among processes: on a CPU one per core, each with a local engine and a share of the runs.
 
     process p of P trains runs p, p + P, p + 2P, ...
 
-Threads of one process wait for each other at Python's interpreter lock; processes have nothing to wait for. They are
-forked when model, runs and teachers are there, so these are in memory once. The calling process takes the first share
-itself, and is the only one that calls `on_record`: what the others have to say comes to it through pipes.
+Processes, not threads: threads of one process would wait for Python's interpreter lock. They are forked after model,
+runs and teachers are loaded, so these are in memory once. The calling process trains the first share itself and alone
+calls `on_record`; records, output and errors of the others reach it through pipes.
 
-Each process has a fleet of its own. Runs that ask for the same samples (all are the base before their first update) are
-answered once per process, engine seconds are by the clock of a run's process, and so is whatever tasks and rewards
-keep: each process goes on with its own copy.
+Each process computes its own batches. Equal sample requests (all runs are the base model before their first update) are
+answered once per process. Engine seconds are those of a run's own process. What tasks and reward functions keep in
+memory is kept per process.
 """
 
 from __future__ import annotations
@@ -36,16 +36,16 @@ from rlzoo.errors import UserError
 
 OnRecord = Callable[[str, dict[str, Any]], None]
 Work = Callable[[Sequence[str], OnRecord | None, Callable[[], None]], dict[str, Any]]
-"""Does what the names stand for; is given whom to tell of records, if anybody, and what to call now and then."""
+"""Does the work of the named runs. Gets a listener for records (or None) and a function to call now and then."""
 PATIENCE = 5.0
-"""Seconds that a process is given to end when it is told to."""
+"""Seconds after which a process that was told to end is killed."""
 
 
 def count_processes(settings: EngineSettings, device: torch.device, runs: int) -> int:
-    """How many processes train so many runs.
+    """Number of processes that train so many runs.
 
     Raises:
-        UserError: more than one is asked for where there can be one only.
+        UserError: the settings ask for several processes where only one is possible.
     """
     hindrance = _hindrance(device)
     if settings.processes is not None and settings.processes > 1 and hindrance:
@@ -57,7 +57,7 @@ def count_processes(settings: EngineSettings, device: torch.device, runs: int) -
 
 
 def _hindrance(device: torch.device) -> str | None:
-    """Why runs on a device cannot be divided among processes here; None if they can."""
+    """Why the runs on a device need a single process here; None if they can be divided."""
     if device.type != "cpu":
         return f"runs on {device.type} share one process, whose batches fill the device better than two would"
     if sys.platform != "linux":
@@ -74,7 +74,7 @@ def cores() -> int:
 
 
 def share_of(settings: EngineSettings, processes: int) -> EngineSettings:
-    """What each of so many processes may use, so that all together use what the settings say."""
+    """The settings of each process, so that all processes together use what the settings allow."""
     if processes == 1:
         return settings
     return settings.model_copy(
@@ -87,13 +87,13 @@ def share_of(settings: EngineSettings, processes: int) -> EngineSettings:
 
 
 def divide_work(names: Sequence[str], processes: int, work: Work, on_record: OnRecord | None) -> dict[str, Any]:
-    """Have the work of `names` done by so many processes and return name -> result.
+    """Divide the work of `names` among processes and return name -> result.
 
-    `on_record` is called in this thread, with the records of each run in their order. When anything is raised, here or
-    in another process, the other processes are stopped at once, as by a kill, and it goes on from here.
+    `on_record` is called in this thread, with the records of each run in their order. An exception, here or in another
+    process, kills the other processes and is raised here.
 
     Raises:
-        UserError: a process was ended from outside.
+        UserError: something outside killed a process.
     """
     shares = [names[first::processes] for first in range(processes)]
     if processes == 1:
@@ -106,7 +106,7 @@ def divide_work(names: Sequence[str], processes: int, work: Work, on_record: OnR
 
 
 def _do_nothing() -> None:
-    """What a process without others calls now and then."""
+    """A process without others has nothing to listen to."""
 
 
 @contextmanager
@@ -123,10 +123,10 @@ def _one_thread() -> Iterator[None]:
 
 
 class _Children:
-    """The other processes, from their fork to their end, and what has come from them; a context manager.
+    """The other processes, from their fork to their end; a context manager.
 
     Attributes:
-        open: the pipes that something may still come from, with their process and its names.
+        open: the pipes of processes that are still at work, with the process and the names of its runs.
         made: name -> result, of the processes that have ended.
     """
 
@@ -159,7 +159,7 @@ class _Children:
         return self
 
     def listen(self, seconds: float | None = 0) -> None:
-        """Take in what has come; with None, wait until something has. Raises what a process ended with."""
+        """Handle messages that have arrived; with None, wait for one. Raises the error that a process ended with."""
         for receiver in wait(list(self.open), seconds):
             assert isinstance(receiver, Connection)
             while receiver in self.open and receiver.poll():
@@ -209,7 +209,7 @@ def _ended_from_outside(process: BaseProcess, names: Sequence[str]) -> str:
 
 
 def _child(sender: Connection, others: Sequence[Connection], work: Work, names: Sequence[str], heard: bool) -> None:
-    """Do a share in a forked process and say how it went."""
+    """In the forked process: do a share of the work and report its outcome."""
     parent = os.getppid()
     for receiver in others:
         receiver.close()
@@ -236,7 +236,7 @@ def _child(sender: Connection, others: Sequence[Connection], work: Work, names: 
 
 
 class _Printed(io.TextIOBase):
-    """A stream that hands on what is written to it."""
+    """A stream that passes on what is written to it."""
 
     def __init__(self, hand_on: Callable[[str], None]) -> None:
         self.hand_on = hand_on
@@ -247,7 +247,7 @@ class _Printed(io.TextIOBase):
 
 
 def _portable(error: BaseException, names: Sequence[str]) -> BaseException:
-    """The error as another process can have it, with a note of where it was raised."""
+    """The error in a form that can be sent to another process, with a note of where it was raised."""
     where = f"in the process that trained {', '.join(names)}:\n{''.join(traceback.format_exception(error))}"
     error.add_note(where)
     try:

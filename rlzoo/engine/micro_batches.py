@@ -2,10 +2,10 @@
 
     tokens of a pass = runs * longest of their parts,      a run's part: its prompts, each once, and its responses
 
-A run's rows stay together, group by group, as long as the budget allows; larger runs are cut into parts. Parts of about
-the same size share a pass, as every run takes as much of it as the largest (see `rlzoo.model.packing`). There are as
-few passes as the budget allows, and then they are made more even, if that costs little: memory is what the
-largest takes. Which pass a row is in changes no result: a loss is a plain sum over rows.
+A run's rows stay together, group by group, as long as the budget allows; larger runs are cut into parts. In a pass each
+part is padded to the largest (see `rlzoo.model.packing`), so parts of about the same size share one. There are as few
+passes as the budget allows. Then their sizes are evened out, if that costs little, because the largest pass decides how
+much memory is needed. The pass of a row changes no result: a loss is a plain sum over rows.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from torch import Tensor
 from rlzoo.engine.tokens import Tokens
 
 WIDEST = 2
-"""Attention looks at padded rows: they may take so many times the budget."""
+"""Attention works on padded rows, which may take this many times the budget."""
 
 OVERHEAD = 256
-"""What a pass costs beside its tokens, in tokens: calls of small operations, about 12 ms forward and backward."""
+"""Fixed cost of a pass, in tokens: launching small operations takes about 12 ms forward and backward."""
 
 EVEN = 1.05
-"""How many times the tokens passes may take to be more even: sharing one with a larger part is padding."""
+"""Largest factor on the total size that even passes may cost: beside a larger part, a part is padded."""
 
 Piece = TypeVar("Piece")
 Pass = dict[int, Tensor]

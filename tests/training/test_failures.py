@@ -66,7 +66,7 @@ def test_a_reward_that_raises(make_config: MakeConfig, backbone: Backbone, tmp_p
     summaries = train_fleet(runs(make_config, tmp_path), backbone=backbone, task=Fussy(fail))
     bad = summaries["bad"]
     assert bad["state"] == "failed" and bad["failure"] == "step 1: grading raised LookupError: no judge today"
-    assert (bad["step"], bad["ended"], bad["after"]) == (1, "error", None)
+    assert (bad["step"], bad["ended"]) == (1, "error")
     assert RunFolder.open(tmp_path / "bad").read_json("summary.json")["failure"] == bad["failure"]
     assert "in fail" in (tmp_path / "bad" / "failure.txt").read_text()
     check_the_good_one(make_config, backbone, tmp_path, summaries)
