@@ -9,6 +9,8 @@ Dropout is always 0: with it, the trainer's log-probs would not be those of the 
 
 from __future__ import annotations
 
+import json
+import math
 import os
 import tempfile
 from collections.abc import Sequence
@@ -155,16 +157,15 @@ def load_adapter(layout: AdapterLayout, folder: str | Path) -> Tensor:
     folder = Path(folder)
     if not (folder / "adapter_config.json").is_file() or not (folder / "adapter_model.safetensors").is_file():
         raise UserError(f"no adapter in {folder}: expected adapter_config.json and adapter_model.safetensors")
-    config = LoraConfig.from_pretrained(str(folder))
-    scaling = config.lora_alpha / (config.r**0.5 if config.use_rslora else config.r)
-    if (config.r, scaling) != (layout.r, layout.scaling):
+    rank, scaling = _plain_lora(folder / "adapter_config.json")
+    if (rank, scaling) != (layout.r, layout.scaling):
         raise UserError(
-            f"the adapter in {folder} has rank {config.r} and scaling {scaling:g}, the backbone rank {layout.r} and "
+            f"the adapter in {folder} has rank {rank} and scaling {scaling:g}, the backbone rank {layout.r} and "
             f"scaling {layout.scaling:g}: set r and alpha of the backbone's lora as in {folder / 'adapter_config.json'}"
         )
-    stored = load_file(folder / "adapter_model.safetensors")
+    stored = _tensors(folder / "adapter_model.safetensors")
     if (folder / "value_head.safetensors").is_file():
-        stored |= {f"value.{key}": value for key, value in load_file(folder / "value_head.safetensors").items()}
+        stored |= {f"value.{key}": value for key, value in _tensors(folder / "value_head.safetensors").items()}
     else:
         stored |= {"value.weight": torch.zeros(layout.hidden_size), "value.bias": torch.zeros(1)}
     keys = [key for layer in layout.layers for key in _peft_keys(layer)] + ["value.weight", "value.bias"]
@@ -178,6 +179,47 @@ def load_adapter(layout: AdapterLayout, folder: str | Path) -> Tensor:
             "load it on the model and with the target_modules it was trained with"
         )
     return torch.cat([stored[key].float().flatten() for key in keys])
+
+
+PLAIN = {
+    "use_dora": (False, None),
+    "bias": ("none", None),
+    "lora_bias": (False, None),
+    "modules_to_save": (None, []),
+    "layer_replication": (None, []),
+    "rank_pattern": (None, {}),
+    "alpha_pattern": (None, {}),
+    "trainable_token_indices": (None, []),
+    "fan_in_fan_out": (False, None),
+}
+"""Field of adapter_config.json -> its values in an adapter that is two matrices per layer and nothing else."""
+
+
+def _plain_lora(path: Path) -> tuple[int, float]:
+    """Rank and scaling of a stored adapter. Raises `UserError` for another kind than plain LoRA, and for nonsense."""
+    try:
+        table = json.loads(path.read_text(encoding="utf-8"))
+        kind, rank, alpha = table["peft_type"], table["r"], table["lora_alpha"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise UserError(f"{path} describes no adapter: {type(error).__name__}: {str(error)[:200]}") from error
+    if kind != "LORA":
+        raise UserError(f"{path} is of a {kind} adapter: only LoRA can be loaded")
+    sound = type(rank) is int and rank > 0 and type(alpha) in (int, float) and 0 < alpha < math.inf
+    if not sound:
+        raise UserError(f"{path}: r = {rank!r} and lora_alpha = {alpha!r} have to be numbers above 0")
+    for field, usual in PLAIN.items():
+        if table.get(field) not in usual:
+            raise UserError(
+                f"{path}: {field} = {table[field]!r} is not supported, and would be left out: merge it first"
+            )
+    return rank, alpha / (rank**0.5 if table.get("use_rslora") else rank)
+
+
+def _tensors(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except Exception as error:  # safetensors' own kinds: a file cut short, a pickle
+        raise UserError(f"{path} holds no tensors that can be read: {str(error)[:200]}") from error
 
 
 def _peft_keys(layer: AdaptedLayer) -> list[str]:

@@ -333,3 +333,43 @@ def test_a_4bit_weight_that_was_stored_as_bfloat16_is_merged_in_float32() -> Non
         plan.merges = False
         torch.testing.assert_close(linear(x), together, rtol=1e-5, atol=1e-5)
     assert plan.merged(linear, stack.a[0], stack.b[0]).dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"peft_type": "IA3"}, "of a IA3 adapter"),
+        ({"r": 0}, "r = 0 and lora_alpha"),
+        ({"r": "four"}, "r = 'four'"),
+        ({"lora_alpha": None}, "lora_alpha = None"),
+        ({"use_dora": True}, "use_dora = True is not supported"),
+        ({"bias": "all"}, "bias = 'all' is not supported"),
+        ({"modules_to_save": ["lm_head"]}, "modules_to_save"),
+        ({"layer_replication": [[0, 1]]}, "layer_replication"),
+        ({"rank_pattern": {"q_proj": 8}}, "rank_pattern"),
+    ],
+)
+def test_an_adapter_of_another_kind_is_refused_by_its_field(
+    changes: dict[str, object], message: str, fp32: Backbone, tmp_path: Path
+) -> None:
+    fp32.save_adapter(fp32.new_adapter(0), tmp_path)
+    path = tmp_path / "adapter_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    with pytest.raises(UserError, match=rf"adapter_config\.json.*{message}"):
+        fp32.load_adapter(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "null", "{", '{"r": 4}', "[" * 100_000])
+def test_a_description_that_is_none_is_refused(text: str, fp32: Backbone, tmp_path: Path) -> None:
+    fp32.save_adapter(fp32.new_adapter(0), tmp_path)
+    (tmp_path / "adapter_config.json").write_text(text)
+    with pytest.raises(UserError, match="describes no adapter"):
+        fp32.load_adapter(tmp_path)
+
+
+def test_half_a_file_of_tensors_is_refused(fp32: Backbone, tmp_path: Path) -> None:
+    fp32.save_adapter(fp32.new_adapter(0), tmp_path)
+    weights = tmp_path / "adapter_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:100])
+    with pytest.raises(UserError, match="holds no tensors that can be read"):
+        fp32.load_adapter(tmp_path)
