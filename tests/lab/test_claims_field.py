@@ -9,10 +9,13 @@ from dataclasses import replace
 import pytest
 import torch
 
+import objectives
 from advantages import Group
 from rlzoo.lab import exact
 from rlzoo.lab.claims import aims, clipping, entropy, high_entropy, mismatch, off_policy
+from rlzoo.lab.claims.groups import with_advantage
 from rlzoo.lab.drift import climbed, drifted
+from rlzoo.lab.moments import moments
 from rlzoo.lab.reuse import Reuse, gradient, simulate
 from rlzoo.lab.single import single
 from rlzoo.lab.situation import first_update
@@ -76,6 +79,13 @@ def test_maxrl_weight_over_every_group(size: int) -> None:
         told[group[0]] += chance / (p if group[0] else 1 - p) * ((group[0] - mean) / mean if mean else 0)
     assert aims.maxrl_weight(size, p) == pytest.approx(told[1] - told[0], rel=1e-12)
     assert aims.maxrl_weight(size, p) == pytest.approx((1 - 0.7 ** (size - 1)) / 0.3, rel=1e-12)
+
+
+def test_the_projects_maxrl_has_the_cards_weight() -> None:
+    at = first_update(make_world(success=0.25, longest=2))
+    found = moments(with_advantage(objectives.get("maxrl").advantage), at, 8)
+    expected = aims.maxrl_weight(8, 0.25) * at.true_gradient_SV  # 3.466 grad p
+    torch.testing.assert_close(found.mean_SV, expected, rtol=1e-5, atol=1e-9)
 
 
 def test_groups_of_two_with_a_std_are_pairs() -> None:
