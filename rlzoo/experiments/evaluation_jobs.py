@@ -10,8 +10,9 @@ from typing import Any
 from rlzoo.config.messages import Model
 from rlzoo.config.run import RunConfig, SharedConfig
 from rlzoo.config.sources import settings
+from rlzoo.errors import UserError
 from rlzoo.experiments.folders import run_folders
-from rlzoo.store.run_folder import ADAPTER, CONFIG
+from rlzoo.store.run_folder import ADAPTER, CONFIG, SUMMARY, RunFolder
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,18 @@ def evaluation_jobs(
         return settings(model, path, texts, {"task": task}, trust)
 
     jobs = [Job(str(one), one / ADAPTER, read(RunConfig, one / CONFIG)) for one in run_folders(folders)]
+    for job in jobs:
+        refuse_damaged(Path(job.policy))
     if not jobs or base:
         jobs.insert(0, Job("base", None, jobs[0].config if jobs else read(SharedConfig, file)))
     return jobs
+
+
+def refuse_damaged(run: Path) -> None:
+    """Raise `UserError` if a run that has ended no longer has the adapter that it ended with."""
+    folder = RunFolder(run)
+    summary = folder.read_json(SUMMARY) if (run / SUMMARY).is_file() else {}
+    for problem in folder.changed(summary.get("files", {})):
+        raise UserError(
+            f"{problem}. Put back a copy of it, or train the run again; rlzoo doctor checks all of a folder"
+        )

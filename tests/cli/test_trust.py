@@ -145,4 +145,6 @@ def test_the_doctor_names_what_is_damaged_and_runs_nothing(hostile: Path) -> Non
     weights.write_bytes(weights.read_bytes()[:-1] + b"\x7f")
     told = said(rlzoo("doctor", hostile, code=1, width=1000))
     assert "adapter_model.safetensors is not what was written: its checksum differs" in told
+    told = said(rlzoo("evaluate", hostile, code=2, width=1000))
+    assert "adapter_model.safetensors is not what was written" in told and "rlzoo doctor" in told
     assert not sprung(hostile)
