@@ -119,7 +119,9 @@ def _counters(where: str, counters: dict[str, Any], records: list[dict[str, Any]
 
 def _outcome(summary: dict[str, Any], records: list[dict[str, Any]]) -> Iterator[str]:
     yield from _counters(SUMMARY, summary, records)
-    evaluations = [record for record in records if record["kind"] == "eval"]
+    # Outcomes are of the test split, where a run has one.
+    evaluations = [record for record in records if record["kind"] == "test"]
+    evaluations = evaluations or [record for record in records if record["kind"] == "eval"]
     for end, position in (("before", 0), ("after", -1)):
         measured = summary.get(end)
         if measured is None or (end == "after" and summary["state"] == "failed"):
