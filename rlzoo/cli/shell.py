@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import json
+import math
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -60,8 +61,15 @@ def guarded(function: Function) -> Function:
 
     @functools.wraps(function)
     def run(*args: Any, **kwargs: Any) -> Any:
+        for name, value in kwargs.items():
+            if isinstance(value, float) and not math.isfinite(value):
+                complain(f"--{name.replace('_', '-')} must be a finite number, got {value}")
+                raise typer.Exit(BAD_INPUT)
         try:
             return function(*args, **kwargs)
+        except ArithmeticError as error:  # an option so large or small that its powers are no numbers
+            complain(f"the options lead beyond what floating-point numbers hold ({error}): choose less extreme ones")
+            raise typer.Exit(BAD_INPUT) from None
         except ValueError as error:
             from rlzoo.errors import UserError  # a ValueError; imported here, as it brings torch
 

@@ -32,6 +32,7 @@ Array = NDArray[np.float64]
 
 HORIZONTAL_LABEL: dict[Horizontal, str] = {"step": "training steps", "tokens_sampled": "sampled tokens"}
 
+FORMATS = ("png", "svg", "pdf")
 GRID_POINTS = 200  # of a curve over tokens, where each run has positions of its own
 STEPS_PER_WINDOW = 25  # the smoothing window is the run's length divided by this
 SEEDS_FOR_INTERVAL = 3
@@ -115,7 +116,9 @@ def draw(
     with matplotlib.rc_context(STYLE):
         figure = plot(runs, x, title, panels)
         for path in paths:
-            form = path.suffix.removeprefix(".") or "png"
+            form = path.suffix.removeprefix(".")
+            if form not in FORMATS:
+                raise ValueError(f"the format is the file's suffix, one of {', '.join(FORMATS)}, not {path.suffix!r}")
             metadata = {"Date": None} if form == "svg" else None
             drawn = io.BytesIO()
             figure.savefig(drawn, dpi=150, format=form, metadata=metadata)

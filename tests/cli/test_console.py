@@ -18,6 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from rlzoo.cli.console import Unheard, complain, print_json, terminal
+from tests.cli.test_app import rlzoo
 
 ROOT = Path(__file__).parents[2]
 HOSTILE = "a\x1b[31mb\x07c\x9b2Jd\u202ee\rf\ud800g"
@@ -124,3 +125,15 @@ def test_a_second_interruption_ends_at_once_and_without_a_traceback() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, env=ENVIRONMENT, preexec_fn=preexec
     )
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("values", "--judge", "nan"), "--judge must be a finite number, got nan"),
+        (("lab", "grpo", "--step", "inf"), "--step must be a finite number, got inf"),
+        (("lab", "grpo", "--step", "1e308", "-g", "2", "--longest", "2"), "beyond what floating-point numbers hold"),
+    ],
+)
+def test_extreme_options_are_a_sentence(arguments: tuple[str, ...], said: str) -> None:
+    assert said in " ".join(rlzoo(*arguments, code=2, width=300).output.split())
