@@ -23,7 +23,8 @@ from objectives import Objective, PolicyOutput
 from rlzoo.config.engine import EngineSettings
 from rlzoo.engine.batcher import Batcher, Kind
 from rlzoo.engine.batches import Gathered, LearnedPart, Learning, Scoring
-from rlzoo.engine.micro_batches import Pass, passes, passes_together
+from rlzoo.engine.memory import halving
+from rlzoo.engine.micro_batches import Pass, halves, passes, passes_together
 from rlzoo.engine.optimizer import Trainable
 from rlzoo.engine.protocol import (
     BASE,
@@ -199,9 +200,13 @@ class LocalEngine:
             chosen = [part.request for part in parts]
             want = frozenset[str]().union(*(part.want for part in parts))
             outputs = [Gathered(request.tokens.learn_NT) for request in chosen]
-            for chunk in self._passes([request.tokens for request in chosen], together=parts is bare):
+
+            def score(chunk: Pass, parts: Any = parts, chosen: Any = chosen, want: Any = want) -> Any:
                 stack = None if parts is bare else self.backbone.stack([parts[k].theta for k in chunk])
-                out = self._forward(stack, chosen, chunk, value="value" in want, entropy="entropy" in want)
+                return self._forward(stack, chosen, chunk, value="value" in want, entropy="entropy" in want)
+
+            cut = self._passes([request.tokens for request in chosen], together=parts is bare)
+            for chunk, out in halving(cut, score, halves):
                 for k, of_one in out.items():
                     outputs[k].put(chunk[k], of_one)
             for part, whole in zip(parts, outputs, strict=True):
@@ -226,8 +231,9 @@ class LocalEngine:
         losses = [0.0] * len(requests)
         gradients: list[list[Tensor] | None] = [None] * len(requests)
         outputs = [Gathered(request.tokens.learn_NT) for request in requests]
-        for chunk in self._passes([request.tokens for request in requests]):
-            for k, part in self._learn_pass(requests, chunk).items():
+        cut = self._passes([request.tokens for request in requests])
+        for chunk, learned in halving(cut, lambda chunk: self._learn_pass(requests, chunk), halves):
+            for k, part in learned.items():
                 losses[k] += part.loss
                 known, more = gradients[k], part.gradients
                 gradients[k] = more if known is None else [a + b for a, b in zip(known, more, strict=True)]

@@ -90,6 +90,15 @@ def passes_together(requests: Sequence[Tokens], budget: int, shares: bool = True
         yield {k: rows[owner == k] - first[k] for k in owner.unique().tolist()}
 
 
+def halves(chunk: Pass) -> list[Pass]:
+    """Divide a pass in two, by requests, or by the rows of a single one; a single row is returned as it is."""
+    if len(chunk) > 1:
+        requests = list(chunk.items())
+        return [dict(requests[: len(chunk) // 2]), dict(requests[len(chunk) // 2 :])]
+    ((request, rows),) = chunk.items()
+    return [{request: half} for half in rows.tensor_split(2)] if len(rows) > 1 else [chunk]
+
+
 def _parts(request: int, tokens: Tokens, budget: int, widest: int, shares: bool) -> list[Part]:
     """One request's rows, group by group, in as few parts of about the same size as the budget allows."""
     prompt_N, length_N = tokens.prompt_length_N.tolist(), tokens.length_N.tolist()

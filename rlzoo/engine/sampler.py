@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from rlzoo import noise
+from rlzoo.engine.memory import affordable_rows, free_bytes, halving
 from rlzoo.engine.protocol import PolicyRef, SampleRequest, Samples, check_prompt
 from rlzoo.errors import UserError
 from rlzoo.model import profiler
@@ -64,14 +65,28 @@ def sample(
     slots = [slot_of.get(request.policy, -1) for request in requests]
     order = sorted(range(len(requests)), key=slots.__getitem__)
     prompts = _Prompts.of([requests[i] for i in order], [slots[i] for i in order])
-    batches = _batches(prompts.group_size, prompts.slot, max(1, min(max_rows, LOGITS_AT_ONCE // backbone.vocab_size)))
     with backbone.held_weights():
-        answers = [_decode(backbone, stack, prompts.between(*batch).to(backbone.device)) for batch in batches]
+        longest = max(map(len, prompts.tokens)) + int(prompts.limit.max())
+        fits = affordable_rows(backbone, longest, free_bytes(backbone.device))
+        rows = max(1, min(max_rows, LOGITS_AT_ONCE // backbone.vocab_size, fits))
+        batches = _batches(prompts.group_size, prompts.slot, rows)
+
+        def decode(batch: tuple[int, int]) -> Samples:
+            return _decode(backbone, stack, prompts.between(*batch).to(backbone.device))
+
+        answers = [answer for _, answer in halving(batches, decode, _halves)]
     longest = max(answer.mask_NT.shape[1] for answer in answers)
     whole = [torch.cat([_widen(x, longest) for x in column]) for column in zip(*map(_tensors, answers), strict=True)]
     sizes = [len(requests[i].prompts) * requests[i].group_size for i in order]
     pieces = dict(zip(order, zip(*(column.split(sizes) for column in whole), strict=True), strict=True))
     return [_trim(Samples(*pieces[i])) for i in range(len(requests))]
+
+
+def _halves(batch: tuple[int, int]) -> list[tuple[int, int]]:
+    """Half of a batch's prompts each; a single prompt's group is not divided."""
+    first, last = batch
+    middle = (first + last) // 2
+    return [(first, middle), (middle, last)] if first < middle else [batch]
 
 
 def check_request(request: SampleRequest, context_length: int | None) -> None:
