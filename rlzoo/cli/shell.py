@@ -10,6 +10,7 @@ import functools
 import json
 import math
 import os
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -79,6 +80,11 @@ def guarded(function: Function) -> Function:
             raise typer.Exit(BAD_INPUT) from None
         except (OSError, MemoryError, RecursionError) as error:
             complain(unable(error))
+            raise typer.Exit(FAILED) from None
+        except RuntimeError as error:  # torch's way to say that memory is exhausted
+            if not re.search(r"allocate memory|out of memory", str(error)):
+                raise
+            complain(unable(MemoryError()))
             raise typer.Exit(FAILED) from None
         except KeyboardInterrupt as interrupt:
             complain(str(interrupt) or "interrupted", kind="stopped")

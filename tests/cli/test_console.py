@@ -14,10 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+import typer
 from rich.table import Table
 from rich.text import Text
 
 from rlzoo.cli.console import Unheard, complain, print_json, terminal
+from rlzoo.cli.shell import guarded
 from tests.cli.test_app import rlzoo
 
 ROOT = Path(__file__).parents[2]
@@ -137,3 +140,14 @@ def test_a_second_interruption_ends_at_once_and_without_a_traceback() -> None:
 )
 def test_extreme_options_are_a_sentence(arguments: tuple[str, ...], said: str) -> None:
     assert said in " ".join(rlzoo(*arguments, code=2, width=300).output.split())
+
+
+def test_exhausted_memory_is_a_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+    def ask() -> None:
+        torch.empty(2**62, dtype=torch.uint8)  # more than any machine has: torch raises a RuntimeError
+
+    with pytest.raises(typer.Exit) as ended:
+        guarded(ask)()
+    assert ended.value.exit_code == 1 and "the memory of this machine is exhausted" in capsys.readouterr().err
+    with pytest.raises(RuntimeError, match="a mistake of ours"):
+        guarded(lambda: (_ for _ in ()).throw(RuntimeError("a mistake of ours")))()
