@@ -264,10 +264,21 @@ class Objective(BaseModel):
         logp_BT, old_logp_BT = self._inside(policy, "logp_BT", batch), self._inside(batch, "old_logp_BT", batch)
         return self.ratio(logp_BT, old_logp_BT, batch.mask_BT)
 
-    def choose(self, old_logp_BT: Tensor, advantage_BT: Tensor, mask_BT: Tensor) -> Tensor | None:
+    def weigh(self, mask_BT: Tensor, group_B: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+        """Each token's share of the loss, [B, T], as `aggregate` has it; with the prompt of each row for a part that
+        needs to know it. To be called once for the WHOLE optimizer step and then sliced."""
+        more: dict[str, Any] = {"group_B": group_B} if Need.GROUP in self.aggregate.needs else {}
+        return self.aggregate(mask_BT, dtype, **more)
+
+    def choose(
+        self, old_logp_BT: Tensor, advantage_BT: Tensor, mask_BT: Tensor, entropy_BT: Tensor | None = None
+    ) -> Tensor | None:
         """The tokens with a special treatment, [B, T] bool; None if the column `tokens` is empty. Like `aggregate`, to
         be called once for the WHOLE optimizer step and then sliced."""
-        return None if self.tokens is None else self.tokens.choose(old_logp_BT, advantage_BT, mask_BT)
+        if self.tokens is None:
+            return None
+        more: dict[str, Any] = {"entropy_BT": entropy_BT} if Need.ENTROPY in self.tokens.needs else {}
+        return self.tokens.choose(old_logp_BT, advantage_BT, mask_BT, **more)
 
     def imitate(self, accuracy_B: Tensor, mask_BT: Tensor, dtype: torch.dtype = torch.float32) -> Tensor | None:
         """Each token's share of the imitation cost, [B, T]; None without such a cost. Like `aggregate`, to be called
@@ -277,7 +288,8 @@ class Objective(BaseModel):
     def per_token(self, log_ratio_BT: Tensor, batch: TokenBatch) -> Tensor:
         """The per-token objective [B, T], to be maximized, before importance correction: the surrogate, after any
         special treatment of the tokens in `chosen_BT`."""
-        x_BT = self.surrogate.in_rows(log_ratio_BT, self._inside(batch, "advantage_BT", batch), batch.mask_BT)
+        advantage_BT, old_logp_BT = (self._inside(batch, name, batch) for name in ("advantage_BT", "old_logp_BT"))
+        x_BT = self.surrogate.of_tokens(log_ratio_BT, advantage_BT, batch.mask_BT, old_logp_BT)
         if self.tokens is None:
             return x_BT
         return self.tokens(x_BT, log_ratio_BT, self._inside(batch, "chosen_BT", batch))

@@ -169,14 +169,14 @@ def step(objective: Objective, w: World) -> tuple[PolicyOutput, TokenBatch]:
     mask_NT = assigned.mask(w.mask_NT)
     batch = TokenBatch(
         mask_BT=mask_NT,
-        weight_BT=objective.aggregate(mask_NT, torch.float64),
+        weight_BT=objective.weigh(mask_NT, w.group_N, torch.float64),
         advantage_BT=assigned.advantage_NT,
         old_logp_BT=w.old_logp_NT,
         ref_logp_BT=w.ref_logp_NT if Need.REF_LOGP in needs else None,
         old_value_BT=w.old_value_NT if Need.VALUE in needs else None,
         return_BT=assigned.return_NT,
         sampler_logp_BT=w.sampler_logp_NT if Need.SAMPLER_LOGP in needs else None,
-        chosen_BT=objective.choose(w.old_logp_NT, assigned.advantage_NT, mask_NT),
+        chosen_BT=objective.choose(w.old_logp_NT, assigned.advantage_NT, mask_NT, w.old_entropy_NT),
         imitation_BT=objective.imitate(w.accuracy_N, mask_NT, torch.float64),
     )
     return policy(objective, w), batch

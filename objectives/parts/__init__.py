@@ -1,6 +1,6 @@
 """The parts an objective's gradient is made of, one family per file."""
 
-from objectives.parts.aggregate import Aggregate, Constant, SequenceMean, SequenceSum, TokenMean
+from objectives.parts.aggregate import Aggregate, Constant, PromptMean, SequenceMean, SequenceSum, TokenMean
 from objectives.parts.correction import Correction, GeometricCorrection, SequenceCorrection, TokenCorrection
 from objectives.parts.imitate import Imitation, PositiveLikelihood
 from objectives.parts.ratio import NoRatio, Ratio, Response, Sequence, Token
@@ -17,9 +17,9 @@ from objectives.parts.regularize import (
     ValueLoss,
 )
 from objectives.parts.surrogate import Clip, ClippedWeight, GeometricMean, Linear, Log, SoftGate, Surrogate
-from objectives.parts.tokens import ClipCov, KLCov, Tokens
+from objectives.parts.tokens import ClipCov, KLCov, Tokens, TopEntropy
 from objectives.parts.trust import OldKL
-from objectives.parts.weighted import Flipped, GammaWeight, Preserving, Tapered
+from objectives.parts.weighted import Divergence, Flipped, GammaWeight, Preserving, Tapered
 
 __all__ = [
     "K1",
@@ -34,6 +34,7 @@ __all__ = [
     "ClippedWeight",
     "Constant",
     "Correction",
+    "Divergence",
     "Entropy",
     "EntropyBonus",
     "Flipped",
@@ -49,6 +50,7 @@ __all__ = [
     "PlainValueLoss",
     "PositiveLikelihood",
     "Preserving",
+    "PromptMean",
     "Ratio",
     "Response",
     "Sequence",
@@ -62,5 +64,6 @@ __all__ = [
     "TokenCorrection",
     "TokenMean",
     "Tokens",
+    "TopEntropy",
     "ValueLoss",
 ]

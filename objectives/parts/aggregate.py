@@ -5,6 +5,7 @@ n_i tokens in response i, B responses, N = sum n_i tokens:
     token_mean       1 / N              DAPO 2503.14476, section 3.3
     sequence_mean    1 / (B n_i)        GRPO 2402.03300, equation 3
     sequence_sum     1 / B              REINFORCE
+    prompt_mean      1 / (P N_p)        ScaleRL 2510.13786: P prompts, N_p tokens of a prompt's responses
     constant         1 / (B budget)     Dr. GRPO 2503.20783, as in its code
 
 The weights are made once and then sliced, so a loss is always a plain sum: micro-batches, runs that share a batch, and
@@ -20,7 +21,8 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from advantages import Part
+from advantages import Need, Part
+from advantages.statistics import group_sum
 
 
 class Aggregate(Part):
@@ -49,6 +51,23 @@ class SequenceMean(Aggregate, kind="sequence_mean"):
     def __call__(self, mask_BT: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
         length_B1 = mask_BT.sum(dim=1, keepdim=True).clamp(min=1)
         return mask_BT.to(dtype) / length_B1 / responses(mask_BT)
+
+
+class PromptMean(Aggregate, kind="prompt_mean"):
+    """Every prompt weighs the same, and within a prompt every token: long responses weigh more beside their own group
+    only. It needs to know the groups: `Objective.weigh` hands them over."""
+
+    @property
+    def needs(self) -> frozenset[Need]:
+        return frozenset({Need.GROUP})
+
+    def __call__(self, mask_BT: Tensor, dtype: torch.dtype = torch.float32, group_B: Tensor | None = None) -> Tensor:
+        if group_B is None:
+            raise ValueError("aggregate 'prompt_mean' needs group_B, the prompt of each row: call Objective.weigh")
+        tokens_B = group_sum(mask_BT.sum(dim=1).to(dtype), group_B)
+        valid_B = mask_BT.any(dim=1).to(dtype)
+        prompts = torch.where(valid_B > 0, valid_B / group_sum(valid_B, group_B).clamp(min=1), 0).sum().clamp(min=1)
+        return mask_BT.to(dtype) / tokens_B.clamp(min=1)[:, None] / prompts
 
 
 class SequenceSum(Aggregate, kind="sequence_sum"):

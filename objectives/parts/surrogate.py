@@ -43,6 +43,10 @@ class Surrogate(Part):
         defines it; for the others every token stands alone."""
         return self(log_ratio_BT, advantage_BT)
 
+    def of_tokens(self, log_ratio_BT: Tensor, advantage_BT: Tensor, mask_BT: Tensor, old_logp_BT: Tensor) -> Tensor:
+        """The same with the old log-probs, for members that read how likely a token was."""
+        return self.in_rows(log_ratio_BT, advantage_BT, mask_BT)
+
     def check_sequences(self, settings: RunSettings) -> tuple[str, ...]:
         """Warnings where the log-ratios are means over responses, whose spread falls with the root of their length."""
         return ()

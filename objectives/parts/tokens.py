@@ -7,6 +7,7 @@ tokens carry most of the first one. With means over the N tokens of the step, to
     cov_t = (log pi_t - mean log pi) (A_t - mean A)
 
 clip_cov    share N of the tokens with low < cov_t < high lose their gradient
+top_entropy all but the share N of the tokens with the highest entropy lose their gradient   2506.01939
 kl_cov      the share N tokens with the largest cov_t pay coef |log (pi_t / old_t)|
 
 The means and the choice run over a whole optimizer step, so `choose` is called once, like `Aggregate`, and
@@ -36,7 +37,8 @@ class Tokens(Part):
         return frozenset({Need.LOGP})
 
     def choose(self, old_logp_BT: Tensor, advantage_BT: Tensor, mask_BT: Tensor) -> Tensor:
-        """Choose tokens of one whole optimizer step, all inside the mask."""
+        """Choose tokens of one whole optimizer step, all inside the mask. A member with the need "entropy" is called
+        with `entropy_BT` too."""
         raise TypeError(f"{type(self).__name__} does not define choose")
 
     def __call__(self, gain_BT: Tensor, log_ratio_BT: Tensor, chosen_BT: Tensor) -> Tensor:
@@ -78,6 +80,32 @@ class ClipCov(Tokens, kind="clip_cov"):
         count = min(_count(self.share, mask_BT), len(place_C))
         middle = (torch.arange(count, device=place_C.device) * 2 + 1) * len(place_C) // max(2 * count, 1)
         return _marked(place_C[middle], mask_BT)
+
+    def __call__(self, gain_BT: Tensor, log_ratio_BT: Tensor, chosen_BT: Tensor) -> Tensor:
+        return torch.where(chosen_BT, gain_BT.detach(), gain_BT)
+
+
+class TopEntropy(Tokens, kind="top_entropy"):
+    """Only the `share` of the step's tokens that were drawn from the widest distributions are learned from ("beyond the
+    80/20 rule", 2506.01939). The others stay in the loss's denominator, as in TRL's `top_entropy_quantile`."""
+
+    shown: ClassVar[tuple[str, ...]] = ("share",)
+
+    share: float = Field(default=0.2, gt=0, lt=1)
+
+    @property
+    def needs(self) -> frozenset[Need]:
+        return frozenset({Need.LOGP, Need.ENTROPY})
+
+    def choose(
+        self, old_logp_BT: Tensor, advantage_BT: Tensor, mask_BT: Tensor, entropy_BT: Tensor | None = None
+    ) -> Tensor:
+        if entropy_BT is None:
+            raise ValueError("tokens 'top_entropy' needs entropy_BT, the entropy each token was drawn with")
+        if not mask_BT.any():
+            return torch.zeros_like(mask_BT)
+        edge = entropy_BT[mask_BT].quantile(1 - self.share)
+        return mask_BT & (entropy_BT < edge)
 
     def __call__(self, gain_BT: Tensor, log_ratio_BT: Tensor, chosen_BT: Tensor) -> Tensor:
         return torch.where(chosen_BT, gain_BT.detach(), gain_BT)

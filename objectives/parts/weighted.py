@@ -5,6 +5,8 @@
     preserving     w = r inside the clip; beta_high (1+high) above it where A > 0, beta_low (1-low) below it where A < 0
                                                                                    CE-GPPO, 2509.20712
     flipped        w = 1/r up to a cap where A > 0, r where A < 0; 0 where a clip acts    ASPO, 2510.06062
+    divergence     w = min(r, cap), 0 where pi - old > high and A > 0, or old - pi > low and A < 0
+                                                                                   DPPO, 2602.04879
 
 The value shown is w A, as for `clipped_weight`, which has this gradient.
 """
@@ -98,3 +100,27 @@ class Flipped(Surrogate, kind="flipped"):
             (advantage_BT < 0) & (ratio_BT < 1 - self.low)
         )
         return with_weight(weight_BT.masked_fill(stopped_BT, 0), log_ratio_BT, advantage_BT)
+
+
+class Divergence(Surrogate, kind="divergence"):
+    """A trust region in probability, not in ratio: a token has no gradient where its probability has moved further than
+    `high` up (A > 0) or `low` down (A < 0), its part of the total variation (DPPO, 2602.04879). A ratio's clip stops
+    rare tokens after a move of nothing and lets likely ones go far. The weight is min(r, cap). Meant for ratio `token`.
+    """
+
+    shown: ClassVar[tuple[str, ...]] = ("low", "high")
+    clips: ClassVar[bool] = True
+
+    low: float = Field(default=0.2, gt=0, lt=1)
+    high: float = Field(default=0.2, gt=0, lt=1)
+    cap: float = Field(default=20.0, ge=1)
+
+    def __call__(self, log_ratio_BT: Tensor, advantage_BT: Tensor) -> Tensor:
+        """Of tokens so rare that no move of theirs is far."""
+        return with_weight(ratio(log_ratio_BT.detach()).clamp(max=self.cap), log_ratio_BT, advantage_BT)
+
+    def of_tokens(self, log_ratio_BT: Tensor, advantage_BT: Tensor, mask_BT: Tensor, old_logp_BT: Tensor) -> Tensor:
+        moved_BT = (old_logp_BT + log_ratio_BT.detach()).clamp(max=0).exp() - old_logp_BT.exp()
+        stopped_BT = ((advantage_BT > 0) & (moved_BT > self.high)) | ((advantage_BT < 0) & (-moved_BT > self.low))
+        weight_BT = ratio(log_ratio_BT.detach()).clamp(max=self.cap).masked_fill(stopped_BT, 0)
+        return with_weight(weight_BT, log_ratio_BT, advantage_BT)

@@ -127,9 +127,11 @@ class PolicyLearner:
         self._states[seed] = objective.next_states(view)
         credit = objective.credit(view)
         kept = objective.select(self._at.reward_R[response_G][None])[0]
-        weight_GT = objective.aggregate(mask_GT, torch.float64) * kept
+        weight_GT = objective.weigh(credit.mask(mask_GT), view.group_N, torch.float64) * kept
         return_GT = torch.zeros_like(weight_GT) if credit.return_NT is None else credit.return_NT
-        chosen_GT = objective.choose(logp_GT, credit.advantage_NT, mask_GT)
+        logp_SV = self._logits_KSV[seed].detach().log_softmax(dim=1)
+        entropy_GT = self._at.space.at_states(-(logp_SV.exp() * logp_SV).sum(dim=1))[response_G]
+        chosen_GT = objective.choose(logp_GT, credit.advantage_NT, mask_GT, entropy_GT)
         share_GT = objective.imitate(self._at.reward_R[response_G], mask_GT, torch.float64)
         share_GT = None if share_GT is None else share_GT * kept
         return credit.advantage_NT, return_GT, weight_GT, chosen_GT, share_GT

@@ -57,13 +57,17 @@ def credit(objective: Objective, view: RolloutView) -> Credit:
 
 def credit_and_weight(objective: Objective, view: RolloutView) -> tuple[Tensor, Tensor]:
     """Advantage and weight of every token of one group that is one optimizer step."""
-    return credit(objective, view).advantage_NT, objective.aggregate(view.mask_NT, torch.float64)
+    told = credit(objective, view)
+    return told.advantage_NT, objective.weigh(told.mask(view.mask_NT), view.group_N, torch.float64)
 
 
 def chosen(objective: Objective, at: Situation, response_N: Tensor, advantage_NT: Tensor) -> Tensor | None:
     """Tokens of one group that is one optimizer step, that the objective's `tokens` part chooses; None without one."""
-    old_NT = at.space.logp_RT(at.old_logits_SV.log_softmax(dim=1))[response_N]
-    return objective.choose(old_NT, advantage_NT, at.space.mask_RT[response_N])
+    old_SV = at.old_logits_SV.log_softmax(dim=1)
+    entropy_NT = at.space.at_states(-(old_SV.exp() * old_SV).sum(dim=1))[response_N]
+    return objective.choose(
+        at.space.logp_RT(old_SV)[response_N], advantage_NT, at.space.mask_RT[response_N], entropy_NT
+    )
 
 
 def imitated(objective: Objective, at: Situation, response_N: Tensor) -> Tensor | None:

@@ -153,7 +153,9 @@ def _weights(objective: Objective, at: Situation, example_D: Tensor, group_size:
         length_O[: total % n if n else 0] += 1
         for d, own in enumerate(example_D):
             mask_GT = torch.cat([at.space.mask_RT[own][None], steps < length_O[:, None]])
-            weight_DZT[d, total] = objective.aggregate(mask_GT, torch.float64)[0]
+            weight_DZT[d, total] = objective.weigh(mask_GT, torch.zeros(len(mask_GT), dtype=torch.long), torch.float64)[
+                0
+            ]
     return weight_DZT
 
 

@@ -139,16 +139,22 @@ def minibatches(
             if not mask_BT.any():
                 continue
             ref_logp_NT, value_NT = assigned.given("ref_logp_NT"), assigned.given("value_NT")
+            entropy_NT = assigned.given("entropy_NT")
             batch = TokenBatch(
                 mask_BT,
-                objective.aggregate(mask_BT),
+                objective.weigh(mask_BT, rollout.group_N[rows]),
                 credit.advantage_NT[rows],
                 assigned.old_logp_NT[rows],
                 None if ref_logp_NT is None else ref_logp_NT[rows],
                 None if value_NT is None else value_NT[rows],
                 None if credit.return_NT is None else credit.return_NT[rows],
                 rollout.logp_NT[rows] if Need.SAMPLER_LOGP in objective.needs else None,
-                objective.choose(assigned.old_logp_NT[rows], credit.advantage_NT[rows], mask_BT),
+                objective.choose(
+                    assigned.old_logp_NT[rows],
+                    credit.advantage_NT[rows],
+                    mask_BT,
+                    None if entropy_NT is None else entropy_NT[rows],
+                ),
                 objective.imitate(rollout.accuracy_N[rows], mask_BT),
             )
             yield rollout.tokens.rows(rows, trim=False), batch

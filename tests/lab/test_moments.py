@@ -23,7 +23,7 @@ OBJECTIVES = [
     *(
         name
         for name in objectives.names()
-        if get(name).needs <= SUPPLIED and get(name).tokens is None and get(name).imitation is None
+        if get(name).needs <= SUPPLIED and get(name).tokens is None and get(name).imitation is None and name != "raft"
     ),
     "ppo[advantage.whiten=false]",
     "grpo[entropy=bonus]",
@@ -50,6 +50,7 @@ def test_exact_moments_are_those_of_every_group(name: str, kind: str, longest: i
         "tokens=clip_cov,tokens.low=0.05",
         "tokens=kl_cov,tokens.coef=3",
         "imitation=positive_likelihood,imitation.coef=1",
+        "advantage=positives,aggregate=token_mean",
     ],
 )
 def test_what_depends_on_the_tokens_of_the_whole_group_is_sampled(change: str) -> None:

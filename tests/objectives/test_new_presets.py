@@ -264,3 +264,41 @@ def test_cut_responses_leave_the_loss_and_stay_in_the_mean() -> None:
     assert batch.mask_BT.any(dim=1).tolist() == [True, False, True, True]
     assert batch.advantage_BT[:, 0].tolist() == [0.5, 0, 0.5, -0.5]
     assert batch.weight_BT[batch.mask_BT].tolist() == pytest.approx([1 / 9] * 9)  # 3 + 5 + 1 tokens
+
+
+def test_dppo_stops_what_moved_far_in_probability_and_not_in_ratio() -> None:
+    """0.001 -> 0.01 is a ratio of 10 and a move of 0.009; 0.5 -> 0.71 is one of 1.42 and 0.21, beyond 0.2."""
+    old_BT = torch.tensor([[0.001, 0.5, 0.5, 0.6]], dtype=torch.float64)
+    new_BT = torch.tensor([[0.01, 0.71, 0.69, 0.35]], dtype=torch.float64)
+    mask_BT = torch.ones(1, 4, dtype=torch.bool)
+    for sign, stopped in ((1.0, [1]), (-1.0, [3])):
+        leaf = zoo.leaf((new_BT / old_BT).log())
+        x_BT = get("dppo").surrogate.of_tokens(leaf, sign * mask_BT.double(), mask_BT, old_BT.log())
+        (slope,) = torch.autograd.grad(x_BT.sum(), leaf)
+        ratios = (new_BT / old_BT)[0].tolist()
+        assert slope[0].tolist() == pytest.approx([0 if i in stopped else sign * r for i, r in enumerate(ratios)])
+
+
+def test_prompt_mean_weighs_prompts_equally_and_their_tokens() -> None:
+    """Prompt 7 has 1 + 3 tokens, prompt 2 has 2 and a response without any, prompt 5 none: 1/2 / 4 and 1/2 / 2."""
+    mask_BT = torch.arange(3) < torch.tensor([1, 2, 3, 0, 0])[:, None]
+    weight_BT = get("scale_rl").weigh(mask_BT, torch.tensor([7, 2, 7, 2, 5]), torch.float64)
+    assert weight_BT.tolist() == [[1 / 8, 0, 0], [1 / 4, 1 / 4, 0], [1 / 8] * 3, [0] * 3, [0] * 3]
+    assert torch.equal(get("grpo").weigh(mask_BT, torch.zeros(5)), get("grpo").aggregate(mask_BT))
+    with pytest.raises(ValueError, match="aggregate 'prompt_mean' needs group_B"):
+        get("scale_rl").aggregate(mask_BT)
+
+
+def test_only_the_widest_tokens_are_learned_from() -> None:
+    """Of five tokens with entropies 0.1 to 0.5 the top 40% are two: the others are marked and have no gradient."""
+    entropy_BT = torch.tensor([[0.1, 0.5, 0.3, 0.2, 0.4, 9.0]])
+    mask_BT = torch.tensor([[True] * 5 + [False]])
+    part = get("high_entropy[tokens.share=0.4]").tokens
+    assert part is not None
+    chosen_BT = part.choose(entropy_BT, entropy_BT, mask_BT, entropy_BT=entropy_BT)  # type: ignore[call-arg]
+    assert chosen_BT.tolist() == [[True, False, True, True, False, False]]
+    w, objective = zoo.world(), get("high_entropy")
+    out, batch = zoo.step(objective, w)
+    (gradient,) = torch.autograd.grad(objective.loss(out, batch), out.logp_BT)
+    assert not gradient[batch.chosen_BT].any() and gradient[~batch.chosen_BT & w.mask_NT].any()
+    assert (~batch.chosen_BT & w.mask_NT).sum() == 15  # of 75 tokens
