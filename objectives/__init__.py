@@ -20,7 +20,7 @@ from objectives import grpo, dapo, dr_grpo, lite_ppo, grpo_2  # isort: skip
 from objectives import rgra, passk_grpo, gfpo, gdpo  # isort: skip
 from objectives import gspo, gspo_token, gmpo, luspo, vespo  # isort: skip
 from objectives import cispo, sapo, clip_cov, kl_cov, opsm, ce_gppo, aspo, icepop  # isort: skip
-from objectives import dppo, scale_rl, high_entropy  # isort: skip
+from objectives import dppo, scale_rl, top_entropy  # isort: skip
 from objectives import sft, distill  # isort: skip
 
 __all__ = [
@@ -49,7 +49,6 @@ __all__ = [
     "grpo_2",
     "gspo",
     "gspo_token",
-    "high_entropy",
     "icepop",
     "kl_cov",
     "lite_ppo",
@@ -77,6 +76,7 @@ __all__ = [
     "scale_rl",
     "sft",
     "spo",
+    "top_entropy",
     "topr",
     "update_metrics",
     "vapo",

@@ -293,11 +293,11 @@ def test_only_the_widest_tokens_are_learned_from() -> None:
     """Of five tokens with entropies 0.1 to 0.5 the top 40% are two: the others are marked and have no gradient."""
     entropy_BT = torch.tensor([[0.1, 0.5, 0.3, 0.2, 0.4, 9.0]])
     mask_BT = torch.tensor([[True] * 5 + [False]])
-    part = get("high_entropy[tokens.share=0.4]").tokens
+    part = get("top_entropy[tokens.share=0.4]").tokens
     assert part is not None
     chosen_BT = part.choose(entropy_BT, entropy_BT, mask_BT, entropy_BT=entropy_BT)  # type: ignore[call-arg]
     assert chosen_BT.tolist() == [[True, False, True, True, False, False]]
-    w, objective = zoo.world(), get("high_entropy")
+    w, objective = zoo.world(), get("top_entropy")
     out, batch = zoo.step(objective, w)
     (gradient,) = torch.autograd.grad(objective.loss(out, batch), out.logp_BT)
     assert not gradient[batch.chosen_BT].any() and gradient[~batch.chosen_BT & w.mask_NT].any()

@@ -1,4 +1,4 @@
-"""High entropy: DAPO that learns from a fifth of the tokens.
+"""Top entropy: DAPO that learns from a fifth of the tokens.
 
     L = -1/sum_i |y_i| sum_i sum_t 1[H_it in the top 20%] min(r_it A_i, clip(r_it, 1-e_low, 1+e_high) A_i)
 
@@ -17,9 +17,9 @@ from objectives.objective import Objective
 from objectives.parts import Clip, Token, TokenMean, TopEntropy
 from objectives.registry import register
 
-HIGH_ENTROPY = register(
+TOP_ENTROPY = register(
     Objective(
-        name="high_entropy",
+        name="top_entropy",
         select=Mixed(),
         shape=(SoftOverlong(cache=0.2),),
         advantage=Group(scale="std"),
