@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from importlib.metadata import entry_points
 
+from rlzoo.config.messages import validate
 from rlzoo.config.task import TaskConfig
 from rlzoo.errors import UserError, nearest
 from rlzoo.tasks.base import Task
@@ -38,7 +39,7 @@ def load_task(config: TaskConfig | str) -> Task:
         UserError: unknown name, a setting that does not apply to this kind of task, or data that cannot be read.
     """
     if isinstance(config, str):
-        config = TaskConfig(name=config)
+        config = validate(TaskConfig, {"name": config}, "the task")
     kind, _, argument = config.name.partition(":")
     kinds = task_kinds()
     if kind not in kinds:
