@@ -146,7 +146,7 @@ def test_a_line_ends_at_a_line_feed_only(tmp_path: Path, separator: str) -> None
 
 @pytest.mark.parametrize("name", ["a\0b", "x" * 5000, "half\ud800"])
 def test_a_path_that_cannot_be_is_said(name: str) -> None:
-    with pytest.raises(UserError, match="cannot read|has a NUL or half a character"):
+    with pytest.raises(UserError, match=r"cannot read|has a NUL or half a character"):
         load_task(f"jsonl:{name}")
 
 
