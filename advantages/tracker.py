@@ -6,7 +6,7 @@ tracked    A = whiten(r - alpha / (alpha + beta)),   (alpha, beta) of each promp
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, cast
 
 import torch
 from pydantic import Field
@@ -41,15 +41,16 @@ class Tracked(Advantage, kind="tracked"):
 
     def next_state(self, state: dict[str, list[float]], view: RolloutView) -> dict[str, list[float]]:
         seen: dict[str, list[float]] = {}
-        for prompt, reward, valid in zip(view.prompt_N, view.reward_N.tolist(), view.valid_N.tolist(), strict=True):
+        rewards, valids = cast("list[float]", view.reward_N.tolist()), cast("list[bool]", view.valid_N.tolist())
+        for prompt, reward, valid in zip(view.prompt_N, rewards, valids, strict=True):
             seen.setdefault(prompt, []).extend([min(max(reward, 0.0), 1.0)] * valid)
         moved = dict(state)
-        for prompt, rewards in seen.items():
-            if rewards:
+        for prompt, own in seen.items():
+            if own:
                 right, wrong = state.get(prompt, [self.prior, self.prior])
                 moved[prompt] = [
-                    self.rho * right + sum(rewards),
-                    self.rho * wrong + len(rewards) - sum(rewards),
+                    self.rho * right + sum(own),
+                    self.rho * wrong + len(own) - sum(own),
                 ]
         return moved
 

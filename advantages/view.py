@@ -93,8 +93,7 @@ class RolloutView:
         """The view of some of the responses."""
         tensors = {name: getattr(self, name)[index] for name in ("reward_NT", "mask_NT", "group_N", "reward_NK")}
         chosen = {
-            name: x[index] if isinstance(x, Tensor) else [x[i] for i in index.tolist()]
-            for name, x in self.given.items()
+            name: x[index] if isinstance(x, Tensor) else [x[int(i)] for i in index] for name, x in self.given.items()
         }
         return replace(self, **tensors, given=chosen)
 

@@ -85,7 +85,7 @@ class World:
             accuracy_N=self.accuracy_N,
             finished_N=self.finished_N,
             greedy_N=self.greedy_N,
-            prompt_N=[f"prompt {group}" for group in self.group_N.tolist()],
+            prompt_N=[f"prompt {int(group)}" for group in self.group_N],
         ).only(objective.needs)
 
 
@@ -239,7 +239,7 @@ class Tabular:
 def tabular(seed: int = 0, longest: int = 3, binary: bool = False) -> Tabular:
     generator = torch.Generator().manual_seed(seed)
     end = 2
-    prefixes = [p for n in range(longest) for p in itertools.product((0, 1), repeat=n)]
+    prefixes: list[tuple[int, ...]] = [p for n in range(longest) for p in itertools.product((0, 1), repeat=n)]
     responses = [(*p, end) for p in prefixes] + list(itertools.product((0, 1), repeat=longest))
     shape = (len(responses), longest)
     token_RT, state_RT, mask_RT = (torch.zeros(shape, dtype=torch.long) for _ in range(3))
