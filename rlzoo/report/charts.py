@@ -61,7 +61,7 @@ PANELS = (
     Panel("Sampler's error", "sampler_gap", "nats", "Largest difference of sampler's and trainer's log-probs."),
 )
 LABELS = {**AXES, "engine_s": "engine time"}
-METRICS = ("step", *BUDGETS, *(panel.key for panel in PANELS), "length")
+METRICS = ("step", *BUDGETS, *(panel.key for panel in PANELS), "length", "clip_fraction")
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,7 @@ from rlzoo.report.read import (
     rows_of_parts,
     settings,
 )
+from rlzoo.report.remarks import remarks
 from rlzoo.report.results import ablation, equal_cost, judge_runs, pairs, results
 from rlzoo.report.tables import FORMATS, shown
 from rlzoo.report.text import paragraphs, visible
@@ -108,6 +109,7 @@ def render(study: Study, refresh: int | None = None) -> str:
         judgement=judgement,
         verdicts=sentences(judgement),
         remarks=[
+            *remarks(study),
             *(study.declared.notes if study.declared else []),
             *misfits(outcomes),
             *controls(outcomes),

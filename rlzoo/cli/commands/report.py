@@ -1,4 +1,4 @@
-"""What is made of run folders: `rlzoo curves`, `rlzoo report`."""
+"""What is made of run folders: `rlzoo curves`, `rlzoo report`, `rlzoo power`."""
 
 from __future__ import annotations
 
@@ -48,3 +48,28 @@ def report(
     if tables:
         paths = write_tables(folder, path.parent / "tables")
         terminal().print(Text(f"tables: {', '.join(map(str, paths))}"), soft_wrap=True)
+
+
+@command("power runs/add")
+def power(folder: Annotated[Path, typer.Argument(help="Folder of a comparison, such as a pilot of 4 seeds.")]) -> None:
+    """Say which differences more seeds and more problems would find, by what varies in a comparison that was made."""
+    with starting():
+        from rich.table import Table
+
+        from rlzoo.experiments.power import power_table
+
+    made = power_table(folder)
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    table.add_column("seeds", justify="right")
+    rows = made["detectable"]
+    for problems in next(iter(rows.values())):
+        table.add_column(f"{problems:,} problems\npoints", justify="right")
+    for seeds, found in rows.items():
+        table.add_row(str(seeds), *(f"{100 * value:.1f}" for value in found.values()))
+    terminal().print(table)
+    shares = ", ".join(f"{100 * share:.0f}% from {name}" for name, share in (made["shares"] or {}).items())
+    told = (
+        f"The smallest true difference that is found with probability 0.8, for {made['questions']} questions together. "
+        f"Of the squared error of this comparison: {shares}. Variances of few seeds are rough."
+    )
+    terminal().print(Text(told, style="dim"))
