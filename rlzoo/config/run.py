@@ -18,6 +18,7 @@ from rlzoo.config.limits import ROW_BYTES, check_memory
 from rlzoo.config.model import BackboneConfig
 from rlzoo.config.names import folder_name
 from rlzoo.config.settings import Settings
+from rlzoo.config.sizes import SHIPPED_LR, fill
 from rlzoo.config.task import TaskConfig
 
 Control = Literal["same", "random_reward", "frozen"]
@@ -84,6 +85,7 @@ class TrainSettings(Settings):
     epochs: int = Field(default=1, ge=1)
     """Passes over a rollout."""
     max_new_tokens: int = Field(default=32, ge=1)
+    """Longest response; 256 or 512 for a model that is not the shipped one or as small."""
     shuffle: bool = True
     """Whether the rows of data are shuffled in every epoch; without, they come in the order of the file."""
     temperature: float = Field(default=1.0, gt=0)
@@ -127,7 +129,8 @@ Beta = Annotated[float, Field(ge=0, lt=1)]
 class OptimizerSettings(Settings):
     """AdamW of each run, in float32."""
 
-    lr: float = Field(default=7e-4, gt=0)
+    lr: float = Field(default=SHIPPED_LR, gt=0)
+    """Of the shipped model, and lower for a larger one: 2e-4 to 1e-5 by size, as `rlzoo explain` says."""
     critic_lr: float | None = Field(default=None, gt=0)
     """Of a critic adapter; None: the same."""
     betas: tuple[Beta, Beta] = (0.9, 0.999)
@@ -196,6 +199,12 @@ class SharedConfig(Settings):
     optimizer: OptimizerSettings = Field(default_factory=OptimizerSettings)
     evaluation: EvaluationSettings = Field(default_factory=EvaluationSettings)
     engine: EngineSettings = Field(default_factory=EngineSettings)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _by_size(cls, value: Any) -> Any:
+        steps = TrainSettings.model_fields["steps"].default
+        return fill(value, steps) if isinstance(value, dict) else value
 
     @model_validator(mode="after")
     def _nothing_is_idle(self) -> Self:

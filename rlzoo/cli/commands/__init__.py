@@ -7,6 +7,7 @@ The order of the imports is that of `rlzoo --help`. Nothing heavy is imported be
 from rlzoo.cli.commands import zoo as zoo
 from rlzoo.cli.commands import check as check
 from rlzoo.cli.commands import train as train
+from rlzoo.cli.commands import explain as explain
 from rlzoo.cli.commands import report as report
 from rlzoo.cli.commands import doctor as doctor
 from rlzoo.cli.commands import reproduce as reproduce

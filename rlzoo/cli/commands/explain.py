@@ -1,0 +1,70 @@
+"""What a configuration will do, before anything runs: `rlzoo explain`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from rlzoo.cli.console import print_json, terminal
+from rlzoo.cli.shell import BudgetOption, Json, Rate, Set, Steps, Task, command, starting, with_shortcuts
+
+
+@command("explain benchmarks/recipes/demo.toml", "explain runs/sort/grpo/seed0/config.json --steps 200")
+def explain(
+    config: Annotated[Path, typer.Argument(help="Settings of a comparison or of one run: TOML, or a config.json.")],
+    task: Task = None,
+    assignments: Set = None,
+    steps: Steps = None,
+    lr: Rate = None,
+    budget: BudgetOption = None,
+    as_json: Json = False,
+) -> None:
+    """Say what a configuration will do before anything runs: tokens, updates, memory, and what will do nothing."""
+    with starting():
+        from rlzoo.config.comparison import CompareConfig
+        from rlzoo.config.run import RunConfig
+        from rlzoo.config.sources import read_file, settings
+        from rlzoo.experiments import explain as explained
+
+    model = RunConfig if "objective" in read_file(config) else CompareConfig
+    over = with_shortcuts(assignments, budget=budget, lr=lr, steps=steps)
+    chosen = settings(model, config, over, {"task": task})
+    made = explained.explain(chosen)
+    if as_json:
+        print_json(made.as_dict())
+    else:
+        print_explanation(made)
+
+
+def print_explanation(made: Any) -> None:
+    """Print the work of a step and in all, the settings that depend on the model's size, memory, and notes."""
+    console = terminal()
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=False)
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column(overflow="fold")
+    rounds = (
+        f", and up to {made.rounds_at_most} times that where prompts are drawn again" if made.rounds_at_most > 1 else ""
+    )
+    lines = {
+        "runs": f"{made.runs}, of {made.steps} steps each",
+        "a step": f"{made.prompts} prompts, {made.responses} responses{rounds}",
+        "": f"at most {made.tokens_at_most:,} sampled tokens",
+        "updates": f"{made.updates} per step, {made.updates_in_all:,} in all runs",
+        "evaluations": f"{made.evaluations} per run, {made.evaluation_responses:,} responses each",
+        "settings": ", ".join(f"{key} = {value}" for key, value in made.settings.items()),
+        "model": "of unknown size"
+        if made.parameters is None
+        else f"about {made.parameters / 1e6:,.1f} million parameters",
+        "memory": ", ".join(f"{name} {value:g}" for name, value in made.memory.items()) + " GiB (estimates)"
+        if made.memory
+        else "unknown: the model's config.json is not here",
+    }
+    for name, text in lines.items():
+        table.add_row(name, Text(text))
+    console.print(table)
+    for note in made.notes:
+        console.print(Text(f"! {note}", style="yellow"))
