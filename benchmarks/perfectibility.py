@@ -72,8 +72,9 @@ def half_solved(backbone: Backbone, task: Task, config: CompareConfig, candidate
         max_new_tokens=config.train.max_new_tokens,
         temperature=config.train.temperature,
     )
-    share_P = evaluation.rollout.accuracy_N.view(candidates, samples).mean(dim=1).tolist()
-    return [problem for problem, share in zip(problems, share_P, strict=True) if LOW <= share <= HIGH]
+    share_P = evaluation.rollout.accuracy_N.view(-1, samples).mean(dim=1).tolist()
+    tried = evaluation.rollout.problems  # distinct, and without those that validation keeps
+    return [problem for problem, share in zip(tried, share_P, strict=True) if LOW <= share <= HIGH]
 
 
 def table(comparison: Comparison, steps: int) -> Table:

@@ -30,9 +30,10 @@ def test_tasks(recipe: Path, tmp_path: Path) -> None:
     assert "## sort:easy" in (tmp_path / "page.md").read_text()
 
 
-def test_calibration(recipe: Path, tmp_path: Path) -> None:
+def test_calibration(recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(calibration, "TASKS", dict(list(calibration.TASKS.items())[:1]))  # one is enough here
     calibration.main(recipe, tmp_path / "runs", tmp_path / "page.md", trials=200, assignments=TINY)
-    assert "8 runs of grpo on sort" in (tmp_path / "page.md").read_text()
+    assert "8 runs of grpo: " in (tmp_path / "page.md").read_text()
 
 
 def test_perfectibility(recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

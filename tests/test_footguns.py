@@ -110,7 +110,7 @@ FOOTGUNS: dict[str, tuple[str, ...]] = {
         "tests/engine/test_sampler.py::test_seed_step_prompt_and_sample_each_change_the_draw",
     ),
     "15 settings that are ignored, names that are overwritten, inputs that are changed": (
-        "tests/cli/test_settings.py::test_an_error_says_where_what_and_what_was_meant",
+        "tests/config/test_sources.py::test_an_error_says_where_what_and_what_was_meant",
         "tests/objectives/test_registry.py::test_a_duplicate_raises_and_the_same_again_does_not",
         "tests/test_mutants.py::test_mutant_is_noticed",
         "objectives/conformance/losses.py::check_inputs_are_left_alone",

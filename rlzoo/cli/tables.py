@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Console, Group
+from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
@@ -36,7 +36,7 @@ def table_command(name: str, out: Path | None) -> Sheet:
     find(name)
     if out is not None and out.suffix not in (".md", *FORMATS):
         raise UserError(f"--out {out}: a table's page is a .md file, its figure .png, .svg or .pdf")
-    with Console(stderr=True).status(f"computing {name}"):
+    with terminal(stderr=True).status(f"computing {name}"):
         sheet = SHEETS[name].compute()
     if out is not None and out.suffix == ".md":
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -80,7 +80,7 @@ def write_all(out: Path | None) -> None:
     if out is None or out.suffix != ".md":
         raise UserError("--table all writes every table to one page: add --out PAGE.md")
     pages: list[str] = []
-    with Console(stderr=True).status("computing") as status:
+    with terminal(stderr=True).status("computing") as status:
         for name, entry in SHEETS.items():
             status.update(f"computing {name}")
             pages.append(markdown(name, entry.compute()).replace("# ", "## ", 1))

@@ -28,7 +28,9 @@ _found: WeakKeyDictionary[Task, dict[tuple[HeldOut, int], list[Problem]]] = Weak
 
 
 def held_out(task: Task, split: HeldOut, count: int) -> list[Problem]:
-    """Return the first `count` distinct problems of a split, or all of fewer, in the order of the task.
+    """Return `count` distinct problems of a split, or all of fewer.
+
+    A finite split is taken in the order of a hash, as data sets are often sorted by subject; an endless one in its own.
 
     A task that holds out a single problem has it for validation, and no test.
     """
@@ -45,7 +47,7 @@ def _search(task: Task, split: HeldOut, count: int) -> list[Problem]:
         ranked = sorted({task.identity(problem) for problem in problems.values()}, key=_digest)
         of_validation = set(ranked[: math.ceil(len(ranked) / VALIDATION)])
         wanted = [p for p in problems.values() if (task.identity(p) in of_validation) == (split == "validation")]
-        return wanted[:count]
+        return sorted(wanted, key=lambda problem: _digest(repr(problem.prompt)))[:count]
     found: dict[str, Problem] = {}
     index = since = 0
     while len(found) < count and since < PATIENCE:

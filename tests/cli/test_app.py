@@ -186,7 +186,7 @@ def test_list_of_parts_has_every_part_with_its_fields() -> None:
     }
     assert all(row["about"] for row in rows)
     (clip,) = [row for row in rows if row["kind"] == "clip"]
-    assert clip["fields"] == {"low": 0.2, "high": 0.2, "dual": None}
+    assert clip["fields"] == {"low": 0.2, "high": 0.2, "dual": None, "drift": None}
     shown = " ".join(rlzoo("list", "parts", width=200).stdout.split())
     assert "low = 0.2 min(r A" in shown and "grpo[kl=none]" in shown
 
