@@ -165,6 +165,8 @@ class Group(Advantage, kind="group"):
     that is not above 0 (MaxRL, 2602.02710); `scale="mixed_share"` by the share of the rollout's responses whose group
     has a spread (GPG, 2504.02546), so that silent groups do not shrink the step.
     `single="keep"` gives a group of one mean 0 and std 1 instead, which trains on its raw reward, as verl does.
+    `empty="count"` has a response without any token count in its group, with reward 0, as verl does; what cannot be
+    graded then counts as wrong.
     `size` changes no number: it is the demand that there be so many responses per prompt (2-GRPO, 2510.00977).
     """
 
@@ -175,6 +177,7 @@ class Group(Advantage, kind="group"):
     """1: divide squares by n-1 (unbiased variance). 0: by n (population)."""
     eps: float = Field(default=1e-6, ge=0)
     single: Literal["zero", "keep"] = "zero"
+    empty: Literal["leave_out", "count"] = "leave_out"
     size: int | None = Field(default=None, ge=2)
 
     @property
@@ -195,7 +198,8 @@ class Group(Advantage, kind="group"):
         return frozenset({Need.GROUP})
 
     def estimate(self, view: RolloutView) -> Credit:
-        mask_NT, group_N, valid_N, reward_N = view.mask_NT, view.group_N, view.valid_N, view.reward_N
+        mask_NT, group_N, reward_N = view.mask_NT, view.group_N, view.reward_N
+        valid_N = torch.ones_like(view.valid_N) if self.empty == "count" else view.valid_N
         count_N = group_sum(valid_N.to(reward_N.dtype), group_N).clamp(min=1)
         centred_N = torch.where(valid_N, reward_N - group_sum(reward_N, group_N) / count_N, 0)
         spread_N = group_spread(reward_N, valid_N, group_N)

@@ -129,6 +129,11 @@ OPENRLHF = {
 _NEMO_GROUP = {"advantage": "group_others"}
 
 NEMO = {
+    "ppo": Row(
+        "ppo",
+        {"shape.bound": 10.0, "value": {"kind": "plain", "coef": 1.0}},
+        "adv_estimator gae, use_kl_in_reward, reference_policy_kl_type=k1, token_level_loss, MseValueLossFn as it is",
+    ),
     "grpo": Row(
         "grpo",
         {**_NEMO_GROUP, "aggregate": "token_mean", "kl.bound": 10.0, "kl.correction": "score"},

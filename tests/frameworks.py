@@ -313,6 +313,17 @@ def nemo_group(rows: Rows) -> list[float]:
     return advantages
 
 
+def nemo_ppo(rows: Rows, logp: Tokens, value: Tokens) -> Tensor:
+    """GeneralizedAdvantageEstimator: k1 of calculate_kl (within +-10) at every token, masked_var with n-1, + 1e-8.
+
+    MseValueLossFn without its cliprange: scale 1 times (V - R)^2 / 2, over all valid tokens.
+    """
+    credit = gae(charged(rows, 0.05, bound=10.0), rows.old_value, 0.95)
+    returns = plus(credit, rows.old_value)
+    critic = token_mean(over_tokens(lambda i, t: (value[i][t] - returns[i][t]) ** 2, rows))
+    return token_mean(openrlhf_terms(rows, logp, whitened(credit, verl_whiten))) + 0.5 * critic
+
+
 def nemo_grpo(rows: Rows, logp: Tokens, value: Tokens) -> Tensor:
     """calculate_kl: log-ratio within +-20, k3 times exp(lp - sg(lp)), then within +-10; over all valid tokens."""
 

@@ -202,6 +202,18 @@ class TestGroup:
             assert (advantage_N[group_N == g] * (reward_N1.flatten()[group_N == g])).sum() >= -1e-9
 
 
+def test_an_empty_response_may_count_as_in_verl() -> None:
+    """Rewards 1, 0 and a response without a token. Counted, with reward 0: mean 1/3, variance (4 + 1 + 1) / 9 / 2 =
+    1/3, so sqrt(4/3) and -sqrt(1/3). Left out: mean 1/2, variance 1/2, so +-sqrt(1/2). Its own advantage is 0."""
+    reward_NT, mask_NT = rows([1], [0], [7]), mask([1], [1], [0])
+    counted = Group(empty="count", eps=0)(reward_NT, mask_NT, group_of(3)).advantage_NT
+    torch.testing.assert_close(counted, rows([math.sqrt(4 / 3)], [-math.sqrt(1 / 3)], [0]))
+    without = Group(eps=0)(reward_NT, mask_NT, group_of(3)).advantage_NT
+    torch.testing.assert_close(without, rows([math.sqrt(1 / 2)], [-math.sqrt(1 / 2)], [0]))
+    alone = Group(empty="count", eps=0)(rows([1], [7]), mask([1], [0]), group_of(2)).advantage_NT
+    torch.testing.assert_close(alone, rows([math.sqrt(1 / 2)], [0]))  # mean 1/2, variance 1/2
+
+
 class TestGAE:
     def test_by_hand(self) -> None:
         """gamma 1, lambda 1/2, r = (0, 0, 1), V = (1/2, 1/4, 1/2), V after the end 0.
