@@ -60,6 +60,7 @@ INERT = {
     },
     ("grpo", "kl.bound=1.0002"): "no token of this world is as unlikely beside the reference; see the test below",
     **{(name, "advantage.single=keep"): "no group of one here; see the test below" for name in GROUPED},
+    **{(name, "advantage.empty=count"): "no empty response here; see test_estimate" for name in GROUPED},
     **{
         (name, "advantage.size=5"): "a demand on the schedule, which its settings check; see test_config"
         for name in GROUPED
