@@ -1,7 +1,7 @@
-"""Who samples, scores and updates: the protocol (data only) and the engines that implement it.
+"""Sampling, scoring and updating: the engine protocol (data only) and the engines that implement it.
 
-The training loop, the experiments and the report know `rlzoo.engine.protocol`, and the functions of this file, which
-open an engine. Models and engines are imported when they are asked for.
+The training loop, the experiments and the report import `rlzoo.engine.protocol` and the functions of this file, which
+open an engine. Not here: rewards, credit and run folders. Models and engines are imported on first use.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ def load_model(config: BackboneConfig) -> Any:
 
 
 def model_info(model: Any) -> EngineInfo:
-    """What an engine on this model would compute with, and promise."""
+    """Return the `EngineInfo` of an engine on this model, without opening one."""
     from rlzoo.engine.local import info_of
 
     return info_of(model)
 
 
 def describe_model(model: Any, settings: EngineSettings) -> dict[str, Any]:
-    """What a run folder records about the model: its revision, size, precision, and which paths compute it."""
+    """Return what a run folder records about the model: revision, size, precision, and the paths that compute it."""
     model.use_fast_path(settings.fast_path)
     return model.describe()
 

@@ -1,8 +1,8 @@
-"""Requests of many coroutines, answered together: a batch is made when nobody else is about to ask.
+"""Batching of the requests of many coroutines: a batch is computed once no other request is about to arrive.
 
-Order: when everybody waits, one kind of work is done for all that wait for it, scores first, then gradients, then
-optimizer steps, samples last. So the runs meet at the most expensive work, sampling, however many updates or rounds
-each one takes.
+When every run waits, one kind of request is answered for all runs that wait for it: scores first, then gradients, then
+optimizer steps, samples last. The runs therefore meet at sampling, the most expensive work, even if they take different
+numbers of updates or rounds.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from typing import Any, Literal
 Kind = Literal["score", "learn", "step", "sample"]
 ORDER: tuple[Kind, ...] = ("score", "learn", "step", "sample")
 QUIET_TURNS = 3
-"""Turns of the event loop without a new request, after which every coroutine that could go on has gone on."""
+"""Turns of the event loop without a new request after which all coroutines are taken to be waiting."""
 PATIENCE = 2.0
-"""Least seconds that a batch is held for a steady run that is busy elsewhere, say with grading."""
+"""Minimum time in seconds to hold a batch for a steady run that is busy elsewhere, for example with grading."""
 
 
 @dataclass(frozen=True)
@@ -31,12 +31,12 @@ class _Pending:
 class Batcher:
     """Collects requests and has them computed together, in the event loop's own thread.
 
-    A batch is held for steady runs that have not asked yet, up to `PATIENCE` seconds or as long as the last batch took,
-    whichever is longer: so waiting at most doubles the time, and a slow grader does not stop the other runs.
+    A batch waits for steady runs that have not sent a request yet: up to `PATIENCE` seconds or as long as the last
+    batch took, whichever is longer. Waiting at most doubles the time, and a slow grader does not stop the other runs.
     """
 
     def __init__(self, compute: Callable[[Kind, list[Any]], Sequence[Any]]) -> None:
-        """`compute` returns one answer per request, or the exception that its asker is to get."""
+        """`compute` returns one answer per request, or the exception to raise in the coroutine that sent it."""
         self._compute = compute
         self._pending: list[_Pending] = []
         self._steady: dict[str, None] = {}
@@ -70,10 +70,10 @@ class Batcher:
         self._scheduled = loop.call_soon(self._look)
 
     def _look(self) -> None:
-        """Compute a batch, if nobody else is about to ask; otherwise look again later."""
+        """Compute a batch if no other request is about to arrive; otherwise check again later."""
         loop = asyncio.get_running_loop()
         self._scheduled = None
-        self._pending = [one for one in self._pending if not one.answer.done()]  # whose askers have been cancelled
+        self._pending = [one for one in self._pending if not one.answer.done()]  # cancelled callers
         if not self._pending:
             return
         if self._turns:
@@ -100,7 +100,7 @@ class Batcher:
         self._wake()
 
     def _answers(self, kind: Kind, requests: list[Any]) -> Sequence[Any]:
-        """Compute a batch. If that fails, each request is tried alone, so that only the guilty one fails."""
+        """Compute a batch. If that fails, try each request alone, so that only the faulty one fails."""
         failure = None
         try:
             return self._compute(kind, requests)

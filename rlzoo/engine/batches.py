@@ -1,4 +1,4 @@
-"""What the requests of one batch become on their way through its passes."""
+"""Intermediate values of one batch: requests and their outputs, collected over forward and backward passes."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from rlzoo.engine.tokens import Tokens
 
 
 class Gathered:
-    """Outputs [B, T] of a request, put together from its passes; 0 where no pass has been."""
+    """Outputs [B, T] of a request, collected from its passes; 0 for rows that no pass has computed."""
 
     def __init__(self, mask_BT: Tensor) -> None:
         self.mask_BT = mask_BT
         self._columns: dict[str, Tensor] = {}
 
     def put(self, rows: Tensor, part: PolicyOutput) -> None:
-        """Take over what a pass said of some rows."""
+        """Store the output of a pass for some rows."""
         for name, x in vars(part).items():
             if x is not None:
                 whole = self._columns.setdefault(name, x.new_zeros(self.mask_BT.shape))
@@ -37,7 +37,7 @@ class Gathered:
 
 @dataclass(frozen=True)
 class Scoring:
-    """What one adapter, or the base model, says of one request's rows."""
+    """Scores of one request's rows under one adapter, or under the base model."""
 
     index: int
     request: ScoreRequest
@@ -47,7 +47,7 @@ class Scoring:
 
 @dataclass(frozen=True)
 class Learning:
-    """The rows of a request that are learned from, and the objective that its JSON is of."""
+    """The rows of a request that have a gradient, and the objective parsed from its JSON."""
 
     run: str
     objective: Objective
@@ -59,7 +59,7 @@ class Learning:
 
     @classmethod
     def of(cls, request: LearnRequest, objective: Objective) -> Learning:
-        """Leave out the rows whose gradient is zero whatever the policy says; the weights of the others stay."""
+        """Drop the rows whose gradient is zero under any policy; the weights of the other rows do not change."""
         tokens, batch = request.tokens, request.batch
         rows = objective.learns_from(batch).nonzero().flatten()
         if len(rows) < len(tokens):
@@ -74,12 +74,12 @@ class Learning:
 
 @dataclass(frozen=True)
 class LearnedPart:
-    """What one request has of one pass.
+    """The result of one pass for one request.
 
     Attributes:
-        loss: over its rows of the pass.
-        gradients: of what its run trains.
-        policy: what the policy said of the rows, detached.
+        loss: sum over the request's rows in this pass.
+        gradients: one for each parameter vector that the run trains.
+        policy: the policy's output for these rows, detached.
     """
 
     loss: float

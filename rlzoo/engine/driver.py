@@ -1,4 +1,4 @@
-"""From ordinary code to coroutines: run jobs to their ends in an event loop of their own."""
+"""Calling coroutines from ordinary code: run jobs to completion in a separate event loop."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ LISTEN_EVERY = 0.05
 
 
 def drive(coroutine: Coroutine[Any, Any, Result]) -> Result:
-    """Run a coroutine to its end and return its result.
+    """Run a coroutine to completion and return its result.
 
-    Ctrl-C is raised at once, also within a long computation. Where a loop is running already, as in a notebook, the
-    coroutine gets a thread of its own, and this one waits for it.
+    Ctrl-C is raised immediately, also during a long computation. If a loop is already running, as in a notebook, the
+    coroutine runs in a new thread, and this thread waits for it.
     """
     if not _in_loop():
         return _drive(coroutine)
@@ -70,10 +70,10 @@ def _end(loop: asyncio.AbstractEventLoop, tasks: set[asyncio.Task[Any]]) -> None
 async def together(
     jobs: Mapping[str, Coroutine[Any, Any, Any]], each_turn: Callable[[], None] = lambda: None
 ) -> dict[str, Any]:
-    """Run all jobs at the same time and return what each returned. An error that one lets out ends them all.
+    """Run all jobs concurrently and return their results. An exception in one job ends all of them.
 
     Args:
-        each_turn: called now and then between pieces of work; an error that it lets out ends them too.
+        each_turn: called periodically between pieces of work; an exception in it ends all jobs too.
     """
 
     async def listen() -> None:

@@ -2,13 +2,13 @@
 
     process p of P trains runs p, p + P, p + 2P, ...
 
-Processes, not threads: threads of one process would wait for Python's interpreter lock. They are forked after model,
-runs and teachers are loaded, so these are in memory once. The calling process trains the first share itself and alone
-calls `on_record`; records, output and errors of the others reach it through pipes.
+Processes, not threads, because threads of one process would wait for Python's interpreter lock. They are forked after
+model, runs and teachers are loaded, so these are in memory once. The calling process trains the first share. Only it
+calls `on_record`; the other processes send it their records, output and errors through pipes.
 
 Each process computes its own batches. Equal sample requests (all runs are the base model before their first update) are
-answered once per process. Engine seconds are those of a run's own process. What tasks and reward functions keep in
-memory is kept per process.
+answered once per process. Engine seconds are those of a run's own process. Tasks and reward functions have separate
+memory in each process.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ from rlzoo.errors import UserError
 
 OnRecord = Callable[[str, dict[str, Any]], None]
 Work = Callable[[Sequence[str], OnRecord | None, Callable[[], None]], dict[str, Any]]
-"""Does the work of the named runs. Gets a listener for records (or None) and a function to call now and then."""
+"""Does the work of the named runs. Takes a listener for records (or None) and a function to call periodically."""
 PATIENCE = 5.0
-"""Seconds after which a process that was told to end is killed."""
+"""Seconds between telling a process to end and killing it."""
 
 
 def count_processes(settings: EngineSettings, device: torch.device, runs: int) -> int:
-    """Number of processes that train so many runs.
+    """Return the number of processes to train `runs` runs with.
 
     Raises:
         UserError: the settings ask for several processes where only one is possible.
@@ -57,7 +57,7 @@ def count_processes(settings: EngineSettings, device: torch.device, runs: int) -
 
 
 def _hindrance(device: torch.device) -> str | None:
-    """Why the runs on a device need a single process here; None if they can be divided."""
+    """Return why runs on this device must share one process; None if they can be divided."""
     if device.type != "cpu":
         return f"runs on {device.type} share one process, whose batches fill the device better than two would"
     if sys.platform != "linux":
@@ -68,7 +68,7 @@ def _hindrance(device: torch.device) -> str | None:
 
 
 def cores() -> int:
-    """Cores that this process may use, or as many threads as torch was told to use, if those are fewer."""
+    """Return the number of cores this process may use, at most torch's own number of threads."""
     able = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return min(able, torch.get_num_threads())
 
@@ -126,8 +126,8 @@ class _Children:
     """The other processes, from their fork to their end; a context manager.
 
     Attributes:
-        open: the pipes of processes that are still at work, with the process and the names of its runs.
-        made: name -> result, of the processes that have ended.
+        open: pipe -> (process, names of its runs), for processes that still work.
+        made: name -> result, for processes that have ended.
     """
 
     def __init__(self, shares: Sequence[Sequence[str]], work: Work, on_record: OnRecord | None) -> None:

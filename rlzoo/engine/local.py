@@ -1,10 +1,10 @@
-"""The local engine: many runs on one backbone, in one process. Whatever the runs wait for is computed together.
+"""The local engine: many runs on one backbone, in one process. Requests that wait at the same time share a batch.
 (Several processes with an engine each: `rlzoo.engine.forked`.)
 
     gradient of sum_k loss_k(theta_k)  =  the gradients of the K separate runs
 
-because every loss is a plain sum and rows of different runs never touch. A run beside others is the same run as alone,
-to float tolerance; a single run is a fleet of one. `rlzoo.engine.batcher` says what is computed when.
+because every loss is a plain sum and rows of different runs do not interact. A run gives the same results in a fleet as
+alone, to float tolerance; a single run is a fleet of one. `rlzoo.engine.batcher` decides what is computed when.
 """
 
 from __future__ import annotations
@@ -145,7 +145,7 @@ class LocalEngine:
         return self.runs[run]
 
     def _known(self, policy: PolicyRef) -> PolicyRef:
-        """The policy, checked, with another name for what is the base model: so equal requests are sampled once."""
+        """Check a policy, and rename version 0 to the base model, so that equal requests are sampled once."""
         if policy == BASE:
             return BASE
         now = self._held(policy.run).policy
@@ -182,7 +182,7 @@ class LocalEngine:
             wait()
 
     def _sample(self, requests: list[SampleRequest]) -> list[Samples]:
-        """Sample; equal requests, whoever asks, are sampled once."""
+        """Sample; equal requests of different runs are sampled once."""
         asked = [replace(request, run="") for request in requests]
         distinct = [request for i, request in enumerate(asked) if request not in asked[:i]]
         thetas = {p: self.runs[p.run].theta for request in distinct if (p := request.policy) != BASE}

@@ -1,4 +1,4 @@
-"""Work that fits the device: as many rows as the free memory takes, and half as many after it ran out.
+"""Work that fits the device: as many rows as fit into the free memory, and half as many after running out of it.
 
     rows = SHARE * free / (positions * bytes of a cached position + bytes of a row's logits)
 
@@ -43,7 +43,7 @@ def cache_bytes(backbone: Backbone) -> int:
 
 
 def affordable_rows(backbone: Backbone, positions: int, free: int | None) -> int:
-    """Rows that may be decoded at once to so many positions, prompt included, in so many free bytes; at least 1."""
+    """Return how many rows of `positions` tokens, prompt included, can be decoded at once in `free` bytes (>= 1)."""
     if free is None:
         return 1 << 30
     return max(1, int(SHARE * free / (positions * cache_bytes(backbone) + LOGITS * backbone.vocab_size)))
@@ -52,7 +52,7 @@ def affordable_rows(backbone: Backbone, positions: int, free: int | None) -> int
 def halving(
     pieces: Iterable[Work], do: Callable[[Work], Done], halves: Callable[[Work], list[Work]]
 ) -> Iterator[tuple[Work, Done]]:
-    """Do each piece of work, in halves where memory runs out, in quarters where it does again.
+    """Do each piece of work; where memory runs out, split it in halves, then in quarters, and so on.
 
     Raises:
         UserError: a piece that `halves` returns whole does not fit.

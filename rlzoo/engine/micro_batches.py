@@ -23,7 +23,7 @@ WIDEST = 2
 """Attention works on padded rows, which may take this many times the budget."""
 
 OVERHEAD = 256
-"""Fixed cost of a pass, in tokens: launching small operations takes about 12 ms forward and backward."""
+"""Fixed cost of a pass, in tokens: launching small operations takes about 12 ms, forward and backward together."""
 
 EVEN = 1.05
 """Largest factor on the total size that even passes may cost: beside a larger part, a part is padded."""
@@ -81,7 +81,7 @@ def passes(requests: Sequence[Tokens], budget: int, shares: bool = True) -> Iter
 
 
 def passes_together(requests: Sequence[Tokens], budget: int, shares: bool = True) -> Iterator[Pass]:
-    """The same for rows that all go through the same weights: whoever asks for them, they fill passes together."""
+    """The same for rows that all use the same weights: rows of different requests share passes."""
     ends = torch.tensor([len(tokens) for tokens in requests]).cumsum(0)
     for chunk in passes([Tokens.cat(requests)], budget, shares):
         (rows,) = chunk.values()

@@ -1,6 +1,6 @@
-"""What an engine holds of one run: its adapter, its critic's adapter if it has one, their gradient, and AdamW.
+"""The trained state of one run: its adapter, its critic's adapter if it has one, their gradient, and AdamW.
 
-All in float32. The gradient of a step is the sum over its parts, in the order in which they came.
+Everything is float32. The gradient of a step is the sum over its parts, in order of arrival.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from rlzoo.errors import UserError
 from rlzoo.model.backbone import Backbone
 
 ADAPTER, CRITIC, OPTIMIZER = "adapter", "critic", "optimizer.pt"
-"""What a saved run consists of: two folders in PEFT's format, and a file."""
+"""The names in a saved run: two folders in PEFT's format, and a file."""
 
 
 class Trainable:
@@ -68,7 +68,7 @@ class Trainable:
         self._loss = 0.0
 
     def add(self, gradients: Sequence[Tensor] | None, loss: float) -> None:
-        """Add a part of the step: a gradient [n] for each of `parameters` (None: there was nothing to learn from)."""
+        """Add a part of the step: a gradient [n] for each of `parameters` (None: no row had a gradient)."""
         self._loss += loss
         if gradients is not None:
             known = self._gradients
@@ -134,7 +134,7 @@ class Trainable:
         _sync(folder)
 
     def load(self, folder: Path) -> None:
-        """Take up what `save` wrote, optimizer included; see `Engine.load`."""
+        """Restore what `save` wrote, optimizer included; see `Engine.load`."""
         try:
             state = torch.load(folder / OPTIMIZER, map_location="cpu", weights_only=True)
         except Exception as error:  # torch raises many kinds; each means that this is not a file of ours

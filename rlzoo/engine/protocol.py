@@ -1,12 +1,12 @@
-"""What a run may ask an engine for: data only, so that an engine may be in this process or on another machine.
+"""The engine protocol: requests and answers are data only, so an engine may run in this process or on another machine.
 
     samples = await engine.sample(SampleRequest(policy, prompts, ...))
     scored  = await engine.score(ScoreRequest(policy, tokens, ...))
     learned = await engine.forward_backward(LearnRequest(run, tokens, batch, objective, ...))
     stepped = await engine.optim_step(run, StepSettings(...))
 
-Policies are named, never passed: `PolicyRef(run, version)` is what a run has trained after `version` optimizer steps,
-`BASE` is the model without an adapter. A fresh adapter is the base model, so version 0 of every run equals `BASE`.
+Requests name policies: `PolicyRef(run, version)` is a run's policy after `version` optimizer steps, `BASE` is the model
+without an adapter. A fresh adapter leaves the base model unchanged, so version 0 of every run equals `BASE`.
 An objective travels as its JSON. This module imports no model and no optimizer.
 """
 
@@ -24,7 +24,7 @@ from rlzoo.errors import UserError
 
 
 class NotFinite(Exception):
-    """A loss or gradient is not finite. The step was not made; parameters and optimizer are those before it."""
+    """A loss or gradient is not finite. The step was not taken; parameters and optimizer are unchanged."""
 
 
 class StalePolicy(Exception):
@@ -57,12 +57,13 @@ class RunSpec:
     """What an engine needs to know to hold a run.
 
     Attributes:
-        run: its name, by which requests refer to it.
+        run: the name that requests use.
         seed: the first adapters are a pure function of it. Runs with one seed start from the same adapter.
-        critic: where values come from: a head on the policy, or an adapter and head of the critic's own.
-        adam: None: a fixed policy, which is sampled and scored only.
+        critic: source of the values: a head on the policy, or a separate adapter with a head.
+        adam: None: a fixed policy, which is only sampled and scored.
         adapter: folder of an adapter in PEFT's format to begin with; None: a fresh adapter.
-        steady: the run asks again soon after each answer, until it is released. An engine may hold a batch for it.
+        steady: the run sends its next request soon after each answer, until it is released. An engine may hold a batch
+            for it.
     """
 
     run: str
@@ -75,17 +76,17 @@ class RunSpec:
 
 @dataclass(frozen=True)
 class SampleRequest:
-    """What one run wants sampled: `group_size` responses to each of its prompts.
+    """A run's request for `group_size` responses to each of its prompts.
 
     Attributes:
-        policy: who answers.
+        policy: the policy to sample.
         prompts: P lists of tokens.
         seed, step, prompt_keys: name the noise; one key per prompt. Equal names give equal noise.
         temperature: the log-probs are those of softmax(logits / temperature).
         greedy: take the likeliest token instead of sampling.
-        run: who asks.
-        samples, positions: of trajectories that go on: the number of each prompt's first response, and the tokens of
-            the prompt that came after the first one. They name the noise, and count for `max_new_tokens`.
+        run: the run that is charged.
+        samples, positions: for trajectories that continue: the index of each prompt's first response, and the number
+            of prompt tokens after the initial prompt. They name the noise and count towards `max_new_tokens`.
     """
 
     policy: PolicyRef
@@ -103,7 +104,7 @@ class SampleRequest:
 
     @property
     def limits(self) -> list[int]:
-        """Most new tokens of each prompt."""
+        """Maximum number of new tokens for each prompt."""
         return [self.max_new_tokens - position for position in self.positions or [0] * len(self.prompts)]
 
 
@@ -115,8 +116,8 @@ class Samples:
         response_NT: int64, 0 outside the mask. The end token, when there is one, is inside the mask.
         mask_NT: bool.
         logp_NT: float32 log-prob of each token at the sampling temperature; 0 outside the mask.
-        finished_N: bool: ended with an end token, rather than cut at `max_new_tokens`.
-        seconds: engine time of the request: its share, by tokens, of the batch that it was in.
+        finished_N: bool, true if the row ended with an end token, false if it was cut at `max_new_tokens`.
+        seconds: engine time of the request: its share, by tokens, of the batch's time.
     """
 
     response_NT: Tensor
@@ -131,9 +132,9 @@ Wanted = Literal["logp", "value", "entropy"]
 
 @dataclass(frozen=True)
 class ScoreRequest:
-    """What a policy says of the learned tokens, without gradient: log-probs, values and entropy, those in `want`.
+    """A request for log-probs, values or entropy (those in `want`) of the learned tokens, without gradient.
 
-    Values are those of the run's critic, so `BASE` has none. `run` is who asks.
+    Values are those of the run's critic, so `BASE` has none. `run` is the run that is charged.
     """
 
     policy: PolicyRef
@@ -145,7 +146,7 @@ class ScoreRequest:
 
 @dataclass(frozen=True)
 class Scored:
-    """Answer to a `ScoreRequest`: [N, T], 0 where `learn` is false; None where not wanted."""
+    """Answer to a `ScoreRequest`: [N, T], 0 where `learn` is false; None if not in `want`."""
 
     logp_NT: Tensor | None = None
     value_NT: Tensor | None = None
@@ -159,8 +160,8 @@ class LearnRequest:
 
     Attributes:
         objective: `Objective.model_dump(mode="json")`.
-        starts_here: the policy is still the one whose log-probs the ratios start from: those of this very pass are the
-            old ones, whatever stands in the batch, and every ratio is exactly 1.
+        starts_here: the policy is still the old policy of the ratios. The log-probs of this pass then replace the
+            batch's old ones, and every ratio is exactly 1.
     """
 
     run: str
@@ -176,10 +177,10 @@ class Learned:
     """Answer to a `LearnRequest`.
 
     Attributes:
-        rows: int64: the rows that the objective learns from; see `Objective.learns_from`. The others have no gradient
-            and are not computed.
-        policy: what the policy said of these rows, detached.
-        loss: the sum over them.
+        rows: int64, the rows that the objective learns from; see `Objective.learns_from`. The other rows have no
+            gradient and are not computed.
+        policy: the policy's output for these rows, detached.
+        loss: the sum over these rows.
     """
 
     rows: Tensor
@@ -195,8 +196,8 @@ class StepSettings:
     Attributes:
         lr, critic_lr: rates of the policy and of a critic adapter (None: that of the policy).
         max_grad_norm: clip of the 2-norm over everything that the step trains.
-        trains: "critic": the policy stays as it is, while its critic learns; its optimizer starts anew with the first
-            step that trains "all". "nothing": the step is counted and not made.
+        trains: "all"; or "critic": only the critic is updated, and the policy's optimizer restarts at the first step
+            that trains "all"; or "nothing": the step is counted but not taken.
     """
 
     lr: float
@@ -207,7 +208,7 @@ class StepSettings:
 
 @dataclass(frozen=True)
 class Stepped:
-    """Answer to an optimizer step: the gradient's norm before clipping, and the policy that there is now."""
+    """Answer to an optimizer step: the gradient's norm before clipping, and the new policy."""
 
     gradient_norm: float
     policy: PolicyRef
@@ -216,18 +217,17 @@ class Stepped:
 
 @dataclass(frozen=True)
 class EngineInfo:
-    """What an engine computes with, and what it promises.
+    """Properties and guarantees of an engine.
 
     Attributes:
         model: name of the base model.
-        dtype: of the activations that log-probs come from: "float32" or "bfloat16".
-        device: where the tensors of its answers are.
-        context_length: most tokens of prompt and response together; None: no limit.
-        vocab_size, pad_id, end_ids: of the tokens.
-        adapter_parameters: numbers that a run trains, of its policy or of its critic.
-        shared_noise: requests with equal seed, step and keys get the same noise under any policy:
-            runs can be paired.
-        repeats: equal requests get equal samples, alone or in any batch.
+        dtype: dtype of the activations that give the log-probs: "float32" or "bfloat16".
+        device: device of the tensors in its answers.
+        context_length: maximum number of tokens of prompt and response together; None: no limit.
+        vocab_size, pad_id, end_ids: the tokenizer's.
+        adapter_parameters: number of trained parameters of a policy (a critic with its own adapter has as many).
+        shared_noise: requests with equal seed, step and keys get the same noise under any policy: runs can be paired.
+        repeats: equal requests give equal samples, alone or in any batch.
     """
 
     model: str
@@ -245,12 +245,12 @@ class EngineInfo:
 class Engine(Protocol):
     """Holds the base model and the runs: adapters, critics, optimizers. Every method may be awaited by many coroutines.
 
-    A request that cannot be answered raises in the coroutine that asked, and in no other: `UserError` for a request
-    that makes no sense, `StalePolicy` for a policy that is not there.
+    A request that cannot be answered raises only in the coroutine that sent it: `UserError` for an invalid request,
+    `StalePolicy` for a policy version that the engine does not have.
     """
 
     async def create(self, spec: RunSpec) -> PolicyRef:
-        """Hold a run from now on, and return its first policy: version 0, or 1 if it begins with a given adapter."""
+        """Create a run and return its first policy: version 0, or 1 if it begins with a given adapter."""
         ...
 
     async def sample(self, request: SampleRequest) -> Samples:
@@ -266,10 +266,10 @@ class Engine(Protocol):
         ...
 
     async def optim_step(self, run: str, settings: StepSettings) -> Stepped:
-        """Clip the run's gradient, make one step, move the version on, and forget the gradient.
+        """Clip the run's gradient, take one step, increment the version, and clear the gradient.
 
         Raises:
-            NotFinite: loss or gradient is not finite; parameters and optimizer stay, the gradient is forgotten.
+            NotFinite: loss or gradient is not finite; parameters and optimizer are unchanged, the gradient is cleared.
         """
         ...
 
@@ -281,35 +281,35 @@ class Engine(Protocol):
         ...
 
     async def load(self, run: str, folder: str) -> PolicyRef:
-        """Take up what `save` wrote, optimizer included, and return the policy that there is now.
+        """Restore what `save` wrote, optimizer included, and return the current policy.
 
         Raises:
-            UserError: there is nothing, or it does not fit the run.
+            UserError: the folder holds no saved run, or one that does not fit.
         """
         ...
 
     async def release(self, run: str) -> None:
-        """Hold the run no longer; of a run that is not held, nothing."""
+        """Release the run; do nothing if there is no such run."""
         ...
 
     async def info(self) -> EngineInfo:
-        """What the engine computes with, and what it promises."""
+        """Return the engine's properties and guarantees."""
         ...
 
 
 class Codec(Protocol):
-    """Text to tokens and back, as the engine's model has it."""
+    """Converts text to tokens and back, with the tokenizer of the engine's model."""
 
     def encode(self, prompt: str | list[dict[str, Any]]) -> list[int]:
-        """Tokens of a text, or of a list of chat messages followed by the opening of the model's turn."""
+        """Tokens of a text, or of chat messages followed by the start of the model's turn."""
         ...
 
     def encode_continuation(self, text: str) -> list[int]:
-        """Tokens of a text that continues others, without special tokens of the tokenizer's own."""
+        """Tokens of a text that continues earlier tokens; no special tokens are added."""
         ...
 
     def encode_response(self, text: str) -> list[int]:
-        """Tokens of a text as a response that comes to an end: the end token is the last."""
+        """Tokens of a text as a complete response: the last one is the end token."""
         ...
 
     def decode(self, ids: list[int] | Tensor) -> str:

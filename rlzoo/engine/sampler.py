@@ -29,9 +29,9 @@ from rlzoo.model.multi_lora import MOST_PADDING
 from rlzoo.model.packing import pad_left
 
 COMPACT_BELOW = 0.85
-"""Finished rows leave the batch once fewer than this share of its rows is alive (leaving costs a copy of the cache)."""
+"""Finished rows are removed once fewer than this share of the rows is unfinished (removal copies the cache)."""
 BLOCKS_FROM, BLOCK = 4096, 256
-"""Size of a vocabulary that is drawn from in blocks, and of its blocks."""
+"""Vocabulary size from which tokens are drawn in two stages (block, then token), and the block size."""
 LOGITS_AT_ONCE = 1 << 27
 """Rows times vocabulary while decoding: 512 MiB of float32."""
 
@@ -45,13 +45,13 @@ def sample(
     """Answer all requests, decoding at most `max_rows` rows at once (a group is never divided).
 
     Args:
-        thetas: adapter vector [n] of each policy that a request names; a policy that is not in it is the base model.
+        thetas: adapter vector [n] of each policy; a policy without an entry is the base model.
 
     Returns:
         One answer per request, on the backbone's device.
 
     Raises:
-        UserError: a request makes no sense; see `check_request`.
+        UserError: a request is invalid; see `check_request`.
     """
     if not requests:
         return []
@@ -90,7 +90,7 @@ def _halves(batch: tuple[int, int]) -> list[tuple[int, int]]:
 
 
 def check_request(request: SampleRequest, context_length: int | None) -> None:
-    """Raise `UserError` for settings without meaning, an empty prompt, and one that leaves no room for the response."""
+    """Raise `UserError` for invalid settings, an empty prompt, or a prompt that leaves no room for the response."""
     if not request.temperature > 0:
         raise UserError(f"temperature must be above 0, got {request.temperature}; for the likeliest token set greedy")
     if request.group_size < 1 or request.max_new_tokens < 1 or not request.prompts:
@@ -110,7 +110,7 @@ def check_request(request: SampleRequest, context_length: int | None) -> None:
 
 @dataclass(frozen=True)
 class _Prompts:
-    """The prompts of all requests in one line, each with its request's settings, as tensors over prompts [P]."""
+    """The prompts of all requests in one list, each with its request's settings, as tensors over prompts [P]."""
 
     tokens: list[Sequence[int]]
     slot: Tensor
@@ -158,11 +158,11 @@ class _Prompts:
 
 
 def _batches(group_size: Tensor, slot: Tensor, max_rows: int) -> list[tuple[int, int]]:
-    """Cut the line of prompts into (first, last) stretches of about as many rows each, at most `max_rows`.
+    """Cut the list of prompts into ranges (first, last) with about equally many rows, at most `max_rows`.
 
-    An adapter's rows stay together, as then every adapter of a batch has as many as the others, mostly, and products
-    with their own weights need no padding. Where one has too many for that, groups stay together; a single one may have
-    more than `max_rows`.
+    The rows of an adapter stay in one batch where they fit. The adapters of a batch then mostly have equally many rows,
+    and their batched product needs no padding. An adapter with too many rows is divided between groups; a single group
+    may have more than `max_rows` rows.
     """
     _, count = slot.unique_consecutive(return_counts=True)
     of_slots = [int(part.sum()) for part in group_size.split(count.tolist())]
@@ -238,10 +238,10 @@ def _decode(backbone: Backbone, stack: AdapterStack | None, prompts: _Prompts) -
 
 
 def _staying(alive: Tensor, remaining: int, slot_N: Tensor | None) -> Tensor | None:
-    """Return which rows stay in the batch, in order; None if all do, because not enough of them are done.
+    """Return the indices of the rows that stay in the batch, in order; None if too few are finished to remove any.
 
-    Rows that are done leave. With `slot_N`, whose adapters are merged into one batched product, some stay: as many as
-    make the blocks of all adapters equally long, unless those were too many.
+    Finished rows are removed. With `slot_N` (adapters merged into one batched product) some finished rows stay, so that
+    all adapters keep equally many rows, unless that would keep too many.
     """
     rows = len(alive)
     if remaining >= COMPACT_BELOW * rows:
@@ -259,10 +259,10 @@ def _staying(alive: Tensor, remaining: int, slot_N: Tensor | None) -> Tensor | N
 
 
 def choose(logp_NV: Tensor, place_N1: Tensor, spread_N1: Tensor) -> Tensor:
-    """Draw one token per row from its log-probs, by noise that is named by its place (stream and t) and token; [N].
+    """Draw one token per row from its log-probs, with noise named by place (stream and t) and token; returns [N].
 
-    A large vocabulary is drawn from in two steps, a block of tokens and then a token of it, which has the same
-    distribution and needs two short rows of noise instead of one long one. `spread` 0 takes the likeliest token.
+    For a large vocabulary, first a block of tokens is drawn and then a token of the block. The distribution is the
+    same, and two short rows of noise replace one long row. `spread` 0 takes the likeliest token.
     """
     rows, size = logp_NV.shape
     tokens = torch.arange(size, device=logp_NV.device)

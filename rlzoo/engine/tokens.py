@@ -1,10 +1,10 @@
-"""Token sequences as an engine takes them: P prompts, and N rows that each continue one of them.
+"""Token sequences in a request to an engine: P prompts, and N rows that each continue one of them.
 
     row n:   prompts[group_n]  token_n1 token_n2 ... token_nT
 
-Two masks say what the tokens of a row are. `exists`: the token is there, so it is attended to and counts as a position.
-`learn`: the policy chose it, so it has a log-prob and takes part in the loss. In a single turn both are the same; in a
-conversation the environment's tokens exist and are not learned from.
+Each row has two masks. `exists`: the token is real, so attention reads it and it has a position. `learn`: the policy
+chose the token, so it has a log-prob and enters the loss. In a single turn both masks are equal; in a conversation the
+environment's tokens exist but are not learned from.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Tokens:
 
     @classmethod
     def cat(cls, parts: Sequence[Tokens]) -> Tokens:
-        """Put rows below each other, padded to the longest. Prompts of different parts stay different prompts."""
+        """Concatenate rows, padded to the longest. Prompts of different parts stay separate."""
         first, groups = 0, []
         for part in parts:
             groups.append(part.group_N + first)
@@ -94,6 +94,6 @@ def check_groups(group_N: Tensor, prompts: int, rows: int) -> None:
 
 
 def cat_padded(parts: Sequence[Tensor]) -> Tensor:
-    """Put matrices [n_i, T_i] below each other, padded with zeros on the right: [sum n_i, max T_i]."""
+    """Concatenate matrices [n_i, T_i] by rows, padded with zeros on the right: [sum n_i, max T_i]."""
     width = max(part.shape[1] for part in parts)
     return torch.cat([torch.nn.functional.pad(part, (0, width - part.shape[1])) for part in parts])
