@@ -1,4 +1,5 @@
-"""The story of one run: rollout, credit, updates, evaluation. Readable from top to bottom, beginning with `loop`.
+"""Training of one run: rollout, credit, updates, evaluation. Start reading at `loop`.
 
-It asks an engine for samples, scores and updates, and does not know which engine answers.
+This package sends requests to an engine through its protocol and does not depend on which engine answers.
+Not here: models, adapters, optimizers (the engine's), and comparisons of several runs (`rlzoo.experiments`).
 """

@@ -1,4 +1,4 @@
-"""One run's line to its engine: it names the run in every request, and adds up the engine time that the run costs."""
+"""One run's client of its engine: it names the run in every request and adds up the engine time of the run."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ class Client:
     """An engine as one run sees it. A request that fails raises `RunFailed`.
 
     Attributes:
-        policy: the run's policy as it is now.
-        info: what the engine computes with.
+        policy: the run's current policy.
+        info: the engine's properties.
         seconds: engine time charged to the run so far.
     """
 
@@ -41,14 +41,14 @@ class Client:
 
     @classmethod
     async def open(cls, engine: Engine, spec: RunSpec, checkpoint: str | None = None) -> Client:
-        """Have the engine hold a run, as it was saved in a folder if there is one."""
+        """Create the run in the engine; with `checkpoint`, restore it from that folder."""
         policy = await engine.create(spec)
         if checkpoint is not None:
             policy = await engine.load(spec.run, checkpoint)
         return cls(engine, spec.run, policy, await engine.info())
 
     async def close(self) -> None:
-        """Have the engine hold the run no longer."""
+        """Release the run."""
         await self.engine.release(self.run)
 
     async def sample(self, *requests: SampleRequest) -> list[Samples]:
@@ -57,7 +57,7 @@ class Client:
         return list(await asyncio.gather(*asked))
 
     async def score(self, request: ScoreRequest, engine: Engine | None = None) -> Scored:
-        """Score responses without gradient, perhaps on another engine; the time is this run's in any case."""
+        """Score responses without gradient, on this engine or another one; the time is charged to this run."""
         return await self._charged("scoring", (engine or self.engine).score(replace(request, run=self.run)))
 
     async def forward_backward(self, request: LearnRequest) -> Learned:
@@ -65,7 +65,7 @@ class Client:
         return await self._charged("forward_backward", self.engine.forward_backward(request))
 
     async def optim_step(self, settings: StepSettings) -> Stepped:
-        """Make an optimizer step with the gradient that was added up."""
+        """Take an optimizer step with the accumulated gradient."""
         stepped = await self._charged("optim_step", self.engine.optim_step(self.run, settings))
         self.policy = stepped.policy
         return stepped

@@ -29,7 +29,7 @@ class Assigned:
     """A rollout with its credit. No gradient.
 
     Attributes:
-        view: what the objective's parts may know of the rollout, before shaping.
+        view: the rollout as the objective's parts see it, before shaping.
         metrics: silent groups and advantage statistics of what is trained on, the states that the parts carry, the mean
             reward of greedy responses if there are any, `kl_teacher` if there is a teacher (nats per token,
             KL(pi || teacher) at the policy's own tokens), and `sampler_gap` if old log-probs were recomputed.
@@ -108,13 +108,13 @@ async def assign_credit(
 
 
 def mean_of_known(x: Tensor) -> float:
-    """Mean of the entries that are not nan; nan without one."""
+    """Mean of the entries that are not nan; nan if all are."""
     known = x[x.isfinite()]
     return float(known.mean()) if known.numel() else math.nan
 
 
 def largest_gap(logp_NT: Tensor, other_NT: Tensor, mask_NT: Tensor) -> float:
-    """Largest distance of two log-probs of the same tokens, in nats; nan without a token."""
+    """Largest absolute difference between two log-probs of the same tokens, in nats; nan without a token."""
     gaps = (logp_NT - other_NT)[mask_NT].abs()
     return float(gaps.max()) if gaps.numel() else math.nan
 
@@ -124,8 +124,8 @@ def minibatches(
 ) -> Iterator[tuple[Tokens, TokenBatch]]:
     """Split a rollout into `count` updates per epoch, each over whole groups; the weights are made per update.
 
-    Every epoch shuffles the prompts anew. When prompts are fewer than `count`, so are the updates. An update without a
-    token to learn from is left out.
+    Every epoch shuffles the prompts again. With fewer prompts than `count` there are fewer updates. An update without a
+    token to learn from is skipped.
     """
     rollout, credit = assigned.rollout, assigned.credit
     learn_NT = credit.mask(rollout.mask_NT)

@@ -1,7 +1,7 @@
 """Held-out evaluation: the same prompts and the same noise at every step, for every run, so curves are comparable.
 
-Problems held out of training are divided once more (`rlzoo.training.held_out`): curves and searches for settings see
-the validation split, the first and the last evaluation of a run the test split.
+Held-out problems are split in two (`rlzoo.training.held_out`): learning curves and tuning use the validation split; the
+first and the last evaluation of a run use the test split.
 
     accuracy = pass@1 = mean over prompts and samples;    pass@k = mean over prompts of 1 - C(n-c, k) / C(n, k)
 
@@ -139,11 +139,11 @@ def evaluate_policy(
 
 
 def response_metrics(rollout: Rollout) -> dict[str, float]:
-    """Describe sampled responses, also those without a reward: they count in everything but `reward`.
+    """Return metrics of sampled responses. Responses without a reward count in everything but `reward`.
 
-    reward (if it is a sum of several, `reward_NAME` for each too), accuracy, length in tokens (all, right, wrong),
-    share that came to an end, silent groups, and entropy as the
-    mean of -log p at the sampled tokens. nan where there is nothing to take the mean of.
+    The metrics: reward (if it is a sum of several, also `reward_NAME` for each), accuracy, length in tokens (all,
+    right, wrong), the share that finished, the share of silent groups, and the entropy as the mean of -log p at the
+    sampled tokens. A mean over nothing is nan.
     """
     length_N = rollout.tokens.learn_NT.sum(dim=1).float()
     right = rollout.accuracy_N > 0.5
@@ -161,10 +161,10 @@ def response_metrics(rollout: Rollout) -> dict[str, float]:
 
 
 def graded(task: Task, rollout: Rollout) -> dict[str, float]:
-    """Return the accuracy of the same responses under every grader that there is for the task: `accuracy_strict`, ...
+    """Return the accuracy of the same responses under every grader of the task: `accuracy_strict`, ...
 
-    Much of what training gains early is format, which a lenient grader does not count. Empty for tasks with a verdict
-    of their own.
+    Early gains of training are often gains in format, which a lenient grader does not count. Empty for tasks that grade
+    responses themselves.
     """
     problems = [problem for problem in rollout.problems for _ in range(rollout.group_size)]
     grades = task.grades(problems, rollout.completions)
@@ -172,7 +172,7 @@ def graded(task: Task, rollout: Rollout) -> dict[str, float]:
 
 
 def named_rewards(rollout: Rollout) -> dict[str, Tensor]:
-    """The rewards [N] that make up the reward, by name; empty if there is one only."""
+    """The rewards [N] whose sum is the reward, by name; empty if there is only one."""
     if rollout.named_NK is None:
         return {}
     return dict(zip(rollout.names, rollout.named_NK.unbind(dim=1), strict=True))

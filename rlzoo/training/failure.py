@@ -13,14 +13,14 @@ from rlzoo.errors import UserError
 
 Result = TypeVar("Result")
 GRADING_TIMEOUT = 600.0
-"""Seconds for the responses of one rollout, where no run says otherwise."""
+"""Default limit in seconds for the responses of one rollout."""
 
 
 class RunFailed(Exception):
     """One run cannot go on. The message is the reason.
 
     Attributes:
-        final: the same numbers would come out again. Otherwise the run can be resumed once the cause is mended.
+        final: a repetition would fail in the same way. Otherwise the run can be resumed once the cause is removed.
     """
 
     def __init__(self, reason: str, final: bool = False) -> None:
@@ -30,7 +30,7 @@ class RunFailed(Exception):
 
 @contextmanager
 def failing(action: str) -> Iterator[None]:
-    """Within: an exception means that this run has failed. `action` says what it was doing."""
+    """Context in which an exception means that this run has failed. `action` names what the run was doing."""
     try:
         yield
     except RunFailed:
@@ -44,10 +44,10 @@ def failing(action: str) -> Iterator[None]:
 
 
 async def in_thread(function: Callable[..., Result], *args: Any, seconds: float) -> Result:
-    """Call a function in a thread of its own, so that other runs go on meanwhile, and return what it returns.
+    """Call a function in a separate thread, so that other runs continue, and return its result.
 
     Raises:
-        RunFailed: it takes longer than `seconds`. The thread cannot be stopped; whatever it returns is ignored.
+        RunFailed: it takes longer than `seconds`. The thread cannot be stopped; its result is ignored.
     """
     loop = asyncio.get_running_loop()
     outcome: asyncio.Future[Result] = loop.create_future()

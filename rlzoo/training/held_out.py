@@ -1,11 +1,11 @@
 """The problems that a run is scored on: distinct ones of a task's test split, divided by a hash into two.
 
-    validation    a quarter: curves, searches for settings, whatever somebody chooses by
+    validation    a quarter: learning curves, tuning, every choice that looks at results
     test          the rest: the first and the last evaluation of a run, and verdicts
 
-Training, validation and test are disjoint: no problem of the test split is trained on, and two problems that would
-give each other away (`Task.identity`) fall on the same side. A small task may have few distinct problems; the
-evaluation then has as many as there are, and says so.
+Training, validation and test are disjoint: no problem of the test split is trained on, and two problems that reveal
+each other's answer (`Task.identity`) are in the same split. A small task may have fewer distinct problems than asked
+for; the evaluation then uses all of them and records their number.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from rlzoo.tasks.problem import Problem
 
 HeldOut = Literal["validation", "test"]
 VALIDATION = 4
-"""One held-out identity in this many is for validation, and at least one of a split with two or more."""
+"""One held-out identity in this many is for validation, and at least one where there are two or more."""
 PATIENCE = 500
-"""Draws from an endless task without a new problem after which there are taken to be no more."""
+"""After this many draws from an endless task without a new problem, the task is assumed to have no more."""
 
 _found: WeakKeyDictionary[Task, dict[tuple[HeldOut, int], list[Problem]]] = WeakKeyDictionary()
 
@@ -61,5 +61,5 @@ def _search(task: Task, split: HeldOut, count: int) -> list[Problem]:
 
 
 def _digest(identity: str) -> int:
-    """A hash that is the same on every machine."""
+    """Return a hash that is equal on every machine."""
     return int.from_bytes(blake2b(f"held out|{identity}".encode(), digest_size=8).digest(), "big")

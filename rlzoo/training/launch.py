@@ -48,9 +48,9 @@ def train_fleet(
 ) -> dict[str, Summary]:
     """Train runs that share task and backbone together; returns name -> summary. See `rlzoo.engine.forked` for where.
 
-    A run that cannot go on stops with `state: "failed"` and the reason in its summary, and the others go on. If its
-    loss or gradient is not finite, that is an outcome like any other: resuming does not try again, as the same numbers
-    would come out. After any other failure (its reward raised, its disk was full) it can be resumed.
+    A run that fails stops with `state: "failed"` and the reason in its summary; the other runs continue. A loss or
+    gradient that is not finite is a final outcome: resuming does not retry it, because the same numbers would come out.
+    After any other failure (its reward raised, its disk was full) the run can be resumed.
 
     Args:
         runs: name -> configuration and folder.

@@ -32,13 +32,13 @@ from rlzoo.training.run import Run, Summary
 from rlzoo.training.teacher import Teacher
 
 OF_THE_SAMPLER = ("entropy", "kl_old")
-"""Metrics that estimate something of the policy that sampled; demonstrations were not sampled."""
+"""Metrics that are estimates for the sampling policy, so they do not apply to demonstrations."""
 
 
 async def run_to_end(run: Run, engine: Engine, codec: Codec, task: Task, teacher: Teacher | None = None) -> Summary:
-    """Train a run from where it stands to its last step or the end of its budget, and return its summary.
+    """Train a run from its current step to its last step or the end of its budget, and return its summary.
 
-    A run that cannot go on ends as failed, with the reason in its summary; see `RunFailed`.
+    A run that fails ends with the reason in its summary; see `RunFailed`.
     """
     client = await run.begin(engine)
     try:
@@ -61,7 +61,7 @@ async def run_to_end(run: Run, engine: Engine, codec: Codec, task: Task, teacher
 
 
 async def train_step(run: Run, client: Client, codec: Codec, task: Task, teacher: Teacher | None = None) -> None:
-    """One rollout and its updates; the run's step counter moves on."""
+    """Do one rollout and its updates, and increment the run's step counter."""
     config, train, objective = run.config, run.config.train, run.objective
     step_settings = run.step_settings()
     request = SampleRequest(
@@ -86,7 +86,7 @@ async def train_step(run: Run, client: Client, codec: Codec, task: Task, teacher
         grading_timeout=train.grading_timeout,
     )
     recompute = recomputes_old_logp(config, client.info.dtype)
-    # Before a rollout's only update the policy is still the one it starts from: the update can tell the log-probs.
+    # Before a rollout's only update the policy is still the old policy, so the update itself gives the old log-probs.
     starts_here = recompute and train.updates_per_rollout == 1 and Need.LOGP not in objective.needs
     assigned = await assign_credit(
         client,
@@ -139,9 +139,10 @@ async def train_step(run: Run, client: Client, codec: Codec, task: Task, teacher
 async def carry_on(
     run: Run, objective: Objective, view: RolloutView, metrics: dict[str, float], tokens: Tokens, client: Client
 ) -> dict[str, float]:
-    """Move the states of the objective's parts on, by what the rollout and its updates came to.
+    """Advance the states of the objective's parts, given the rollout after its updates.
 
-    Returns what was measured for it: the mean KL(old || pi) per token after the last update, for the need "new_logp".
+    Returns the metrics measured for this: for the need "new_logp", the mean KL(old || pi) per token after the last
+    update.
     """
     new_logp_NT, reached = None, {}
     if Need.NEW_LOGP in objective.needs:
@@ -154,9 +155,9 @@ async def carry_on(
 
 
 def recomputes_old_logp(config: RunConfig, dtype: str) -> bool:
-    """Whether the trainer takes old log-probs by a forward pass of its own; see `TrainSettings.old_logp`.
+    """Return whether the trainer recomputes old log-probs by a forward pass; see `TrainSettings.old_logp`.
 
-    `dtype` is the sampler's, as in `EngineInfo`.
+    `dtype` is the sampler's, from `EngineInfo`.
     """
     chosen, needs = config.train.old_logp, config.objective.needs
     if chosen != "auto":
@@ -185,7 +186,7 @@ async def evaluate_run(run: Run, client: Client, codec: Codec, task: Task, *, la
 
 
 def over_updates(metrics: Sequence[dict[str, float]]) -> dict[str, float]:
-    """Metrics of a step's updates as one: their mean, and the extremes of the ratio; nan if there was no update."""
+    """Combine the metrics of a step's updates: means, and the extremes of the ratio; nan if there was no update."""
     if not metrics:
         return dict.fromkeys(UPDATE_KEYS, math.nan)
     merged = {key: sum(m[key] for m in metrics) / len(metrics) for key in UPDATE_KEYS}

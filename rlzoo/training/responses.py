@@ -1,11 +1,11 @@
-"""Responses to problems: sampled, over one turn or as many as the environment wants, and scored.
+"""Responses to problems: sampled over one turn or several turns of an environment, and scored.
 
     single turn:     sample -> task.score, all responses at once
     several turns:   sample -> environment.step -> its text joins the prompt -> sample -> ...
 
-A trajectory's noise is named by (seed, step, prompt key, sample, position after the prompt), so a turn is sampled as if
-the policy had come there by itself. It ends when its environment is done or its tokens are used up; both masks then say
-what the policy chose and what the environment put in.
+The noise of a trajectory is a function of (seed, step, prompt key, sample, position after the prompt), so a turn does
+not depend on how the earlier tokens came about. A trajectory ends when its environment is done or its token limit is
+reached. The two masks record which tokens the policy chose and which the environment added.
 """
 
 from __future__ import annotations
@@ -78,9 +78,9 @@ async def converse(
     request: SampleRequest,
     timeout: float = GRADING_TIMEOUT,
 ) -> Rollout:
-    """Have the policy and an environment per trajectory answer each other until all are done.
+    """Alternate between the policy and one environment per trajectory until all are done.
 
-    `request.max_new_tokens` limits everything after the prompt, what the environment says included.
+    `request.max_new_tokens` limits all tokens after the prompt, including those of the environment.
     """
     group = range(request.group_size)
     going = [_Trajectory(task.environment(p), i, g) for i, p in enumerate(problems) for g in group]
@@ -111,7 +111,7 @@ def _continued(request: SampleRequest, prompts: list[list[int]], going: list[_Tr
 
 
 async def _take_turn(codec: Codec, going: list[_Trajectory], samples: Samples, timeout: float, limit: int) -> None:
-    """Add a response to each trajectory, and what its environment answers."""
+    """Add a response to each trajectory, and then its environment's answer."""
     lengths, texts = samples.mask_NT.sum(dim=1).tolist(), []
     rows = zip(going, samples.response_NT.tolist(), samples.logp_NT.tolist(), lengths, strict=True)
     for one, ids, logp, length in rows:
@@ -130,7 +130,7 @@ async def _take_turn(codec: Codec, going: list[_Trajectory], samples: Samples, t
 
 
 async def _all(steps: Sequence[Coroutine[Any, Any, Result]], timeout: float) -> list[Result]:
-    """Wait for what all environments answer."""
+    """Wait for the answers of all environments."""
     with failing("the environment"):
         try:
             async with asyncio.timeout(timeout):

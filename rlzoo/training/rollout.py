@@ -2,8 +2,8 @@
 
     prompts --G samples each--> Rollout --task.score--> reward, accuracy --select--> keep, and refill what is missing
 
-Prompts and noise are pure functions of (seed, step, round, place), so two algorithms with one seed start from the same
-prompts and the same noise, whatever else they do.
+Prompts and noise are pure functions of (seed, step, round, place), so algorithms with equal seeds start from the same
+prompts and the same noise.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from rlzoo.training.trajectories import Rollout
 
 @dataclass(frozen=True)
 class Account:
-    """What a rollout cost. Discarded prompts are part of what was sampled: dynamic sampling pays for them."""
+    """The cost of a rollout. Discarded prompts count as sampled: dynamic sampling pays for them."""
 
     rounds: int = 0
     prompts_sampled: int = 0
@@ -64,14 +64,14 @@ async def roll_out(
     shuffle: bool = True,
     grading_timeout: float = GRADING_TIMEOUT,
 ) -> tuple[Rollout, Rollout, Account]:
-    """Sample until `len(request.prompt_keys)` prompts are kept, or the selection's rounds are used up.
+    """Sample until `len(request.prompt_keys)` prompts are kept, or the maximum number of rounds is reached.
 
     Args:
         request: the first round's request with its prompts still empty; prompt_keys are the places of the step.
         needs: the objective's. "greedy": sample the greedy response to each prompt as well, in the same batch, for its
-            reward. "demonstration": take the responses from the task instead; nothing is sampled, nothing paid for.
-        shuffle: whether rows of data are drawn from shuffled epochs, or in their order.
-        random_reward: put coin flips in the place of rewards; selection still sees the accuracy, learning does not.
+            reward. "demonstration": take the responses from the task instead; nothing is sampled, and the cost is 0.
+        shuffle: true draws rows of data from shuffled epochs, false in their stored order.
+        random_reward: replace rewards by coin flips; selection still uses the accuracy.
 
     Returns:
         The rollout to train on, the first round as sampled (the same prompts for every algorithm), and the account.
@@ -115,9 +115,10 @@ async def roll_out(
 def demonstrated(
     codec: Codec, task: Task, problems: Sequence[Problem], request: SampleRequest, device: str = "cpu"
 ) -> Samples:
-    """The task's demonstrations in the place of samples: `group_size` of each problem, drawn by the request's counters.
+    """Return the task's demonstrations instead of samples: `group_size` per problem, drawn by the request's counters.
 
-    Their log-probs are 0, as whoever wrote them gave them probability 1. One that is too long is cut.
+    Their log-probs are 0: the author of a demonstration counts as a policy that gives it probability 1. A demonstration
+    that is too long is cut.
     """
     rows: list[list[int]] = []
     for problem, key in zip(problems, request.prompt_keys, strict=True):
@@ -144,7 +145,7 @@ def check_demonstrations(task: Task) -> None:
 
 
 def flip_coins(rollout: Rollout, request: SampleRequest) -> Rollout:
-    """The rollout with rewards 0 or 1 that know nothing of the responses; what has no reward still has none."""
+    """Replace the rewards by 0 or 1, independent of the responses; a missing reward stays missing."""
     keys_P, samples_G = torch.tensor(list(request.prompt_keys)), torch.arange(rollout.group_size)
     words = (request.seed, "coin", "greedy" if request.greedy else "sample", request.step)
     heads_N = (noise.uniform(*words, keys_P[:, None], samples_G) < 0.5).flatten().to(rollout.reward_N)
@@ -173,7 +174,7 @@ def _epoch_order(size: int, seed: int, epoch: int) -> Tensor:
 
 
 def check_prompts(codec: Codec, task: Task, max_new_tokens: int, context_length: int | None) -> None:
-    """Look through the training prompts of a task that has them at hand: a misfit is better found now than at step 900.
+    """Check the training prompts of a finite task before training, so that a bad one fails now and not at step 900.
 
     Raises:
         UserError: a prompt is empty, or does not fit the model's context with `max_new_tokens`; names its row.
@@ -186,9 +187,10 @@ def check_prompts(codec: Codec, task: Task, max_new_tokens: int, context_length:
 
 
 def most_bytes(codec: Codec, task: Task, max_new_tokens: int, context_length: int | None) -> int:
-    """Bytes up to which a prompt fits the context without being tokenized: no tokenizer makes more tokens than bytes.
+    """Return a length in bytes below which a prompt surely fits: no tokenizer makes more tokens than bytes.
 
-    A million rows are looked through in seconds this way. What a template adds is taken from the first row's, emptied.
+    Such prompts need not be tokenized, so a million rows are checked in seconds. The chat template's own length is
+    measured on the first row with its content emptied.
     """
     if context_length is None:
         return sys.maxsize

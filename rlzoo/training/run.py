@@ -1,7 +1,7 @@
-"""One run: its configuration, counters and folder; what it records and what a checkpoint holds.
+"""One run: its configuration, counters and folder; its records and checkpoints.
 
-A checkpoint is a folder that the engine wrote (adapters, optimizer) and `state.pt`, which names it and holds all else.
-The folder is written first, so whatever is killed when, `state.pt` names a whole one.
+A checkpoint is a folder written by the engine (adapters, optimizer) and the file `state.pt`, which names the folder and
+holds everything else. The folder is written first, so after a kill at any time `state.pt` names a complete folder.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ from rlzoo.training.schedule import rate_factor
 CHECKPOINT = "checkpoint-"
 """Beginning of the name of a checkpoint's folder; the number of optimizer steps follows."""
 FAILURE = "failure.txt"
-"""Where a run that failed tells what was going on."""
+"""File with the traceback of a failed run."""
 TIMES = ("elapsed_s", "engine_s")
-"""Keys of a record that a repeated run does not repeat."""
+"""Keys of a record that differ between repetitions of a run."""
 
 Summary = dict[str, Any]
 
 
 def whole_checkpoint(folder: RunFolder, state: dict[str, Any]) -> str:
-    """Return the name of the folder that a checkpoint names, all its files as they were written.
+    """Return the name of a checkpoint's folder, after verifying that all its files are intact.
 
     Raises:
         UserError: the name leads elsewhere, or a file is missing or damaged.
@@ -57,10 +57,10 @@ class Run:
 
     Attributes:
         step: rollouts trained on so far.
-        client: its line to the engine, from `begin` on.
-        states: what the objective's parts carry from rollout to rollout, by place; see `Objective.at`.
+        client: the run's client of the engine, from `begin` on.
+        states: states of the objective's parts, by place; see `Objective.at`.
         counters: cumulative updates, prompts and tokens; tokens_sampled includes what selection discarded.
-        seconds: engine time so far, by the last checkpoint.
+        seconds: engine time up to the last checkpoint.
         summary: the outcome, once there is one.
     """
 
@@ -89,11 +89,11 @@ class Run:
     def create(
         cls, config: RunConfig, folder: str | Path, resume: bool, name: str, on_record: Callable[..., None] | None
     ) -> Run:
-        """Make the run's folder, or take up the one that is there."""
+        """Create the run's folder, or open the existing one."""
         return cls(config, RunFolder.create(folder, config.stored(), resume), name, on_record)
 
     def restore(self) -> None:
-        """Take up the last checkpoint, if there is one."""
+        """Restore the last checkpoint, if there is one."""
         state = self.folder.load_state()
         if state is not None:
             if "checkpoint" not in state:
@@ -116,7 +116,7 @@ class Run:
             self._announce({"kind": "end", **self.summary})
 
     async def begin(self, engine: Engine) -> Client:
-        """Have the engine hold the run as the last checkpoint has it; the clock goes on where it stood."""
+        """Create the run in the engine from the last checkpoint; its clock continues from there."""
         config = self.config
         optimizer = config.optimizer
         spec = RunSpec(
@@ -134,7 +134,7 @@ class Run:
 
     @property
     def objective(self) -> Objective:
-        """The objective, whose parts carry what they have come to."""
+        """The objective, with the current states of its parts."""
         return self.config.objective.at(self.states)
 
     def step_settings(self) -> StepSettings:
@@ -176,7 +176,7 @@ class Run:
                 shutil.rmtree(folder, ignore_errors=True)
 
     def count(self, account: Account, *, updates: int, trained: int) -> None:
-        """Add a step's cost to the counters and move the step on."""
+        """Add a step's cost to the counters and increment the step."""
         self.counters = {
             "updates": self.counters["updates"] + updates,
             "tokens_trained": self.counters["tokens_trained"] + trained,
@@ -214,9 +214,9 @@ class Run:
         return await self._keep(self._summary(ended))
 
     async def fail(self, error: RunFailed) -> Summary:
-        """Write down why the run ended. Its parameters stay those of before the failure.
+        """Record why the run ended. Its parameters stay those before the failure.
 
-        If the failure is final, the outcome is kept as any other; otherwise the last checkpoint stays, to be resumed.
+        If the failure is final, the run is finished like any other; otherwise the last checkpoint stays for resuming.
         """
         summary = self._summary("failure" if error.final else "error", f"step {self.step}: {error}")
         if error.final:

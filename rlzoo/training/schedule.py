@@ -8,7 +8,7 @@ from rlzoo.config.run import OptimizerSettings
 
 
 def rate_factor(settings: OptimizerSettings, step: int, steps: int) -> float:
-    """Warm-up, then the schedule: the factor on the learning rate at a step of a run of `steps`."""
+    """Return the factor on the learning rate at a step of a run of `steps` steps: warm-up, then the schedule."""
     warmup = settings.warmup_steps
     if step < warmup:
         return (step + 1) / warmup

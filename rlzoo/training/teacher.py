@@ -1,7 +1,7 @@
-"""Teachers: whose log-probs of a run's own tokens an objective may ask for (need "teacher_logp").
+"""Teachers: fixed policies that score a run's own tokens for the need "teacher_logp".
 
-A teacher is another adapter on the run's own base, or another model that reads the same tokens. Either is a fixed
-policy of an engine: an adapter of the runs' own engine, whose batches it shares; another model of a second engine.
+A teacher is another adapter on the run's base model, or another model with the same tokenizer. An adapter is a fixed
+policy of the runs' engine and shares its batches; another model gets a second engine.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from rlzoo.training.client import Client
 
 @dataclass(frozen=True)
 class Teacher:
-    """Who a run learns from: a policy, and the engine that has it."""
+    """The policy that a run learns from, and the engine that holds it."""
 
     engine: Engine
     policy: PolicyRef
@@ -63,7 +63,7 @@ def load_teacher(config: TeacherConfig, model: Any) -> Any:
 
 
 def refuse_other_tokens(teacher: Any, model: Any) -> None:
-    """Raise `UserError` unless two models mean the same text by the same tokens, end token included."""
+    """Raise `UserError` unless both models map the same tokens to the same text, including the end token."""
     theirs, ours = teacher.tokenizer.get_vocab(), model.tokenizer.get_vocab()
     differing = sorted(token for token in theirs.keys() | ours.keys() if theirs.get(token) != ours.get(token))
     if differing:

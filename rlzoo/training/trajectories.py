@@ -28,7 +28,7 @@ class Rollout:
         reward_N: the task's reward, nan where it could not be scored.
         accuracy_N: the task's verdict, 0 or 1, before any shaping; known for every response.
         completions: the N responses as text.
-        greedy_N: reward of the greedy response to each row's prompt, nan where it has none; None unless asked for.
+        greedy_N: reward of the greedy response to each row's prompt, nan where it has none; None unless needed.
         named_NK: the rewards whose sum is reward_N, where there are several; None for one.
         names: their names.
         turn_reward_NT: rewards of several turns, each on the last learned token of its turn; None for a single turn.
@@ -61,14 +61,14 @@ class Rollout:
 
     @property
     def prompt_N(self) -> tuple[str, ...]:
-        """A name of each row's prompt: the beginning of its text's SHA-256, the same in every step."""
+        """A name for each row's prompt, the same in every step: the first digits of its text's SHA-256."""
         texts = (json.dumps(problem.prompt, sort_keys=True) for problem in self.problems)
         keys = [hashlib.sha256(text.encode()).hexdigest()[:16] for text in texts]
         return tuple(key for key in keys for _ in range(self.group_size))
 
     @property
     def turn_NT(self) -> Tensor:
-        """Turn in which each token was written, from 0: a turn begins where the policy takes over."""
+        """Turn in which each token was written, from 0: a turn begins with the policy's first token."""
         learn_NT = self.tokens.learn_NT
         begins_NT = learn_NT & ~torch.nn.functional.pad(learn_NT, (1, 0))[:, :-1]
         return (begins_NT.cumsum(dim=1) - 1).clamp(min=0)
@@ -80,12 +80,12 @@ class Rollout:
 
     @property
     def mask_NT(self) -> Tensor:
-        """Tokens that may be learned from: a response without a reward is no response."""
+        """Tokens that may be learned from: none in a response without a reward."""
         return self.tokens.learn_NT & self.reward_N.isfinite()[:, None]
 
     @property
     def usable_accuracy_PG(self) -> Tensor:
-        """What selection decides on: the accuracy of the responses that may be learned from, nan for the others."""
+        """Input of prompt selection: the accuracy of the responses that may be learned from, nan for the others."""
         return self.accuracy_N.where(self.reward_N.isfinite(), torch.nan).view(-1, self.group_size)
 
     def keep(self, keep_P: Tensor) -> Rollout:
