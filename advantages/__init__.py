@@ -12,6 +12,7 @@ from advantages.decoupled import DecoupledGAE, LengthAdaptiveGAE
 from advantages.estimate import GAE, Advantage, Group, GroupOthers, RewardToGo
 from advantages.imitation import Demonstrated
 from advantages.needs import Need
+from advantages.optimal import OptimalToken
 from advantages.part import Part, RunSettings
 from advantages.select import All, Mixed, Select
 from advantages.several import DecoupledRewards
@@ -37,6 +38,7 @@ __all__ = [
     "LengthAdaptiveGAE",
     "Mixed",
     "Need",
+    "OptimalToken",
     "OverlongFilter",
     "Part",
     "PassK",

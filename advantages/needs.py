@@ -36,6 +36,8 @@ class Need(StrEnum):
     """`value_NT`: V(s_t) before each token, from a trained critic."""
     ENTROPY = "entropy"
     """`entropy_NT`: entropy in nats of the distribution each token was drawn from."""
+    COLLISION = "collision"
+    """`collision_NT`: sum of squared probabilities of the distribution each token was drawn from."""
 
 
 FIELDS: dict[Need, str] = {
@@ -51,6 +53,7 @@ FIELDS: dict[Need, str] = {
     Need.NEW_LOGP: "new_logp_NT",
     Need.VALUE: "value_NT",
     Need.ENTROPY: "entropy_NT",
+    Need.COLLISION: "collision_NT",
 }
 """Need -> the field of `RolloutView` that answers it. `group` and `demonstration` are answered by how the rollout is
 sampled."""

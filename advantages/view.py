@@ -143,6 +143,11 @@ class RolloutView:
         return self._tensor("entropy_NT")
 
     @property
+    def collision_NT(self) -> Tensor:
+        """Sum over the vocabulary of the squared probabilities each token was drawn with (need "collision")."""
+        return self._tensor("collision_NT")
+
+    @property
     def turn_NT(self) -> Tensor:
         """Turn in which each token was written, from 0 (need "turn")."""
         return self._tensor("turn_NT")

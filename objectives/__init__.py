@@ -14,11 +14,11 @@ from objectives.types import PolicyOutput, TokenBatch
 
 # Each registers its preset; the order is that of the table.
 from objectives import reinforce, rloo, remax, reinforce_pp, reinforce_pp_baseline, opo  # isort: skip
-from objectives import maxrl, gpg, raft, topr, dro, spo  # isort: skip
+from objectives import maxrl, gpg, raft, topr, dro, spo, otb  # isort: skip
 from objectives import ppo, ppo_kl, a2c, vapo  # isort: skip
 from objectives import grpo, dapo, dr_grpo, lite_ppo, grpo_2  # isort: skip
 from objectives import rgra, passk_grpo, gfpo, gdpo  # isort: skip
-from objectives import gspo, gspo_token, gmpo, luspo, vespo  # isort: skip
+from objectives import gspo, gspo_token, gmpo, luspo, vespo, ctpo  # isort: skip
 from objectives import cispo, sapo, clip_cov, kl_cov, opsm, ce_gppo, aspo, icepop  # isort: skip
 from objectives import dppo, scale_rl, top_entropy  # isort: skip
 from objectives import sft, distill  # isort: skip
@@ -34,6 +34,7 @@ __all__ = [
     "ce_gppo",
     "cispo",
     "clip_cov",
+    "ctpo",
     "dapo",
     "distill",
     "dppo",
@@ -57,6 +58,7 @@ __all__ = [
     "names",
     "opo",
     "opsm",
+    "otb",
     "page",
     "parent",
     "passk_grpo",

@@ -81,6 +81,7 @@ class World:
             sampler_logp_NT=self.sampler_logp_NT,
             value_NT=self.old_value_NT,
             entropy_NT=self.old_entropy_NT,
+            collision_NT=torch.maximum(self.old_logp_NT.exp().square(), (-self.old_entropy_NT).exp()) * self.mask_NT,
             turn_NT=torch.zeros_like(self.mask_NT, dtype=torch.long),
             accuracy_N=self.accuracy_N,
             finished_N=self.finished_N,

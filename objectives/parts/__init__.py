@@ -3,7 +3,8 @@
 from objectives.parts.aggregate import Aggregate, Constant, PromptMean, SequenceMean, SequenceSum, TokenMean
 from objectives.parts.correction import Correction, GeometricCorrection, SequenceCorrection, TokenCorrection
 from objectives.parts.imitate import Imitation, PositiveLikelihood
-from objectives.parts.ratio import NoRatio, Ratio, Response, Sequence, Token
+from objectives.parts.position import PositionClip
+from objectives.parts.ratio import NoRatio, Prefix, Ratio, Response, Sequence, Token
 from objectives.parts.regularize import (
     K1,
     K2,
@@ -48,7 +49,9 @@ __all__ = [
     "NoRatio",
     "OldKL",
     "PlainValueLoss",
+    "PositionClip",
     "PositiveLikelihood",
+    "Prefix",
     "Preserving",
     "PromptMean",
     "Ratio",

@@ -4,6 +4,7 @@ none      log pi - sg(log pi)                       value 0, gradient grad log p
 token     log pi_t - log old_t                      PPO, GRPO, DAPO
 sequence  log pi_t - sg(log pi_t) + sg(mean_t (log pi - log old))     GSPO, 2507.18071
 response  log pi_t - sg(log pi_t) + sg(sum_t (log pi - log old))      RLOO, 2402.14740
+prefix    log pi_t - sg(log pi_t) + sg(sum_{s <= t} (log pi - log old))   CTPO, 2605.07331
 """
 
 from __future__ import annotations
@@ -61,3 +62,12 @@ class Response(Ratio, kind="response"):
         token_BT = torch.where(mask_BT, logp_BT - old_logp_BT, 0)
         sum_B1 = token_BT.detach().sum(dim=1, keepdim=True)
         return torch.where(mask_BT, token_BT - token_BT.detach() + sum_B1, 0)
+
+
+class Prefix(Ratio, kind="prefix"):
+    """The ratio of everything up to the token, prod_{s <= t} pi_s / old_s: the importance weight of the token's
+    gradient, without the variance of what comes after it (CTPO, 2605.07331). The gradient is the token's own."""
+
+    def __call__(self, logp_BT: Tensor, old_logp_BT: Tensor, mask_BT: Tensor) -> Tensor:
+        token_BT = torch.where(mask_BT, logp_BT - old_logp_BT, 0)
+        return torch.where(mask_BT, token_BT - token_BT.detach() + token_BT.detach().cumsum(dim=1), 0)

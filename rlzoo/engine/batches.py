@@ -12,6 +12,13 @@ from rlzoo.engine.protocol import LearnRequest, ScoreRequest
 from rlzoo.engine.tokens import Tokens
 
 
+@dataclass(frozen=True)
+class PassOutput(PolicyOutput):
+    """What one pass computes: what an objective sees, and what only a `ScoreRequest` asks for."""
+
+    collision_BT: Tensor | None = None
+
+
 class Gathered:
     """Outputs [B, T] of a request, collected from its passes; 0 for rows that no pass has computed."""
 

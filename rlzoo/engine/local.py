@@ -19,10 +19,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from objectives import Objective, PolicyOutput
+from objectives import Objective
 from rlzoo.config.engine import EngineSettings
 from rlzoo.engine.batcher import Batcher, Kind
-from rlzoo.engine.batches import Gathered, LearnedPart, Learning, Scoring
+from rlzoo.engine.batches import Gathered, LearnedPart, Learning, PassOutput, Scoring
 from rlzoo.engine.memory import halving
 from rlzoo.engine.micro_batches import Pass, halves, passes, passes_together
 from rlzoo.engine.optimizer import Trainable
@@ -203,7 +203,8 @@ class LocalEngine:
 
             def score(chunk: Pass, parts: Any = parts, chosen: Any = chosen, want: Any = want) -> Any:
                 stack = None if parts is bare else self.backbone.stack([parts[k].theta for k in chunk])
-                return self._forward(stack, chosen, chunk, value="value" in want, entropy="entropy" in want)
+                extras = {name: name in want for name in ("value", "entropy", "collision")}
+                return self._forward(stack, chosen, chunk, **extras)
 
             cut = self._passes([request.tokens for request in chosen], together=parts is bare)
             for chunk, out in halving(cut, score, halves):
@@ -211,7 +212,7 @@ class LocalEngine:
                     outputs[k].put(chunk[k], of_one)
             for part, whole in zip(parts, outputs, strict=True):
                 found[part.index] |= {name: whole.column(f"{name}_BT") for name in part.want}
-        return [Scored(*(of_one.get(name) for name in ("logp", "value", "entropy"))) for of_one in found]
+        return [Scored(*(of_one.get(name) for name in ("logp", "value", "entropy", "collision"))) for of_one in found]
 
     def _adapters(self, index: int, request: ScoreRequest) -> Iterator[Scoring]:
         """The adapters that a request is scored with: one, or the policy's and then the critic's own."""
@@ -257,7 +258,7 @@ class LocalEngine:
         if own:
             critics = self.backbone.stack([runs[k].critic for k in own], requires_grad=True)
             critic = self._forward(critics, requests, own, value=True)
-            out |= {k: PolicyOutput(out[k].logp_BT, critic[k].value_BT, out[k].entropy_BT) for k in own}
+            out |= {k: PassOutput(out[k].logp_BT, critic[k].value_BT, out[k].entropy_BT) for k in own}
             trained.append((critics, own))
         losses = {k: requests[k].objective.loss(out[k], requests[k].narrow(chunk[k], out[k])) for k in chunk}
         profiler.enter("backward")
@@ -286,7 +287,7 @@ class LocalEngine:
         requests: Sequence[ScoreRequest | Learning],
         chunk: Pass,
         **want: bool,
-    ) -> dict[int, PolicyOutput]:
+    ) -> dict[int, PassOutput]:
         """One forward pass over the chosen rows of several requests; the stack has an adapter for each, in order."""
         parts = {k: requests[k].tokens.rows(rows) for k, rows in chunk.items()}
         tokens = Tokens.cat(list(parts.values()))
@@ -307,9 +308,9 @@ class LocalEngine:
         )
         columns = [
             [None] * len(parts) if x is None else x.split(counts.tolist())
-            for x in (out.logp_BT, out.value_BT, out.entropy_BT)
+            for x in (out.logp_BT, out.value_BT, out.entropy_BT, out.collision_BT)
         ]
         widths = [part.token_NT.shape[1] for part in parts.values()]
         rows = zip(widths, *columns, strict=True)  # each request is cut back to its own width
-        outputs = [PolicyOutput(*(None if x is None else x[:, :width] for x in row)) for width, *row in rows]
+        outputs = [PassOutput(*(None if x is None else x[:, :width] for x in row)) for width, *row in rows]
         return dict(zip(parts, outputs, strict=True))

@@ -127,12 +127,13 @@ class Samples:
     seconds: float = 0.0
 
 
-Wanted = Literal["logp", "value", "entropy"]
+Wanted = Literal["logp", "value", "entropy", "collision"]
 
 
 @dataclass(frozen=True)
 class ScoreRequest:
-    """A request for log-probs, values or entropy (those in `want`) of the learned tokens, without gradient.
+    """A request for what is in `want` of the learned tokens, without gradient: log-probs, values, entropy, collision
+    (the sum of the squared probabilities).
 
     Values are those of the run's critic, so `BASE` has none. `run` is the run that is charged.
     """
@@ -151,6 +152,7 @@ class Scored:
     logp_NT: Tensor | None = None
     value_NT: Tensor | None = None
     entropy_NT: Tensor | None = None
+    collision_NT: Tensor | None = None
     seconds: float = 0.0
 
 

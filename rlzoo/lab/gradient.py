@@ -122,14 +122,15 @@ class PolicyLearner:
         """Advantage, return and weight of the tokens of one seed's group; and, where the objective has them, which have
         a special treatment and the shares of the imitation cost. Weights and shares are 0 if the group is dropped."""
         mask_GT = self._at.space.mask_RT[response_G]
-        view = self._view(seed, judged_G, response_G, logp_GT, value_NT=value_GT)
+        logp_SV = self._logits_KSV[seed].detach().log_softmax(dim=1)
+        collision_GT = self._at.space.at_states((2 * logp_SV).exp().sum(dim=1))[response_G]
+        view = self._view(seed, judged_G, response_G, logp_GT, value_NT=value_GT, collision_NT=collision_GT)
         objective = self._objective.at(self._states[seed])
         self._states[seed] = objective.next_states(view)
         credit = objective.credit(view)
         kept = objective.select(self._at.reward_R[response_G][None])[0]
         weight_GT = objective.weigh(credit.mask(mask_GT), view.group_N, torch.float64) * kept
         return_GT = torch.zeros_like(weight_GT) if credit.return_NT is None else credit.return_NT
-        logp_SV = self._logits_KSV[seed].detach().log_softmax(dim=1)
         entropy_GT = self._at.space.at_states(-(logp_SV.exp() * logp_SV).sum(dim=1))[response_G]
         chosen_GT = objective.choose(logp_GT, credit.advantage_NT, mask_GT, entropy_GT)
         share_GT = objective.imitate(self._at.reward_R[response_G], mask_GT, torch.float64)

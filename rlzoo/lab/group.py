@@ -34,15 +34,17 @@ def inputs(objective: Objective, at: Situation, response_N: Tensor) -> RolloutVi
     """What the estimator may know of some responses to one prompt, with their rewards shaped."""
     space, needs = at.space, objective.needs
     mask_NT = space.mask_RT[response_N]
-    entropy_S = -(at.old_logits_SV.log_softmax(dim=1).exp() * at.old_logits_SV.log_softmax(dim=1)).sum(dim=1)
+    old_SV = at.old_logits_SV.log_softmax(dim=1)
+    entropy_S = -(old_SV.exp() * old_SV).sum(dim=1)
     view = RolloutView.of(
         at_last_token(at.reward_R[response_N], mask_NT),
         mask_NT,
         torch.zeros(len(response_N), dtype=torch.long),
         max_length=space.longest,
-        logp_NT=space.logp_RT(at.old_logits_SV.log_softmax(dim=1))[response_N],
+        logp_NT=space.logp_RT(old_SV)[response_N],
         ref_logp_NT=space.logp_RT(at.ref_logits_SV.log_softmax(dim=1))[response_N],
         entropy_NT=space.at_states(entropy_S)[response_N],
+        collision_NT=space.at_states((2 * old_SV).exp().sum(dim=1))[response_N],
         value_NT=space.at_states(at.value_S)[response_N],
         accuracy_N=at.accuracy_R[response_N],
         greedy_N=at.greedy_reward.expand(len(response_N)) if Need.GREEDY in needs else None,

@@ -34,6 +34,7 @@ class ForwardOutput:
     logp_BT: Tensor
     value_BT: Tensor | None
     entropy_BT: Tensor | None
+    collision_BT: Tensor | None = None
 
 
 def policy_forward(
@@ -49,6 +50,7 @@ def policy_forward(
     temperature: float | Tensor = 1.0,
     value: bool = False,
     entropy: bool = False,
+    collision: bool = False,
     packed: bool = True,
 ) -> ForwardOutput:
     """Score B rows, each after its prompt and through its own run's adapter.
@@ -61,7 +63,8 @@ def policy_forward(
         exists_BT: bool, tokens that are attended to; contiguous from the left.
         learn_BT: bool, the tokens among them to score; all of them if not given.
         temperature: one number, or one per row [B].
-        value, entropy: whether to compute these; the entropy is that of the distribution at the temperature.
+        value, entropy, collision: whether to compute these; entropy, and the sum of squared probabilities, are those of
+            the distribution at the temperature.
         packed: False pads every row and gives it its own copy of its prompt, as for models that cannot be packed. It
             changes nothing but the time.
 
@@ -80,13 +83,16 @@ def policy_forward(
     states = _packed_states if packed and backbone.packs else _padded_states
     state_NH = states(backbone, stack, slot_B, prompts, group_B, token_BT, exists_BT, learn_BT)
     temperature_N = torch.as_tensor(temperature, dtype=torch.float32, device=device).expand(len(learn_BT))[row_N]
-    logp_N, entropy_N = token_log_probs(backbone, state_NH, token_BT[learn_BT], temperature_N, entropy)
+    wanted = (entropy, collision)
+    logp_N, entropy_N, collision_N = token_log_probs(backbone, state_NH, token_BT[learn_BT], temperature_N, wanted)
     value_N = None
     if value and stack is not None and slot_B is not None:
         slot_N = slot_B.to(device)[row_N]
         weight_NH, bias_N = stack.value_weight.index_select(0, slot_N), stack.value_bias.index_select(0, slot_N)
         value_N = (state_NH.float() * weight_NH).sum(dim=1) + bias_N.view(-1)
-    return ForwardOutput(*(None if x is None else _spread(x, learn_BT) for x in (logp_N, value_N, entropy_N)))
+    return ForwardOutput(
+        *(None if x is None else _spread(x, learn_BT) for x in (logp_N, value_N, entropy_N, collision_N))
+    )
 
 
 def _spread(x_N: Tensor, learn_BT: Tensor) -> Tensor:
@@ -135,25 +141,29 @@ def _padded_states(
 
 
 def token_log_probs(
-    backbone: Backbone, state_NH: Tensor, token_N: Tensor, temperature_N: Tensor, entropy: bool
-) -> tuple[Tensor, Tensor | None]:
-    """Log-prob of each token after its state, and on request the entropy of the distribution it is from; float32 [N].
+    backbone: Backbone, state_NH: Tensor, token_N: Tensor, temperature_N: Tensor, wanted: tuple[bool, bool]
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """Log-prob of each token after its state; as `wanted`, the entropy of the distribution it is from and the sum of
+    its squared probabilities; float32 [N].
 
     The distribution is that of the logits divided by the temperature.
     """
     size = max(1, CHUNK_ELEMENTS // backbone.vocab_size)
     chunks = list(zip(*(x.split(size) for x in (state_NH, token_N, temperature_N)), strict=True))
     if len(chunks) > 1 and torch.is_grad_enabled():
-        parts = [checkpoint(_chunk, backbone, *chunk, entropy, use_reentrant=False) for chunk in chunks]
+        parts = [checkpoint(_chunk, backbone, *chunk, wanted, use_reentrant=False) for chunk in chunks]
     else:
-        parts = [_chunk(backbone, *chunk, entropy) for chunk in chunks]
-    logp, entropies = zip(*parts, strict=True)
-    return torch.cat(logp), torch.cat(entropies) if entropy else None
+        parts = [_chunk(backbone, *chunk, wanted) for chunk in chunks]
+    logp, entropies, collisions = zip(*parts, strict=True)
+    entropy, collision = wanted
+    return torch.cat(logp), torch.cat(entropies) if entropy else None, torch.cat(collisions) if collision else None
 
 
 def _chunk(
-    backbone: Backbone, state_NH: Tensor, token_N: Tensor, temperature_N: Tensor, entropy: bool
-) -> tuple[Tensor, Tensor | None]:
+    backbone: Backbone, state_NH: Tensor, token_N: Tensor, temperature_N: Tensor, wanted: tuple[bool, bool]
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    entropy, collision = wanted
     logp_NV = (backbone.logits(state_NH) / temperature_N[:, None]).log_softmax(dim=1)
     entropy_N = -(logp_NV.exp() * logp_NV).sum(dim=1) if entropy else None
-    return logp_NV.gather(1, token_N[:, None]).squeeze(1), entropy_N
+    collision_N = (2 * logp_NV).exp().sum(dim=1) if collision else None
+    return logp_NV.gather(1, token_N[:, None]).squeeze(1), entropy_N, collision_N

@@ -17,7 +17,7 @@ from torch import Tensor
 from advantages import Credit, Need, RolloutView
 from objectives import Objective, TokenBatch, rollout_metrics
 from rlzoo import noise
-from rlzoo.engine.protocol import BASE, ScoreRequest, Wanted
+from rlzoo.engine.protocol import BASE, Scored, ScoreRequest, Wanted
 from rlzoo.engine.tokens import Tokens
 from rlzoo.training.client import Client
 from rlzoo.training.teacher import Teacher
@@ -59,16 +59,17 @@ async def assign_credit(
 ) -> Assigned:
     """Compute what the objective needs of the rollout, shape its rewards, and estimate the advantages."""
     needs, mask_NT, tokens = objective.needs, rollout.mask_NT, rollout.tokens
-    old_logp_NT, value_NT, ref_logp_NT, teacher_logp_NT, entropy_NT = rollout.logp_NT, None, None, None, None
+    old_logp_NT, ref_logp_NT, teacher_logp_NT = rollout.logp_NT, None, None
+    scored = Scored()
     asked: dict[Wanted, bool] = {
         "logp": recompute,
         "value": Need.VALUE in needs,
         "entropy": Need.ENTROPY in objective.credit_needs,
+        "collision": Need.COLLISION in objective.credit_needs,
     }
     want = frozenset(name for name, wanted in asked.items() if wanted)
     if want:
         scored = await client.score(ScoreRequest(client.policy, tokens, temperature, want))
-        value_NT, entropy_NT = scored.value_NT, scored.entropy_NT
         old_logp_NT = old_logp_NT if scored.logp_NT is None else scored.logp_NT
     if Need.REF_LOGP in needs:
         ref_logp_NT = (await client.score(ScoreRequest(BASE, tokens, temperature))).logp_NT
@@ -88,8 +89,9 @@ async def assign_credit(
         sampler_logp_NT=rollout.logp_NT,
         ref_logp_NT=ref_logp_NT,
         teacher_logp_NT=teacher_logp_NT,
-        value_NT=value_NT,
-        entropy_NT=entropy_NT,
+        value_NT=scored.value_NT,
+        entropy_NT=scored.entropy_NT,
+        collision_NT=scored.collision_NT,
         accuracy_N=rollout.accuracy_N,
         finished_N=rollout.finished_N,
         greedy_N=rollout.greedy_N,

@@ -48,7 +48,7 @@ Job = Callable[[Engine], Coroutine[Any, Any, Any]]
 STEP = StepSettings(lr=1e-2)
 SMOOTH = AdamSettings(eps=1e-3)
 """At the usual eps an element whose gradient is rounding alone would go where rounding says."""
-ALL = frozenset({"logp", "value", "entropy"})
+ALL = frozenset({"logp", "value", "entropy", "collision"})
 
 
 def on_local(model: Backbone, job: Job) -> bytes:
@@ -194,6 +194,7 @@ def test_requests_are_answered_together_as_alone(on_engine: Callable[[Job], Any]
     for one, other in zip(together[4:], alone[4:], strict=True):
         close(one.value_NT, other.value_NT)
         close(one.entropy_NT, other.entropy_NT)
+        close(one.collision_NT, other.collision_NT)
         assert (one.entropy_NT[some_tokens().learn_NT] > 0).all() and not one.entropy_NT[~some_tokens().exists_NT].any()
 
 

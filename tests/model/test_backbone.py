@@ -48,13 +48,15 @@ def test_forward_is_the_hugging_face_models_log_softmax(fp32: Backbone, qwen_fol
     """Each row alone, without padding, in the model as transformers loads it, divided by the temperature by hand."""
     model = AutoModelForCausalLM.from_pretrained(qwen_folder, dtype=torch.float32).eval()
     prompts, response_BT, mask_BT = batch(fp32)
-    out = policy_forward(fp32, None, None, prompts, EACH, response_BT, mask_BT, temperature=0.7, entropy=True)
+    given = {"temperature": 0.7, "entropy": True, "collision": True}
+    out = policy_forward(fp32, None, None, prompts, EACH, response_BT, mask_BT, **given)
     for b, prompt in enumerate(prompts):
         n = LENGTHS[b]
         tokens = torch.tensor([prompt + response_BT[b, :n].tolist()])
         logp = (model(tokens).logits[0, len(prompt) - 1 : -1 if n else 0] / 0.7).log_softmax(1)[:n]
         torch.testing.assert_close(out.logp_BT[b, :n], logp[range(n), response_BT[b, :n]], rtol=0, atol=2e-5)
         torch.testing.assert_close(out.entropy_BT[b, :n], -(logp * logp.exp()).sum(1), rtol=0, atol=2e-5)
+        torch.testing.assert_close(out.collision_BT[b, :n], logp.exp().square().sum(1), rtol=0, atol=2e-5)
     assert out.value_BT is None
     assert not out.logp_BT[~mask_BT].any() and not out.entropy_BT[~mask_BT].any()
 

@@ -52,6 +52,7 @@ def run(backbone: Backbone, packed: bool, order: list[int] | None = None) -> tup
         temperature=torch.linspace(0.5, 1.5, 8)[order],
         value=True,
         entropy=True,
+        collision=True,
         packed=packed,
     )
     assert out.value_BT is not None and out.entropy_BT is not None
