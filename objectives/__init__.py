@@ -1,4 +1,4 @@
-"""Objectives: credit to loss. Pure functions of tensors, usable in anybody's trainer. Torch and pydantic only.
+"""Objectives: credit to loss. Pure functions of tensors that any trainer can use. They import torch and pydantic only.
 
 from objectives import get, PolicyOutput, TokenBatch
 grpo = get("grpo")

@@ -7,12 +7,13 @@ Source: Mnih et al., "Asynchronous Methods for Deep Reinforcement Learning", 160
 Constants: gamma 1 (language-model practice: one reward at the end); n-step returns with n beyond the longest response,
 which is GAE at lambda 1; c1 0.5, a plain squared error, no whitening, no KL (our choices). No entropy bonus, which the
 paper has (`entropy=bonus`). `advantage.lam=0` is the one-step actor-critic, whose advantage is the TD error.
-Deviations: V is the critic's of the sampling time for the whole rollout, not recomputed between its updates.
-What it is: the reduction of `ppo` to its critic: no ratio, no clip, no penalty. At lambda 1 the critic is a baseline
-and nothing else: wrong values add noise and no bias.
-When it is inert: nothing here is; but after the first update of a rollout the samples are off-policy and the missing
-ratio makes the gradient biased. One update per rollout is its home.
-Disputed: whether a critic per token beats the mean of a group (see `ppo`).
+Deviations: V_old are the critic's values at sampling time for the whole rollout; they are not recomputed between
+updates.
+What it is: `ppo` reduced to its critic, without ratio, clip and penalty. At lambda 1 the critic is only a baseline:
+wrong values add noise but no bias.
+When it is inert: never. But after the first update of a rollout the samples are off-policy, and without a ratio the
+gradient is biased. It is meant for one update per rollout.
+Disputed: whether a critic's baseline per token beats the group mean (see `ppo`).
 """
 
 from advantages import GAE

@@ -1,16 +1,16 @@
-"""ASPO: the ratio turned over for good tokens.
+"""ASPO: the inverse ratio for tokens with positive advantage.
 
     L = -1/sum_i |y_i| sum_i sum_t sg(w_it) A_i log pi_it,   no gradient where PPO's clip acts
     w = min(1/r, cap) if A > 0,   r if A < 0
 
 Source: 2510.06062.
 
-What it changes: with outcome rewards the token ratio is no importance weight; as a weight it pulls good tokens that are
-likely already, and leaves those that became unlikely behind. Turned over, it does the opposite.
+What it changes: with outcome rewards the token ratio is not an importance weight. As a plain weight it favours good
+tokens that are already likely over those that became unlikely. The inverse ratio does the opposite.
 Constants: e 0.2 on both sides, cap 3 (our choices, the cap as PPO's dual clip). Token mean, no KL, A_i as GRPO.
-Deviations: the cap bounds the weight and keeps the gradient, which is how we read its soft dual clip.
+Deviations: the cap bounds the weight but keeps the gradient, which is our reading of the paper's soft dual clip.
 When it is inert: at one update per rollout.
-Disputed: nothing independent was found.
+Disputed: we found no independent evaluation.
 """
 
 from advantages import Group

@@ -5,12 +5,12 @@
 
 Source: Su et al. 2509.20712.
 
-What it changes: PPO drops exactly the tokens that move entropy: rare ones that became likely (entropy falls) and ones
-that became rare (it rises). Two factors say how much of each comes back.
+What it changes: PPO's clip drops the tokens that move the entropy most: rare tokens that became likely (entropy falls)
+and tokens that became rare (entropy rises). Two factors set how much gradient each kind keeps.
 Constants: e 0.2, beta_high 1, beta_low 0.5 (our choices: the paper tries several). Token mean, no KL, A_i as GRPO.
 Deviations: none known.
 When it is inert: at one update per rollout. At betas of 0 it is PPO's clip.
-Disputed: nothing independent was found.
+Disputed: we found no independent evaluation.
 """
 
 from advantages import Group

@@ -5,14 +5,14 @@
 
 Source: MiniMax-M1, 2506.13585, section 3.1; it also uses "the dynamic sampling and length penalty techniques" of DAPO.
 
-Constants: no lower bound on the weight (as in the paper); the cap is 5, an absolute bound, which is what TRL gives for
-ScaleRL (2510.13786); the paper never discloses its own 1 + e_high. No KL. A_i as in GRPO.
-Deviations: selection and length punishment with DAPO's constants (`dapo`), which the paper does not restate. The loss
-alone is `cispo[select=all,shape=none]`, the row that this preset was before.
-What it changes: a clipped token of PPO and GRPO has no gradient at all; here every token keeps one, of bounded weight.
+Constants: no lower bound on the weight (as in the paper). The cap is 5, an absolute bound and TRL's value for ScaleRL
+(2510.13786); the paper does not disclose its own 1 + e_high. No KL. A_i as in GRPO.
+Deviations: selection and length penalty use DAPO's constants (`dapo`), because the paper does not restate them. The
+loss alone is `cispo[select=all,shape=none]`.
+What it changes: in PPO and GRPO a clipped token has no gradient; here every token keeps one, with a bounded weight.
 When it is inert: at one update per rollout every weight is 1 and it is the plain policy gradient; the paper takes 16
 updates. A cap of 5 on single tokens acts rarely.
-Disputed: what the bound is. verl holds the weight in [0.8, 1.2], TRL below `epsilon_high` itself (`rlzoo show
+Disputed: the value of the bound. verl clips the weight to [0.8, 1.2], TRL caps it at `epsilon_high` itself (`rlzoo show
 cispo@verl`, `cispo@trl`). The paper reports twice DAPO's speed; ScaleRL a higher ceiling (0.595 against 0.520).
 """
 

@@ -1,4 +1,4 @@
-"""Clip-Cov: the tokens that drive the entropy down lose their gradient.
+"""Clip-Cov: some of the tokens that reduce the entropy most lose their gradient.
 
     L = -1/sum_i |y_i| sum_i sum_t r_it A_i,   but no gradient at a few tokens with w_low < cov_it < w_high
     cov_it = (log old_it - mean log old) (A_i - mean A),   means over the tokens of the optimizer step
@@ -6,14 +6,14 @@
 Source: "The entropy mechanism of reinforcement learning for reasoning language models", 2505.22617.
 
 Constants: a share 2e-4 of the tokens (at least one), bounds 1 and 5 (section 4.3), token mean, no KL. A_i as in GRPO.
-Deviations: the covariance uses the sampling policy's log-probs over the whole step, where the code uses the current
-ones of each micro-batch; the tokens are equally spaced in the order of their covariance, where the code draws them at
-random (see `objectives.parts.tokens`). The recipe's clip of the ratio to [0, 2] is left out. The
-authors drop prompts that are all right or all wrong (section 2.2: `select=mixed`).
+Deviations: the covariance uses the sampling policy's log-probs over the whole step; the authors' code uses the current
+policy's in each micro-batch. The tokens are equally spaced in order of covariance; the code draws them at random (see
+`objectives.parts.tokens`). The recipe's clip of the ratio to [0, 2] is left out. The authors drop prompts that are all
+right or all wrong (section 2.2: `select=mixed`).
 What it changes: a natural-gradient step changes the entropy by about minus this covariance (theorem 2; a
 policy-gradient step by minus Cov(log pi, pi A), theorem 1), and few tokens carry most of it.
-When it is inert: when no token lies between the bounds, as with advantages or log-probs that hardly differ.
-Disputed: whether the law R = -a exp(H) + b behind it has coefficients that no algorithm changes, as the paper says.
+When it is inert: when no token lies between the bounds, for example if advantages or log-probs hardly vary.
+Disputed: the paper's claim that no algorithm changes the coefficients of its law R = -a exp(H) + b.
 """
 
 from advantages import Group

@@ -6,13 +6,13 @@
 Source: Yu et al. 2503.14476, sections 3.1 clip-higher, 3.2 dynamic sampling, 3.3 token-level loss, 3.4 overlong reward.
 
 Constants: e_low 0.2, e_high 0.28; Lcache / Lmax = 4096 / 20480 = 0.2 (section 4.1). No KL.
-Deviations: sum |y_i| runs over the whole optimizer step, as in the authors' code (the equation writes one group).
-Prompts are kept by unshaped accuracy. The paper rewards with +1 and -1; beside our tasks' 1 and 0 the length punishment
-weighs twice as much (`shape.weight=0.5` restores the proportion). Overlong filtering is left out by choice: equation 8
-and algorithm 1 do not have it; in the ladder of table 1 it gains 6 points (`shape=overlong_filter+soft_overlong`).
+Deviations: sum |y_i| runs over the whole optimizer step, as in the authors' code (the equation has one group). Prompts
+are selected by unshaped accuracy. The paper's rewards are +1 and -1; with our tasks' 1 and 0 the length penalty weighs
+twice as much (`shape.weight=0.5` restores the proportion). Overlong filtering is left out, because equation 8 and
+algorithm 1 do not have it; in table 1 it gains 6 points (`shape=overlong_filter+soft_overlong`).
 When it is inert: clip-higher at one update per rollout; dynamic sampling on prompts that are always mixed.
-Disputed: what each part gains. On AIME 2024 dynamic sampling gives +8 and the token-level loss +1 in the paper, +2 and
-+6 in verl's reproduction.
+Disputed: the gain of each part. On AIME 2024 the paper reports +8 for dynamic sampling and +1 for the token-level loss,
+verl's reproduction +2 and +6.
 """
 
 from advantages import Group, Mixed, SoftOverlong

@@ -5,12 +5,12 @@
 
 Source: 2602.04879, the variant of the total variation; the default loss of prime-rl.
 
-What it changes: PPO's clip stops a token of probability 0.001 at 0.0012, and lets one of 0.5 go to 0.6. Here both may
-move by the same probability.
-Constants: low and high 0.2 (our choice, prime-rl's order of size), cap 20. Token mean, A_i = r_i - mean (prime-rl's).
+What it changes: PPO's clip stops a token of probability 0.001 at 0.0012 but lets one of 0.5 rise to 0.6. Here both may
+move by the same absolute probability.
+Constants: low and high 0.2 (our choice, of the order of prime-rl's), cap 20. Token mean, A_i = r_i - mean (prime-rl's).
 Deviations: prime-rl adds a small KL to the sampler, left out here (`kl=old`).
-When it is inert: at one update per rollout nothing has moved.
-Disputed: nothing independent was found.
+When it is inert: at one update per rollout, because no probability has moved yet.
+Disputed: we found no independent evaluation.
 """
 
 from advantages import Group

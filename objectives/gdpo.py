@@ -1,16 +1,16 @@
-"""GDPO: several rewards, each normalized by itself.
+"""GDPO: several rewards, each normalized separately.
 
     A_i = whiten( sum_k (r_ik - mean_k) / (std_k + eps) ),   mean and std over the group, whitened over the rollout
 
 Source: 2601.05242.
 
-What it changes: with one sum of rewards, a reward of small spread drowns in the others, and different combinations get
-one advantage; here each has its own scale. A reward function returns them by name.
-Constants: eps 1e-6 (our choice), weights 1 (scale a reward's part by a shape of your own). Loss as `dapo`'s token mean
-and clip (our choice).
+What it changes: in a sum of rewards, a reward of small spread has little effect, and different combinations get the
+same advantage. Here each reward is normalized first. The reward function returns the rewards by name.
+Constants: eps 1e-6 (our choice), weights 1 (write a shape to weigh a reward). Token mean and clip as in `dapo` (our
+choice).
 Deviations: whitened over the rollout's responses, unbiased std.
 When it is inert: with one reward it is GRPO's advantage, whitened.
-Disputed: nothing independent was found.
+Disputed: we found no independent evaluation.
 """
 
 from advantages import DecoupledRewards

@@ -4,12 +4,12 @@
 
 Source: Shrivastava et al. 2508.09726.
 
-What it changes: length is held by what is learned from, not by a punishment in the reward.
+What it changes: training on short responses keeps the length down, without a penalty in the reward.
 Constants: k is half of the group (the paper keeps 6 or 8 of 16 and 8 of 24). `advantage.by=efficient` ranks by reward
 per token. Loss and clip as `grpo`; no KL, token mean (our choices).
-Deviations: responses that tie are kept or left together. Those left out stay in the loss's denominator.
-When it is inert: where all have one length, all tie and all are kept.
-Disputed: nothing independent was found.
+Deviations: tied responses are kept or dropped together. Dropped responses stay in the loss's denominator.
+When it is inert: if all responses have equal length, all tie and all are kept.
+Disputed: we found no independent evaluation.
 """
 
 from advantages import FilteredGroup

@@ -6,10 +6,11 @@
 Source: 2507.20673.
 
 Constants: e = 0.4 in logs, so ratios from 0.67 to 1.49: the paper's (e^-0.4, e^0.4). No KL. A_i as in GRPO.
-What it changes: one ratio of 10 among 100 tokens moves the arithmetic mean by 9%, the geometric one by 2%. Tokens are
-clipped one by one, but in logs and wider; a clipped token stays in the mean. Without the clip it is GSPO's ratio.
+What it changes: one ratio of 10 among 100 tokens moves the arithmetic mean by 9%, the geometric mean by 2%. Each token
+is clipped separately, in logs and with wider bounds; a clipped token stays in the mean. Without the clip this is GSPO's
+ratio.
 When it is inert: at one update per rollout it is GRPO's sequence mean without KL.
-Disputed: the paper reports +4.1 average pass@1 at 7B over GRPO; nothing independent was found.
+Disputed: the paper reports +4.1 average pass@1 at 7B over GRPO; we found no independent evaluation.
 """
 
 from advantages import Group

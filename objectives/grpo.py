@@ -8,9 +8,9 @@ Constants: beta 0.04 (section 4.2); e = 0.2 (the paper never states it; TRL's an
 unbiased one and eps 1e-6 (the paper states neither; see `advantages.Group`).
 Deviations: this is outcome supervision (4.1.2). The paper also has process supervision (4.1.3: a token's advantage is
 the sum of the normalized rewards of the steps after it) and an iterative form with a moving reference (4.1.4).
-When it is inert: at one update per rollout, which is how the paper trained, the clip never acts.
-Disputed: dividing by the std weighs prompts by difficulty (exactly none at G = 2, up to sqrt(G-1)); dividing by |y_i|
-favours short right and long wrong answers (2503.20783); k3 in the loss follows the gradient of KL(ref || pi).
+When it is inert: at one update per rollout (the paper's setting) the clip never acts.
+Disputed: dividing by the std weighs prompts by difficulty (by up to sqrt(G-1), and not at all at G = 2). Dividing by
+|y_i| favours short right and long wrong answers (2503.20783). k3 in the loss has the gradient of KL(ref || pi).
 """
 
 from advantages import Group

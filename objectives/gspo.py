@@ -5,12 +5,13 @@
 Source: Zheng et al. 2507.18071, equation 5; the form that carries each token's gradient is the paper's GSPO-token.
 
 Constants: e_low 3e-4, e_high 4e-4 (section 5.1). No KL. A_i as in GRPO.
-The edges fit responses of thousands of tokens, where they clip 15% of the tokens (section 5.2). The ratio's spread
-falls with the root of the length: at 8 to 21 tokens they clip 53% to 66%, and 0.005 and 0.0067 gain 3.9 points there.
+These clip bounds fit responses of thousands of tokens, where they clip 15% of the tokens (section 5.2). The ratio's
+spread falls with the square root of the length: at 8 to 21 tokens they clip 53% to 66%, and bounds of 0.005 and 0.0067
+gain 3.9 points there.
 When it is inert: at one update per rollout it is GRPO's sequence mean without KL; the paper takes four. A clip of
 0.2 hardly ever binds on the length-normalized ratio of a long response.
-Disputed: it weighs tokens of long responses less, exactly as GRPO does (LUSPO 2602.05261). The paper's evidence is
-curves.
+Disputed: it weighs tokens of long responses less, as GRPO does (LUSPO 2602.05261). The paper's evidence is learning
+curves only.
 """
 
 from advantages import Group

@@ -4,12 +4,12 @@
 
 Source: 2510.18855 (Ring-1T).
 
-What it changes: a truncated weight keeps tokens of any mismatch; here both sides are cut, so that what the two engines
-see differently teaches nothing.
+What it changes: truncation keeps tokens with any mismatch. Here weights outside the interval become 0, so tokens on
+which the two engines disagree have no gradient.
 Constants: 0.5 and 5 (the paper's). Clip and A_i as `grpo`; token mean, no KL (our choices).
 Deviations: none known.
-When it is inert: in float32 on one machine sampler and trainer agree to 1e-5, and every k is 1.
-Disputed: masking against truncation: masking loses the tokens that truncation only bounds.
+When it is inert: in float32 on one machine, sampler and trainer agree to 1e-5, and every k is 1.
+Disputed: masking or truncation: masking drops tokens whose weight truncation would only bound.
 """
 
 from advantages import Group

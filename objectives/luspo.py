@@ -4,12 +4,12 @@
 
 Source: 2602.05261.
 
-Constants: e_low 2e-3, e_high 2.5e-3 (as TRL states them for the paper). No KL. A_i as in GRPO. Like GSPO's, these edges
-are for long responses: at 8 to 21 tokens they clip 25% to 58%.
-What it changes: times |y_i|, so that each token of a long response weighs as much as one of a short response; GSPO and
-GRPO weigh it by 1/|y_i|. It is the sum over a response's tokens where GSPO has their mean.
-When it is inert: on responses of equal length it is GSPO times that length, which an adaptive optimizer undoes. At one
-update per rollout the clip never acts.
+Constants: e_low 2e-3, e_high 2.5e-3 (TRL's values for the paper). No KL. A_i as in GRPO. Like GSPO's, these bounds are
+for long responses: at 8 to 21 tokens they clip 25% to 58%.
+What it changes: the factor |y_i| gives tokens of long and short responses equal weight; GSPO and GRPO weigh a token by
+1/|y_i|. LUSPO sums over a response's tokens, GSPO takes their mean.
+When it is inert: on responses of equal length it is GSPO times that length, and an adaptive optimizer cancels the
+factor. At one update per rollout the clip never acts.
 Disputed: whether 1/|y_i| is a fault: GRPO has it too, and Dr. GRPO (2503.20783) calls it a bias towards long wrong
 responses.
 """

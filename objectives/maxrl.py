@@ -1,4 +1,4 @@
-"""MaxRL: divide by the mean, not by the std, and climb the likelihood of being right.
+"""MaxRL: dividing by the mean instead of the std maximizes the likelihood of a right answer.
 
     grad J = 1/N sum_i A_i sum_t grad log pi_it,   A_i = (r_i - mean) / mean over the group, 0 where nothing is right
 
@@ -6,11 +6,11 @@ Source: 2602.02710.
 
 What it changes: with rewards 0 and 1 and rate p the expected gradient is (1 - (1-p)^(G-1)) / p grad p, that of the
 truncated series of log p: sum over k < G of (1-p)^k grad p. A prompt that is rarely solved weighs 1/p more.
-Constants: none. No ratio, no clip, no KL: the gradient of the first update (our choice; `ratio=token,surrogate=clip`
-for more of them).
-Deviations: none known in A_i. Where the mean is not above 0 (rewards below 0), A_i is 0.
-When it is inert: at G = 2 with rewards 0 and 1 it is twice `grpo`'s mean-only advantage; groups without a right one.
-Disputed: nothing independent was found.
+Constants: none. No ratio, no clip, no KL: it is the gradient of the first update (our choice; for several updates set
+`ratio=token,surrogate=clip`).
+Deviations: none known in A_i. If the mean is not above 0 (negative rewards), A_i is 0.
+When it is inert: in groups without a right response. At G = 2 with rewards 0 and 1 it is twice `r_i - mean`.
+Disputed: we found no independent evaluation.
 """
 
 from advantages import Group

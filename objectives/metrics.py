@@ -1,8 +1,8 @@
 """Metrics: one function for all objectives, with the same keys. nan means "does not apply here".
 
-A token is clipped when its advantage is not 0 but the gradient of its surrogate is; this is found by differentiating
-the surrogate itself, so it is right for any surrogate, also one that is not ours. All means are over the tokens inside
-the mask, each with the same weight.
+A token is clipped when its advantage is not 0 but the gradient of its surrogate is 0. This is computed by
+differentiating the surrogate, so it is right for any surrogate, including third parties'. All means are over the tokens
+inside the mask, with equal weights.
 
     clip_low, clip_high   shares of the tokens that are clipped with a ratio below 1, above 1; clip_fraction their sum
     ratio_*  of the ratio r that this objective uses: without a ratio 1, however far the policy has moved
@@ -95,8 +95,8 @@ def _named(keys: tuple[str, ...], values: list[Tensor]) -> dict[str, float]:
 def rollout_metrics(reward_N: Tensor, mask_NT: Tensor, group_N: Tensor, credit: Credit) -> dict[str, float]:
     """Describe one rollout: the share of silent groups, and the advantages of its tokens.
 
-    A group is silent if all its responses got the same reward, also if it has one response only. Rows without a token
-    are in no group.
+    A group is silent if all its responses got the same reward, or if it has a single response. Rows without a token
+    belong to no group.
 
     Args:
         reward_N: the task's reward of each response, before shaping.

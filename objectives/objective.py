@@ -40,7 +40,7 @@ class Objective(BaseModel):
     """One algorithm: a frozen value with one field per column of the zoo's table.
 
     Raises:
-        ValueError: at construction, if parts do not fit together; the message names the way out.
+        ValueError: at construction, if parts do not fit together; the message says how to fix it.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -130,13 +130,13 @@ class Objective(BaseModel):
         return frozenset(Need(need) for part in early for need in part.needs)
 
     def check(self, settings: RunSettings) -> tuple[str, ...]:
-        """Judge the row against the run that it is to be part of; see `Part.check`.
+        """Check the row against the settings of its run; see `Part.check`.
 
         Returns:
             Warnings of its parts and of their combination.
 
         Raises:
-            ValueError: a part does nothing in such a run, or something degenerate.
+            ValueError: in such a run a part does nothing or is degenerate.
         """
         found = [warning for part in self.parts for warning in part.check(settings)]
         if isinstance(self.ratio, Sequence):
@@ -144,12 +144,12 @@ class Objective(BaseModel):
         return tuple(f"{self.name}: {warning}" for warning in found)
 
     def initial_states(self) -> dict[str, Any]:
-        """What the parts with a state carry into the first rollout, by place: "kl", or "shape.kl" for a shaper."""
+        """The initial states of the parts that have one, by place: "kl", or "shape.kl" for a shaper."""
         states = {place: part.initial_state() for place, part in self.placed().items()}
         return {place: state for place, state in states.items() if state is not None}
 
     def at(self, states: Mapping[str, Any]) -> Objective:
-        """The same objective, under its own name, whose parts carry these states.
+        """Return the same objective, under the same name, with these states in its parts.
 
         Raises:
             ValueError: a state belongs to a part that the objective does not have.
@@ -162,12 +162,12 @@ class Objective(BaseModel):
         return self.model_copy(update=cells)
 
     def next_states(self, view: RolloutView) -> dict[str, Any]:
-        """What the parts carry into the next rollout, from a rollout after its updates."""
+        """The states of the parts for the next rollout, given this rollout after its updates."""
         places = {place: part for place, part in self.placed().items() if part.state is not None}
         return {p: part.next_state(part.state, part.sees(view)) for p, part in places.items()}
 
     def state_metrics(self) -> dict[str, float]:
-        """What the record of a run says of the states that the parts carry."""
+        """Metrics of the parts' states, for the run's record."""
         return {
             k: x for part in self.parts if part.state is not None for k, x in part.state_metrics(part.state).items()
         }
@@ -224,7 +224,7 @@ class Objective(BaseModel):
         return changed.model_copy(update={"name": rename or join(self.name, plain, changed.model_dump())})
 
     def at_ratio_one(self) -> Objective:
-        """The row that this one is when every ratio is 1 (one update per rollout), under the name "at ratio one".
+        """The row that this one reduces to when every ratio is 1 (one update per rollout), named "at ratio one".
 
         At ratio 1 the following have no effect: the ratio's level; a surrogate whose slope is the advantage; a token
         treatment that keeps that slope; a KL to the sampling policy; a value clip.
@@ -249,7 +249,7 @@ class Objective(BaseModel):
         """Shape the rewards of a rollout and estimate its advantages.
 
         Raises:
-            ValueError: a part reads what it did not declare, or what the view does not have.
+            ValueError: a part reads a field that it did not declare or that the view lacks.
         """
         credit = self.advantage.estimate(self.advantage.sees(shape_reward(self.shape, view)))
         for part in self.shape:
@@ -331,8 +331,8 @@ class Objective(BaseModel):
     def learns_from(self, batch: TokenBatch) -> Tensor:
         """Rows that can have a gradient, bool [B].
 
-        If the surrogate is all there is (no column after `aggregate`) and gives nothing for an advantage of 0, a row
-        whose advantages are all 0 has none: a silent group's. The weights of the other rows do not change. Rows with
+        If the loss is only the surrogate (no column after `aggregate`) and an advantage of 0 gives no gradient, rows
+        whose advantages are all 0 (silent groups) are excluded. The weights of the other rows do not change. Rows with
         non-finite log-probs are kept, so that the failure shows in the loss.
         """
         at_zero = torch.linspace(-2, 2, 9).view(-1, 1).requires_grad_()
@@ -346,7 +346,7 @@ class Objective(BaseModel):
         return (batch.mask_BT & ((batch.advantage_BT != 0) | ~batch.old_logp_BT.isfinite())).any(dim=1)
 
     def _inside(self, record: PolicyOutput | TokenBatch, field: str, batch: TokenBatch) -> Tensor:
-        """A field with 0 outside the mask: whatever stands there, nan included, reaches neither loss nor gradient."""
+        """A field with 0 outside the mask, so that no value there, not even nan, reaches loss or gradient."""
         x = cast("Tensor | None", getattr(record, field))
         if x is None:
             raise ValueError(f"{self.name} needs {type(record).__name__}.{field}, which is None")

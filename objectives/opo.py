@@ -1,17 +1,17 @@
-"""OPO: the baseline of least variance, if a gradient's square grows with the response's length.
+"""OPO: the minimum-variance baseline, if a gradient's squared norm grows with the response's length.
 
     grad J = E[ (r_i - b) grad log pi(y_i) ],   b = sum_j l_j r_j / sum_j l_j   over the responses to the prompt
 
-Source: Hao et al., "On-Policy RL with Optimal Reward Baseline", 2505.23585. The baseline of least variance is
+Source: Hao et al., "On-Policy RL with Optimal Reward Baseline", 2505.23585. The minimum-variance baseline is
 E[|grad log pi|^2 r] / E[|grad log pi|^2]; with |grad log pi(y)|^2 taken as proportional to l = |y| it is b.
 
 Constants: none. No KL, no entropy term, no clip: it is meant for exactly one update per rollout.
-Deviations: tokens of a response add up (our choice; it makes b the minimum that the derivation means). As in verl the
-own response is in its own baseline, which scales and, unlike a plain group mean, bends the expected gradient: longer
-responses are held more to their own reward. The effect is of order 1/G.
-When it is inert: at equal lengths it is the group's mean; where all rewards are equal it is silent.
-Disputed: little measured outside its paper. The lengths stand for norms that nobody has to guess in a laboratory:
-`rlzoo lab opo rloo` shows both variances.
+Deviations: tokens of a response add up (our choice; the derivation assumes it). As in verl, a response is part of its
+own baseline. This shrinks the expected gradient and, unlike a plain group mean, also tilts it, because a long response
+weighs more in its own baseline. The effect is of order 1/G.
+When it is inert: at equal lengths it is the group mean; if all rewards are equal it is silent.
+Disputed: little was measured outside its paper. The lengths are proxies for gradient norms; `rlzoo lab opo rloo`
+computes both variances exactly.
 """
 
 from advantages import RewardToGo

@@ -10,8 +10,8 @@ end; the paper has 0.99); beta 0.05, fixed (our choice; set `shape.target` for Z
 e_v 0.2 (our choice; the value clip is code, not paper); no entropy bonus (0.01 in the paper, `entropy=bonus`); no dual
 clip (`surrogate.dual=3`).
 When it is inert: at one update per rollout every ratio is 1 and the clip never acts.
-Disputed: whether a critic pays for itself. VinePPO 2410.01679: hardly better than chance at ranking steps. VAPO
-2504.05118: 60 on AIME 2024 against DAPO's 50, but 11 without pretraining it and 33 without its decoupled GAE.
+Disputed: whether a critic is worth its cost. VinePPO 2410.01679: critics rank steps hardly better than chance. VAPO
+2504.05118: 60 on AIME 2024 against DAPO's 50, but 11 without value pretraining and 33 without decoupled GAE.
 """
 
 from advantages import GAE, KLInReward

@@ -1,4 +1,4 @@
-"""PPO-KL: PPO's other form, a penalty instead of the clip.
+"""PPO-KL: PPO with a KL penalty instead of the clip.
 
     L = E_t[ -r_t A_t + beta KL(old || pi)_t ] + critic,   KL(old || pi)_t estimated by r_t - 1 - log r_t
     after the updates of a rollout, with d the mean KL that they led to:
@@ -9,12 +9,12 @@ Source: Schulman et al. 1707.06347, section 4. The KL is to the policy that samp
 Constants: d_target 0.01 nats per token (one of the values that the paper tries); beta begins at 1 (caption of
 table 1; it hardly matters, since it adapts). Advantage, critic and the KL to the reference in the reward are
 `ppo`'s.
-Deviations: the paper has the whole distribution's KL; here it is that of the sampled tokens, unbiased in value and
-gradient. d is measured on the rollout's own tokens, by one more forward pass after its last update.
-When it is inert: at one update per rollout r is 1 and the penalty's gradient is 0, as the clip's effect is. beta goes
-on adapting.
-Disputed: that it is worse than the clip, as the paper found on its control tasks. A penalty acts on every token, the
-clip on those beyond it; neither holds the policy within its target.
+Deviations: the paper computes the KL of whole distributions; here it is estimated at the sampled tokens, unbiased in
+value and gradient. d is measured on the rollout's own tokens, by one more forward pass after its last update.
+When it is inert: at one update per rollout r is 1 and the penalty's gradient is 0, like the clip's effect. beta still
+adapts.
+Disputed: whether it is worse than the clip, as the paper found on its control tasks. The penalty acts on every token,
+the clip on tokens beyond its bounds; neither guarantees that the policy stays within the target.
 """
 
 from advantages import GAE, KLInReward

@@ -1,12 +1,12 @@
 """How other frameworks implement the same algorithms: `get("grpo@verl")` is our GRPO with verl's conventions.
 
-A profile changes what a framework does without being asked: the kind of std and its epsilon, a group of one, whitening,
-dual clip, the meaning of CISPO's bound, the aggregate, the value clip, the form of the KL. Clip widths, coefficients,
-lambda and everything outside the loss stay the preset's, unless the framework's own algorithm fixes them.
+A profile applies a framework's defaults: the kind of std and its epsilon, a group of one, whitening, dual clip, the
+meaning of CISPO's bound, the aggregate, the value clip, the form of the KL. Clip widths, coefficients, lambda and
+everything outside the loss stay the preset's, unless the framework's own algorithm fixes them.
 
-A row stands for a loss that the framework has, under the framework's name for it; it need not be one of our presets
-(`get("bnpo@trl")`). A framework without such a loss has no row. What stays different, and by how much each cell
-moves the gradient, is on the page `benchmarks/results/conventions.md`.
+Each row is a loss that the framework has, under the framework's name; it need not be one of our presets
+(`get("bnpo@trl")`). A framework without such a loss has no row. `benchmarks/results/conventions.md` lists the remaining
+differences and how much each cell moves the gradient.
 
 Read at: TRL 1.16.0; verl 1dda039; OpenRLHF 3c3be62; NeMo RL 7ea279a.
 """
@@ -26,7 +26,7 @@ class Row:
     Attributes:
         base: the preset it is an ablation of.
         changes: cells to change, as `Objective.but` takes them.
-        means: the framework's own settings that it stands for.
+        means: the framework's settings that give this loss.
     """
 
     base: str
@@ -36,7 +36,7 @@ class Row:
 
 _RLOO = {"advantage": {"kind": "group_others", "scale": "none"}, "ratio": "response", "surrogate": "clip"}
 _LOSS_ALONE = {"select": "all", "shape": "none"}
-"""Of a preset that comes with its paper's selection and shaping, which the framework's loss does not bring."""
+"""Changes that remove a preset's selection and shaping, which the framework's loss does not include."""
 _TRL_GROUP = {"advantage.eps": 1e-4}
 _TRL_KL = {"kl.correction": "ratio"}
 
@@ -63,7 +63,7 @@ TRL = {
         'loss_type="luspo", importance_sampling_level="sequence", epsilon=2e-3, epsilon_high=2.5e-3',
     ),
 }
-"""GRPOTrainer and RLOOTrainer. There is no PPO since 1.16, and dynamic sampling never was."""
+"""GRPOTrainer and RLOOTrainer. TRL has no PPO since 1.16 and never had dynamic sampling."""
 
 _VERL_DUAL = {"surrogate.dual": 3.0}
 _VERL_GROUP = {"advantage.single": "keep"}

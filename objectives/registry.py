@@ -30,8 +30,8 @@ def register(
 
     Args:
         page: its text for `rlzoo show`, usually the module's docstring.
-        family: the heading it stands under in `rlzoo list`; "more" if nothing is said.
-        parent: name of the objective that its paper set out from, which ablations lead back to.
+        family: its heading in `rlzoo list`; "more" by default.
+        parent: name of the objective that its paper started from; ablations lead back to it.
 
     Raises:
         ValueError: the name is taken, or would be read as an ablation.
@@ -76,9 +76,9 @@ def families() -> dict[str, list[str]]:
 
 
 def parent(name: str) -> str | None:
-    """Name of the objective that this one's paper set out from, as registered; None if nothing is said.
+    """Name of the objective that this one's paper started from, as registered; None if it was not given.
 
-    Of a framework's `loss@framework` it is the preset that the row is an ablation of.
+    For a framework's `loss@framework` it is the preset that the row changes.
     """
     base = split(get(name).name)[0]
     loss, _, framework = base.partition("@")
@@ -92,7 +92,7 @@ def page(name: str) -> str:
 
 
 def _base(name: str) -> Objective:
-    """What stands before the brackets: a registered name, or a framework's `loss@framework`."""
+    """The objective named before the brackets: a registered name, or a framework's `loss@framework`."""
     loss, at, framework = name.partition("@")
     if at:
         convention = row(loss, framework)

@@ -8,10 +8,10 @@ Learning 8 (1992); with reward-to-go as in Sutton & Barto, "Reinforcement Learni
 What it is: no ratio, no clip, no critic; tokens of a response add up, responses are averaged.
 Constants: gamma 1 (one reward at the end). The baseline is our choice: the mean return of the rollout. Ablate it with
 `advantage.baseline=none` or `advantage.baseline=leave_one_out`.
-When it is inert: nothing here is; but after the first update of a rollout the samples are off-policy and the missing
-ratio makes the gradient biased. One update per rollout is its home.
-Disputed: whether clipping is ever needed for language models (RLOO, 2402.14740, section 3.2: it acted on less than 5%
-of each batch).
+When it is inert: never. But after the first update of a rollout the samples are off-policy, and without a ratio the
+gradient is biased. It is meant for one update per rollout.
+Disputed: whether language models need clipping at all (RLOO, 2402.14740, section 3.2: the clip acted on less than 5% of
+each batch).
 """
 
 from advantages import RewardToGo

@@ -8,10 +8,10 @@ Source: Hu et al., REINFORCE++, 2501.03262.
 Constants: beta 0.001 (0.01 is common too), gamma 1, e 0.2. Mean and variance run over all tokens of the rollout (n-1,
 as verl; OpenRLHF divides by n: `advantage.ddof=0`).
 Deviations: none known; a token's G counts the KL from it on, so tokens of a response differ a little.
-When it is inert: the clip at one update per rollout. One response per prompt is enough: nothing compares a group.
-Disputed: that a group's own std biases (numerator and denominator depend on each other) and the rollout's does not. Its
-own bias is of order 1/N; and the mean over tokens weighs long responses more, so on unequal lengths A no longer has
-mean 0 over responses. Prompts of unequal difficulty share one baseline, which the `-baseline` form repairs.
+When it is inert: the clip at one update per rollout. One response per prompt is enough, because no group is compared.
+Disputed: the claim that the group's std is biased (numerator and denominator depend on each other) and the rollout's is
+not. The rollout's std has a bias of order 1/N. The mean over tokens weighs long responses more, so for unequal lengths
+A does not have mean 0 over responses. Prompts of unequal difficulty share one baseline; `-baseline` fixes that.
 """
 
 from advantages import KLInReward, RewardToGo

@@ -6,12 +6,12 @@
 Source: Hu et al., REINFORCE++, 2501.03262, the variant for several responses per prompt.
 
 Constants: e 0.2; beta 0.001 (our choice, `reinforce_pp`'s). Mean and variance over tokens, n-1, as verl.
-Deviations: none known. The k2 cost has the gradient of KL(pi || ref) at each visited state (k3's is the other way
-round).
-When it is inert: the clip at one update per rollout; the second centring, where all lengths are equal.
-Disputed: whether dividing by the rollout's std instead of the group's matters. It leaves the prompts' weights beside
-each other alone, where GRPO's raises those of very easy and very hard ones. Whitening centres once more over tokens, so
-where lengths differ even a prompt that is always right gets a small advantage.
+Deviations: none known. The k2 cost has the gradient of KL(pi || ref) at each visited state (k3 has that of
+KL(ref || pi)).
+When it is inert: the clip at one update per rollout; the second centring if all lengths are equal.
+Disputed: whether dividing by the rollout's std instead of the group's matters. It keeps the relative weights of
+prompts; GRPO's std raises those of very easy and very hard prompts. Whitening centres again over tokens, so if lengths
+differ, even a prompt that is always right gets a small advantage.
 """
 
 from advantages import RewardToGo

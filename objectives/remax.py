@@ -4,16 +4,16 @@
 
 Source: Li et al., 2310.10505.
 
-What it changes: the baseline is what the policy earns without chance, one more response per prompt. It needs no other
-samples of the prompt (a group of one will do) and no critic.
+What it changes: the baseline is the reward of the greedy response, one more response per prompt. It needs no other
+samples of the prompt (a group of one is enough) and no critic.
 Constants: gamma 1. No ratio, no clip, no KL (`shape=kl` charges it).
-Deviations: the paper's experiments are RLHF with a KL, whose constants we could not verify: none is set here. A greedy
-response that cannot be scored is a baseline of 0.
-When it is inert: where the greedy response earns 0, nothing is subtracted. Where it earns 1 of rewards 0 and 1, right
-samples have advantage 0 and wrong ones -1: then it only pushes down.
-Disputed: how good this baseline is. It is unbiased although it depends on the policy, as it does not depend on the
-sample; but it is one response's reward, 0 or 1 where the mean of a group lies between. The greedy tokens are paid for
-(`tokens_sampled`) and never trained on: with groups of G they are about 1 in G + 1.
+Deviations: the paper's experiments are RLHF with a KL whose constants we could not verify, so none is set here. If the
+greedy response cannot be scored, the baseline is 0.
+When it is inert: if the greedy response earns 0, nothing is subtracted. If it earns 1 (rewards 0 and 1), right samples
+have advantage 0 and wrong ones -1: the update only pushes down.
+Disputed: the quality of this baseline. It is unbiased, because it does not depend on the sample. But it is the reward
+of one response, 0 or 1, while the group mean lies in between. The greedy tokens count as cost (`tokens_sampled`) and
+are never trained on: with groups of G they are about 1 in G + 1.
 """
 
 from advantages import RewardToGo

@@ -4,12 +4,12 @@
 
 Source: 2603.18756.
 
-What it changes: only ratio and surrogate, to ask what they are for.
+What it changes: only ratio and surrogate, to test whether they matter.
 Constants: as `grpo` (beta 0.04).
 Deviations: none known.
-When it is inert: at one update per rollout it is GRPO. After the first update the samples are off-policy and nothing
-corrects for it.
-Disputed: that clipping is needed (see `reinforce`).
+When it is inert: at one update per rollout it is GRPO. After the first update the samples are off-policy, without a
+correction.
+Disputed: whether clipping is needed (see `reinforce`).
 """
 
 from advantages import Group

@@ -6,12 +6,12 @@ Source: Ahmadian et al., "Back to Basics", 2402.14740. The whole response is one
 advantage, which equals G/(G-1) (R_i - mean), and the KL of any token is charged at all of them.
 
 Constants: beta 0.03 (the paper's on TL;DR; 0.10 on HH). The paper takes 2 or 4 responses per prompt.
-Deviations: none in the gradient of the first update. Later updates of a rollout are off-policy; the paper drops the
-ratio, TRL's RLOOTrainer keeps that of whole responses under PPO's clip (`ratio=response,surrogate=clip`).
-When it is inert: a prompt whose responses have equal R teaches nothing; with the KL in R such prompts are rare.
-Disputed: that this is enough. The paper finds it better than PPO, DPO and RAFT, and a clip acting on less than
-5% of each batch (section 3.2).
-It is unbiased, unlike dividing by the std (`grpo`); whether unbiased is better is what the difficulty weight is about.
+Deviations: none in the gradient of the first update. Later updates of a rollout are off-policy. The paper drops the
+ratio; TRL's RLOOTrainer uses the ratio of whole responses with PPO's clip (`ratio=response,surrogate=clip`).
+When it is inert: for a prompt whose responses have equal R; with the KL in R such prompts are rare.
+Disputed: whether this is enough. The paper finds it better than PPO, DPO and RAFT, and a clip would act on less than 5%
+of each batch (section 3.2). RLOO is unbiased; dividing by the std (`grpo`) is not, but its weighting by difficulty may
+help.
 """
 
 from advantages import GroupOthers, KLInReward

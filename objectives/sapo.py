@@ -6,11 +6,11 @@ Source: 2511.20347.
 
 Constants: tau 1.0 where A > 0, 1.05 where A < 0 (section 5.1). No KL. A_i as in GRPO.
 What it changes: the gradient of a token is r A times 4 sigmoid(x) (1 - sigmoid(x)), x = tau (r - 1): 1 at r = 1,
-fading on both sides, and never 0. A clip is one-sided and has an edge; the gate holds good tokens back that became
-unlikely, too.
-When it is inert: at one update per rollout the slope at r = 1 is A, as without a gate. Within 10% of r = 1 it takes
-0.3% off at most.
-Disputed: nothing independent was found.
+falling smoothly on both sides, never 0. A clip is one-sided and has an edge; the gate also reduces the gradient of good
+tokens that became unlikely.
+When it is inert: at one update per rollout the slope at r = 1 is A, as without a gate. Within 10% of r = 1 the gate
+reduces it by 0.3% at most.
+Disputed: we found no independent evaluation.
 """
 
 from advantages import Group

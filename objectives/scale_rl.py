@@ -1,4 +1,4 @@
-"""ScaleRL: the recipe that was scaled: CISPO's weight, prompts of equal weight, one std for the whole batch.
+"""ScaleRL: CISPO's weight, equal weight for every prompt, one std for the whole batch.
 
     L = -1/P sum_p 1/N_p sum_{i of p} sum_t sg(min(r_it, cap)) A_i log pi_it
     A_i = (r_i - mean of its group) / std of the rollout
@@ -10,7 +10,7 @@ Constants: cap 5 (TRL's for ScaleRL). Prompts whose responses are all right or a
 Deviations: the recipe's other parts are settings of a run, not of its objective: float32 logits, asynchronous rollouts,
 dropping prompts that are solved nearly always, interruption of overlong responses.
 When it is inert: with groups of equal token counts the aggregate is the token mean.
-Disputed: the paper gives its ceiling as 0.61 against 0.52 for a GRPO-like loss; each part's own share is small.
+Disputed: the gain of each part. The paper's ceiling is 0.61 against 0.52 for a GRPO-like loss; single parts add little.
 """
 
 from advantages import Group, Mixed

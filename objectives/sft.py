@@ -2,15 +2,15 @@
 
     L = -sum_i sum_t log pi(y_it | x_i, y_i<t) / sum_i |y_i|,   y_i a demonstration of the task
 
-Source: maximum likelihood. As a policy gradient: the sampler gives the demonstration probability 1, so that the ratio
-is pi itself, every token has advantage 1, and the surrogate is the ratio's logarithm.
+Source: maximum likelihood. As a policy gradient: the sampler gives the demonstration probability 1, so the ratio is pi
+itself, every token has advantage 1, and the surrogate is the logarithm of the ratio.
 
-What it changes: nothing is sampled, no reward is looked at (rewards and accuracy in the record are the demonstrations'
-own), and `group_size` is the number of demonstrations of each prompt. `rlzoo warmstart` trains with this loss.
-Constants: one weight per token (`aggregate=sequence_mean` gives one per demonstration).
-When it is inert: on demonstrations that the policy already gives probability 1.
-Disputed: what it leaves of a model. Off-policy by construction, it moves probability to whatever was written, also
-where the model has a right answer of its own.
+What it changes: nothing is sampled and rewards are not used (the record shows rewards and accuracy of the
+demonstrations). `group_size` is the number of demonstrations per prompt. `rlzoo warmstart` trains with this loss.
+Constants: equal weight per token (`aggregate=sequence_mean`: per demonstration).
+When it is inert: on demonstrations to which the policy already gives probability 1.
+Disputed: how much it harms a model. It is off-policy by construction and moves probability to the written text, even if
+the model has another right answer.
 """
 
 from advantages import Demonstrated

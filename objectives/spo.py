@@ -1,15 +1,15 @@
-"""SPO: one response per prompt, and a baseline that remembers the prompt.
+"""SPO: one response per prompt, with the prompt's past success rate as the baseline.
 
     A = whiten(r - alpha / (alpha + beta)),   counts of the prompt: alpha <- rho alpha + r, beta <- rho beta + 1 - r
 
 Source: 2509.13232.
 
-What it changes: no group: a prompt's success so far is its baseline, so every response teaches something, also where a
-group would be silent. Prompts have to come again for it to know them.
+What it changes: no group. A prompt's success rate so far is its baseline, so every response has an advantage, even if a
+group would be silent. Prompts must recur for the baseline to be informative.
 Constants: rho 0.9, counts from 1 and 1 (our choices). PPO's clip as in `dapo`, token mean, no KL.
-Deviations: rho is fixed where the paper moves it with the policy's change; prompts are not drawn by their uncertainty.
-When it is inert: on a task that draws new problems forever every baseline is 1/2, and it is REINFORCE, whitened.
-Disputed: nothing independent was found.
+Deviations: rho is fixed, while the paper adapts it to the policy's change; prompts are not drawn by their uncertainty.
+When it is inert: on a task with an endless stream of new problems every baseline is 1/2: it is REINFORCE, whitened.
+Disputed: we found no independent evaluation.
 """
 
 from advantages import Tracked

@@ -4,12 +4,12 @@
 
 Source: Le Roux et al. 2503.14286.
 
-What it changes: good responses are learned from as in supervised learning, whatever their ratio; bad ones lose weight
-as they become unlikely, so that pushing them down ends by itself.
-Constants: the taper of bad responses is [0, 1], good ones are not weighed (the paper's choice).
+What it changes: good responses are trained on as in supervised learning, at any ratio. Bad ones lose weight as they
+become unlikely, so pushing them down stops by itself.
+Constants: the ratio of bad responses is clipped to [0, 1], good ones have weight 1 (the paper's choice).
 Deviations: A_i = r_i - mean over the group (our choice; the paper studies a constant baseline).
 When it is inert: at one update per rollout every ratio is 1.
-Disputed: the baseline's part: 2503.14286 and AsymRE (2506.20520) agree that off-policy it matters more than on-policy.
+Disputed: the role of the baseline. 2503.14286 and AsymRE (2506.20520) agree that it matters more off-policy.
 """
 
 from advantages import Group

@@ -14,7 +14,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class PolicyOutput:
-    """What the current policy says of the batch's tokens; has the gradient.
+    """The current policy's output for the batch's tokens, with gradient.
 
     Attributes:
         logp_BT: log-prob of each response token, float32, exactly 0 at masked positions.
@@ -32,7 +32,7 @@ class PolicyOutput:
 
 @dataclass(frozen=True)
 class TokenBatch:
-    """Everything else an objective may know; no gradient. Checked once, here.
+    """All other inputs of an objective, without gradient. Checked once, here.
 
     Attributes:
         mask_BT: bool, true at tokens the policy chose (the end token included).
@@ -41,8 +41,8 @@ class TokenBatch:
         advantage_BT: credit of each token.
         old_logp_BT: log-probs under the policy that sampled the tokens.
         ref_logp_BT, old_value_BT, return_BT: reference log-probs, the critic's values at sampling time, its targets.
-        sampler_logp_BT: log-probs that the sampler itself gave, where old_logp_BT is the trainer's own account of them.
-        chosen_BT: bool, true at tokens that are treated apart, made by `Objective.choose` for the whole step like the
+        sampler_logp_BT: the sampler's own log-probs, if old_logp_BT was recomputed by the trainer.
+        chosen_BT: bool, true at tokens with special treatment, made by `Objective.choose` for the whole step like the
             weights; None unless the objective has a part in its column "tokens".
         imitation_BT: each token's share of the imitation cost, made by `Objective.imitate` for the whole step like
             the weights; None unless the objective has a part in its column "imitation".

@@ -1,4 +1,4 @@
-"""VAPO: PPO with a critic made to work on long answers, and more weight on those that are right.
+"""VAPO: PPO with a critic adapted to long answers, and an extra likelihood term for right ones.
 
     L = -1/sum_i |y_i| sum_i sum_t min(r_it A_it, clip(r_it, 1-e_low, 1+e_high) A_it)
         + mu / N+ sum_{i right} sum_t -log pi(y_it) + critic,   N+ = tokens of the right responses
@@ -11,14 +11,14 @@ with `train.critic=adapter`. A preset sets none of them.
 
 Constants: alpha 0.05, e_low 0.2, e_high 0.28, mu 0.1 (the paper's); advantages whitened over the rollout, c1 0.5 and
 the value clip as in `ppo` (our choices), no KL (our choice).
-Deviations: sum |y_i| and N+ run over the whole optimizer step. Right is what the task calls accurate, before any
-shaping. The paper's critic is a model of its own.
+Deviations: sum |y_i| and N+ run over the whole optimizer step. A response is right by the task's accuracy, before any
+shaping. The paper's critic is a separate model.
 When it is inert: at alpha 0.05 lambda is 0 for every response of up to 20 tokens, which leaves the one-step TD error;
-for lambda 0.95 at l tokens set `advantage.alpha` to 20 / l. Clip-higher at one update per rollout. The likelihood in a
-step without a right response.
-Disputed: which additions matter. On AIME 2024 the paper has 60 for the whole and 5 for plain PPO; without value
-pretraining 11, decoupled GAE 33, length-adaptive GAE 45, clip-higher 46, token-level loss 53, the likelihood 54, group
-sampling 55, each removed alone.
+for lambda 0.95 at l tokens set `advantage.alpha` to 20 / l. Clip-higher at one update per rollout. The likelihood term
+in a step without a right response.
+Disputed: which additions matter. On AIME 2024 the paper reports 60 for the whole and 5 for plain PPO. With one addition
+removed it reports: value pretraining 11, decoupled GAE 33, length-adaptive GAE 45, clip-higher 46, token-level loss 53,
+the likelihood 54, group sampling 55.
 """
 
 from advantages import LengthAdaptiveGAE

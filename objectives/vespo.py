@@ -1,16 +1,16 @@
-"""VESPO: a soft weight on the ratio of whole responses.
+"""VESPO: a smooth weight as a function of the whole response's ratio.
 
     L = -1/sum_i |y_i| sum_i sum_t sg(phi(W_i)) A_i log pi_it
     phi(W) = e^lambda W^k e^(-lambda W),   W_i = pi(y_i) / old(y_i)
 
 Source: 2602.10693; the form is TRL's (`loss_type="vespo"`).
 
-What it changes: the sequence ratio without length normalization and without an edge: phi is 1 at W = 1 and fades on
-both sides, faster above for good responses, faster below for bad ones.
+What it changes: the sequence ratio without length normalization and without a clip: phi is 1 at W = 1 and falls on both
+sides, faster above 1 for good responses, faster below 1 for bad ones.
 Constants: (k, lambda) = (2, 3) for A >= 0, (3, 2) for A < 0; token mean; log W within log 1e-8 and 20 (TRL's). No KL.
 Deviations: TRL multiplies W by the sampler's mismatch inside phi; here `correction` multiplies outside.
 When it is inert: at one update per rollout phi is 1.
-Disputed: nothing independent was found.
+Disputed: we found no independent evaluation.
 """
 
 from advantages import Group

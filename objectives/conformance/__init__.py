@@ -1,5 +1,5 @@
-"""What every objective owes its trainer, whoever wrote it: micro-batches add up, rows permute, padding grows, nothing
-outside the mask counts, states survive a checkpoint.
+"""The conformance suite for objectives: micro-batches add up, the order of rows and the amount of padding do not
+matter, nothing outside the mask counts, and states survive a checkpoint.
 
     rlzoo check my_objective --import mine.py          # or: from objectives.conformance import failures
 

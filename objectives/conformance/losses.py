@@ -1,4 +1,4 @@
-"""Checks of the loss: what every objective owes its trainer between an optimizer step's batch and its gradient."""
+"""Checks of the loss: from an optimizer step's batch to its gradient."""
 
 from __future__ import annotations
 
@@ -137,7 +137,7 @@ def check_exact_policy_gradient(objective: Objective) -> None:
 def check_ratio_one_is_the_weighted_score(objective: Objective) -> None:
     """At ratio 1 each token's surrogate gradient is -weight * advantage, also for advantages that differ in a row.
 
-    Unless the token has a special treatment: none has, here.
+    Here no token has a special treatment.
     """
     w = zoo.world().on_policy()
     out, batch = zoo.step(objective, w)
@@ -148,7 +148,7 @@ def check_ratio_one_is_the_weighted_score(objective: Objective) -> None:
 
 
 def check_huge_log_ratios_stay_finite(objective: Objective) -> None:
-    """A run that has gone astray by e^±1000 gives a finite loss and finite gradients, also in float32."""
+    """Ratios of e^±1000 (a diverged run) give a finite loss and finite gradients, also in float32."""
     for dtype in (torch.float64, torch.float32):
         out, batch = zoo.step(objective, zoo.world())
         sign_BT = torch.where(torch.arange(7) % 2 == 0, 1.0, -1.0).expand(16, 7)
@@ -186,7 +186,7 @@ def check_inputs_are_left_alone(objective: Objective) -> None:
 
 
 def check_loss_needs_are_honoured(objective: Objective) -> None:
-    """What the loss needs and does not get is an error that names it; what it does not need is not read."""
+    """A missing field that the loss needs raises an error that names it; fields that it does not need are not read."""
     out, batch = zoo.step(objective, zoo.world())
     costs = (Correction, KL, ValueLoss, Entropy, Imitation)
     in_loss = {need for part in objective.parts if isinstance(part, costs) for need in part.needs}

@@ -1,4 +1,4 @@
-"""Checks from the rewards on: selection, shaping, advantage, weights, states, and what they come to in the loss."""
+"""Checks from the rewards to the loss: selection, shaping, advantage, weights, states."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def check_rows_permute(objective: Objective) -> None:
 
 
 def check_padding_grows(objective: Objective) -> None:
-    """Columns of padding, left and right, whatever stands in them, change nothing, from the rewards on."""
+    """Columns of padding on both sides, with any content, change nothing, from the rewards on."""
     w = zoo.world()
     loss, gradients = zoo.loss_and_gradients(objective, *zoo.step(objective, w))
 
@@ -58,7 +58,7 @@ def check_garbage_in_a_rollout(objective: Objective) -> None:
 
 
 def check_masked_rows_are_not_there(objective: Objective) -> None:
-    """A response without a token (its reward is unknown) changes no other's credit and weight, and has none."""
+    """A response without a token (its reward is unknown) has no credit and weight and does not change any other's."""
     w = zoo.world()
     there = torch.tensor([i for i in range(16) if i not in (2, 7)])
     masked_NT = w.mask_NT.clone()
@@ -73,7 +73,7 @@ def check_masked_rows_are_not_there(objective: Objective) -> None:
 
 
 def check_several_rewards(objective: Objective) -> None:
-    """With three rewards by name, in whatever order of rows, credit is finite and the same."""
+    """With three named rewards the credit is finite, and permuting the rows permutes it."""
     w = zoo.world()
     length_N = w.mask_NT.sum(dim=1).double()
     named_NK = torch.stack([w.reward_N, -0.1 * length_N, (length_N % 2)], dim=1)
@@ -85,7 +85,7 @@ def check_several_rewards(objective: Objective) -> None:
 
 
 def check_needs_are_declared(objective: Objective) -> None:
-    """Everything that the objective reads of a rollout it declared, and without it, it says what is missing."""
+    """The objective declares every field of a rollout that it reads; if one is missing, the error names it."""
     view = zoo.world().view(objective)
     for part in (*objective.shape, objective.advantage):
         for need in sorted(part.needs):
@@ -100,7 +100,7 @@ def check_needs_are_declared(objective: Objective) -> None:
 
 
 def check_states_are_carried(objective: Objective) -> None:
-    """A part's state is plain data that survives JSON, moves the same way every time, and acts when it is put back."""
+    """A part's state is plain data that survives JSON, its update is deterministic, and restoring it takes effect."""
     w = zoo.world()
     states = objective.initial_states()
     after = zoo.next_states(objective, w)
@@ -130,7 +130,7 @@ def check_rollout_metrics_are_common(objective: Objective) -> None:
 
 
 def check_select_decides_per_prompt(objective: Objective) -> None:
-    """Prompts with right and wrong responses are kept, and a prompt's fate does not depend on the others."""
+    """Prompts with right and wrong responses are kept, and the decision on a prompt does not depend on the others."""
     accuracy_PG = zoo.world().accuracy_PG
     keep_P = objective.select(accuracy_PG)
     holds(keep_P.dtype == torch.bool, f"select returns {keep_P.dtype}, expected bool")

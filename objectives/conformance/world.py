@@ -22,13 +22,13 @@ LOSS_FIELDS: dict[Need, tuple[str, ...]] = {
     Need.ACCURACY: ("imitation_BT",),
     Need.VALUE: ("old_value_BT", "return_BT"),
 }
-"""Need -> what the trainer hands over in the batch because of it."""
+"""Need -> the batch fields that the trainer supplies for it."""
 POLICY_FIELDS: dict[Need, str] = {Need.VALUE: "value_BT", Need.ENTROPY: "entropy_BT"}
 
 
 @dataclass(frozen=True)
 class World:
-    """A rollout of P prompts with G responses each, and what the policies say of its tokens one update later."""
+    """A rollout of P prompts with G responses each, and its log-probs and values one update later."""
 
     mask_NT: Tensor
     group_N: Tensor
@@ -66,7 +66,7 @@ class World:
         return replace(self, **tensors)
 
     def view(self, objective: Objective) -> RolloutView:
-        """The rollout as a trainer shows it to an objective: what its parts declared, and nothing else."""
+        """The rollout as an objective sees it: only the fields that its parts declared."""
         return RolloutView.of(
             at_last_token(self.reward_N, self.mask_NT),
             self.mask_NT,
@@ -152,7 +152,7 @@ def credit(objective: Objective, w: World) -> Credit:
 
 
 def next_states(objective: Objective, w: World) -> dict[str, Any]:
-    """What the objective's parts carry out of this rollout, after updates that led to the policy of `logp_NT`."""
+    """The states of the objective's parts after this rollout, whose updates led to the policy of `logp_NT`."""
     metrics = {"entropy": 1.0, "clip_fraction": 0.1, "kl_old": 0.01}
     return objective.next_states(w.view(objective).but(metrics=metrics, new_logp_NT=w.logp_NT))
 

@@ -1,4 +1,8 @@
-"""The parts an objective's gradient is made of, one family per file."""
+"""The parts of an objective that carry a gradient, one family per file: ratio, surrogate, aggregate, KL and others.
+
+Not here: parts without gradient (selection, shaping, advantages: package `advantages`) and the presets (`objectives`).
+Parts are pure functions of tensors; they import torch and pydantic only.
+"""
 
 from objectives.parts.aggregate import Aggregate, Constant, PromptMean, SequenceMean, SequenceSum, TokenMean
 from objectives.parts.correction import Correction, GeometricCorrection, SequenceCorrection, TokenCorrection

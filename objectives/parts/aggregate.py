@@ -8,9 +8,9 @@ n_i tokens in response i, B responses, N = sum n_i tokens:
     prompt_mean      1 / (P N_p)        ScaleRL 2510.13786: P prompts, N_p tokens of a prompt's responses
     constant         1 / (B budget)     Dr. GRPO 2503.20783, as in its code
 
-The weights are made once and then sliced, so a loss is always a plain sum: micro-batches, runs that share a batch, and
-ranks add up exactly. A fully masked row is no response: it has weight 0 and does not count in B. A step without any
-token has weights 0, hence loss 0.
+The weights are computed once and then sliced, so a loss is always a plain sum: micro-batches, runs in a shared batch
+and ranks add up exactly. A fully masked row is not a response: it has weight 0 and does not count in B. A step without
+any token has weights 0 and loss 0.
 """
 
 from __future__ import annotations
@@ -54,8 +54,8 @@ class SequenceMean(Aggregate, kind="sequence_mean"):
 
 
 class PromptMean(Aggregate, kind="prompt_mean"):
-    """Every prompt weighs the same, and within a prompt every token: long responses weigh more beside their own group
-    only. It needs to know the groups: `Objective.weigh` hands them over."""
+    """Every prompt weighs the same, and so does every token of a prompt: long responses weigh more within their group
+    only. It needs the groups, which `Objective.weigh` passes."""
 
     @property
     def needs(self) -> frozenset[Need]:
@@ -80,7 +80,7 @@ class SequenceSum(Aggregate, kind="sequence_sum"):
 class Constant(Aggregate, kind="constant"):
     """`sequence_sum` over a fixed number of tokens, the longest response allowed (Dr. GRPO's MAX_TOKENS).
 
-    The budget is a number, never the padded width of a tensor, which would make the loss depend on its company.
+    The budget is a fixed number, never the padded width of a tensor, which would make the loss depend on other rows.
     """
 
     shown: ClassVar[tuple[str, ...]] = ("budget",)

@@ -1,8 +1,8 @@
 """Sampler mismatch: the tokens were drawn by a sampler whose probabilities are not quite the trainer's.
 
 Three policies: pi is being trained, old is the trainer's own at the start of the rollout, sampler drew the tokens (the
-same weights, but other kernels, precision or quantization). Ratios compare pi with old; a correction weighs what each
-token asks for by old / sampler, without a gradient (truncated importance sampling):
+same weights, but other kernels, precision or quantization). Ratios compare pi with old; a correction multiplies each
+token's objective by old / sampler, without a gradient (truncated importance sampling):
 
     token       w_t = min(old_t / sampler_t, cap)            less variance; biased, as it ignores the path to the token
     sequence    w   = min(old(y) / sampler(y), cap)          at every token of y; unbiased without a cap
@@ -23,7 +23,7 @@ from objectives.parts.surrogate import ratio
 
 
 class Correction(Part):
-    """Family: (old_logp_BT, sampler_logp_BT, mask_BT) -> weight_BT of what the surrogate gives.
+    """Family: (old_logp_BT, sampler_logp_BT, mask_BT) -> weight_BT, a factor on the surrogate.
 
     Members define `log_weight`. The default cap is verl's; TRL's code has 3 and masks whole sequences.
     """

@@ -2,9 +2,9 @@
 
     positive_likelihood    coef / N+  sum over right responses i  sum_t -log pi(y_it),    N+ = tokens of these responses
 
-No ratio, no advantage, no clip: supervised learning on what the policy itself has found. It pulls on right responses
-also where the whole group is right and the advantage is silent, and the fewer are right, the harder on each of them.
-N+ is that of the whole optimizer step, so `weigh` is called once, like `Aggregate`, and micro-batches add up.
+No ratio, no advantage, no clip: supervised learning on the policy's own right responses. It still trains on correct
+responses when the whole group is correct and the advantage is 0, and weighs each more when few are correct.
+N+ is counted over the whole optimizer step, so `weigh` is called once, like `Aggregate`, and micro-batches add up.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from advantages import Need, Part
 class Imitation(Part):
     """Family: (accuracy_B, mask_BT) -> share_BT, once per step; then (logp_BT, share_BT) -> cost_BT, to be minimized.
 
-    Shares are 0 outside the mask. The cost is part of the loss as it is: `aggregate`'s weights are not applied to it.
+    Shares are 0 outside the mask. The cost is added to the loss without the weights of `aggregate`.
     """
 
     @property

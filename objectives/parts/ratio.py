@@ -40,8 +40,8 @@ class Sequence(Ratio, kind="sequence"):
     """One length-normalized ratio per response, s_i = (pi(y) / old(y))^(1/|y|) (2507.18071).
 
     The value is s_i at every token and the gradient is s_i grad log pi_t, token by token (GSPO-token, same paper): for
-    an advantage that is constant in the response, its mean over tokens has exactly GSPO's gradient, and it makes sense
-    when it is not.
+    an advantage that is constant in the response, its mean over tokens has exactly GSPO's gradient. The form is also
+    defined for an advantage that varies.
     """
 
     def __call__(self, logp_BT: Tensor, old_logp_BT: Tensor, mask_BT: Tensor) -> Tensor:

@@ -4,8 +4,8 @@ With D = log pi - log ref at the sampled token (Schulman 2020, "Approximating KL
 
     k1 = D        k2 = D^2 / 2        k3 = exp(-D) - 1 + D
 
-As losses their gradients are not those of the divergence they estimate. At tokens drawn from pi itself, with the
-visited states frozen, k1's is 0 in expectation, k2's is that of KL(pi || ref), k3's is that of KL(ref || pi).
+Used as losses, their gradients are not the gradient of the divergence that they estimate. At tokens drawn from pi, with
+the visited states fixed, the expected gradient of k1 is 0, of k2 that of KL(pi || ref), of k3 that of KL(ref || pi).
 `straight_through` keeps the value and takes k2's gradient (verl's suffix "+"). `correction` multiplies the cost f by a
 weight w through which the gradient flows too, so that it becomes w (grad f + f grad log pi), the gradient of E[f]:
 
@@ -25,8 +25,8 @@ from advantages import Need, Part, RolloutView
 from objectives.parts.surrogate import ratio
 
 LOG_RATIO_BOUND = 20.0
-"""D is held within +-20 so that exp(-D) stays finite (verl bounds it so too); beyond it the gradient is 0, so a policy
-that has drifted that far from the reference is no longer pulled back."""
+"""D is clamped to +-20 so that exp(-D) stays finite (as in verl). Beyond it the gradient is 0, so a policy that has
+drifted that far from the reference is no longer pulled back."""
 
 
 class KL(Part):
@@ -41,7 +41,7 @@ class KL(Part):
 
     coef: float = Field(default=0.04, ge=0)
     bound: float | None = Field(default=None, gt=0)
-    """The weighted estimate of a token is held within +-bound, before `coef`; beyond it the gradient is 0."""
+    """The weighted estimate of a token is clamped to +-bound, before `coef`; beyond it the gradient is 0."""
     correction: Literal["none", "score", "ratio"] = "none"
 
     @property

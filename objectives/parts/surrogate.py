@@ -1,4 +1,4 @@
-"""Surrogates: the quantity that each token asks to be maximized, from its log-ratio and its advantage.
+"""Surrogates: the per-token objective, to be maximized, from log-ratio and advantage.
 
 linear            r A
 clip              min(r A, clip(r, 1 - low, 1 + high) A)          PPO, 1707.06347, equation 7
@@ -19,28 +19,28 @@ from torch import Tensor
 from advantages import Part, RunSettings
 
 LOG_RATIO_MAX = 20.0
-"""A ratio above e^20 is a broken run; the bound keeps inf * 0 from turning it into nan (verl bounds at +-20 too).
+"""Bound of the log-ratio. A ratio above e^20 means a diverged run; the bound avoids inf * 0 = nan (verl uses +-20 too).
 
-Beyond it the gradient is 0 whatever the surrogate, and the token counts as clipped."""
+Beyond it the gradient is 0 for every surrogate, and the token counts as clipped."""
 
 GSPO_REACH = 0.015
-"""Edge times root of length, 3e-4 * sqrt(2500): what GSPO's edges are on its own responses of thousands of tokens. The
-mean of n log-ratios spreads by about 1 / sqrt(n), so a smaller product clips more than the paper's 15% (2507.18071,
-section 5.2); at 20 tokens the same edges clip 53% to 66%."""
+"""Clip bound times sqrt(length), 3e-4 * sqrt(2500), of GSPO's paper, whose responses have thousands of tokens. The
+spread of a mean of n log-ratios is about 1 / sqrt(n), so a smaller product clips more than the paper's 15% (2507.18071,
+section 5.2); at 20 tokens the same bounds clip 53% to 66%."""
 
 
 class Surrogate(Part):
     """Family: (log_ratio_BT, advantage_BT) -> objective_BT, to be maximized."""
 
     clips: ClassVar[bool] = False
-    """True if the surrogate does something to ratios other than 1, so that a ratio fixed at 1 makes it inert."""
+    """True if the surrogate acts only on ratios other than 1, so that a ratio fixed at 1 makes it inert."""
 
     def __call__(self, log_ratio_BT: Tensor, advantage_BT: Tensor) -> Tensor:
         raise TypeError(f"{type(self).__name__} does not define __call__")
 
     def in_rows(self, log_ratio_BT: Tensor, advantage_BT: Tensor, mask_BT: Tensor) -> Tensor:
-        """The same for whole responses, each in a row: what objectives call. A member whose tokens depend on each other
-        defines it; for the others every token stands alone."""
+        """The same for whole responses, one per row; objectives call this. A member whose tokens depend on each other
+        overrides it."""
         return self(log_ratio_BT, advantage_BT)
 
     def of_tokens(self, log_ratio_BT: Tensor, advantage_BT: Tensor, mask_BT: Tensor, old_logp_BT: Tensor) -> Tensor:
@@ -153,7 +153,7 @@ class SoftGate(Surrogate, kind="soft_gate"):
 
 
 class Log(Surrogate, kind="log"):
-    """log(r) A: the gradient is A grad log pi whatever the ratio.
+    """log(r) A: the gradient is A grad log pi at every ratio.
 
     Where the old log-prob is 0 (a demonstration, which its author gave probability 1) it is A log pi, the
     log-likelihood. At other ratios it is the policy gradient without a correction for them.

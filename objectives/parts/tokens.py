@@ -11,8 +11,8 @@ top_entropy all but the share N of the tokens with the highest entropy lose thei
 kl_cov      the share N tokens with the largest cov_t pay coef |log (pi_t / old_t)|
 
 The means and the choice run over a whole optimizer step, so `choose` is called once, like `Aggregate`, and
-micro-batches add up. Deviation: the authors' code takes log pi of the current policy, micro-batch by micro-batch; here
-it is that of the policy that sampled, which is known before the step and the same however the step is cut.
+micro-batches add up. Deviation: the authors' code uses the current policy's log pi in each micro-batch; here it is the
+sampling policy's, which is known before the step and does not depend on how the step is divided.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Tokens(Part):
     """Family: (old_logp_BT, advantage_BT, mask_BT) -> chosen_BT (bool), once per step; then it treats these tokens."""
 
     clips: ClassVar[bool] = False
-    """True if the treatment does something to ratios other than 1 only."""
+    """True if the treatment acts only on ratios other than 1."""
 
     @property
     def needs(self) -> frozenset[Need]:
@@ -42,7 +42,7 @@ class Tokens(Part):
         raise TypeError(f"{type(self).__name__} does not define choose")
 
     def __call__(self, gain_BT: Tensor, log_ratio_BT: Tensor, chosen_BT: Tensor) -> Tensor:
-        """What each token asks to be maximized, from what the surrogate made of it."""
+        """The per-token objective, to be maximized, from the surrogate's value `gain_BT`."""
         raise TypeError(f"{type(self).__name__} does not define __call__")
 
 

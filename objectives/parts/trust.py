@@ -1,4 +1,4 @@
-"""KL to the policy that sampled: PPO's penalty, which holds updates back where the other form clips (1707.06347, 4).
+"""KL to the sampling policy: PPO's penalty, its alternative to the clip (1707.06347, section 4).
 
     old     rho - 1 - log rho,   rho = pi / old at tokens drawn from old
 
@@ -37,7 +37,7 @@ class OldKL(KL, kind="old"):
         if self.correction != "none":
             raise ValueError("kl 'old': its tokens are the old policy's own, there is nothing to correct: leave it out")
         if self.target is not None and self.coef == 0:
-            raise ValueError("kl 'old': a coef of 0 stays 0 however it adapts: start above 0, or leave target out")
+            raise ValueError("kl 'old': a coef of 0 stays 0 and cannot adapt: start above 0, or leave target out")
         return self
 
     @property

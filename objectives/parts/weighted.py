@@ -28,8 +28,8 @@ def with_weight(weight_BT: Tensor, log_ratio_BT: Tensor, advantage_BT: Tensor) -
 
 
 class Tapered(Surrogate, kind="tapered"):
-    """Good responses at full weight whatever their ratio, bad ones at min(r, 1): off-policy learning from a bad
-    response ends as it becomes unlikely (TOPR, 2503.14286). Meant for ratio `response`."""
+    """Weight 1 for good responses at every ratio, min(r, 1) for bad ones: learning from a bad response ends as it
+    becomes unlikely (TOPR, 2503.14286). Meant for ratio `response`."""
 
     clips: ClassVar[bool] = True
 
@@ -82,8 +82,8 @@ class Preserving(Surrogate, kind="preserving"):
 
 
 class Flipped(Surrogate, kind="flipped"):
-    """The ratio turned over where A > 0: a good token that became unlikely is pulled up harder, not less (ASPO,
-    2510.06062). There the weight is min(1/r, cap). Tokens that PPO's clip would stop have no gradient."""
+    """The inverse ratio where A > 0, with weight min(1/r, cap): a good token that became unlikely gets more weight, not
+    less (ASPO, 2510.06062). Tokens that PPO's clip would stop have no gradient."""
 
     shown: ClassVar[tuple[str, ...]] = ("low", "high", "cap")
     clips: ClassVar[bool] = True
@@ -104,8 +104,8 @@ class Flipped(Surrogate, kind="flipped"):
 
 class Divergence(Surrogate, kind="divergence"):
     """A trust region in probability, not in ratio: a token has no gradient where its probability has moved further than
-    `high` up (A > 0) or `low` down (A < 0), its part of the total variation (DPPO, 2602.04879). A ratio's clip stops
-    rare tokens after a move of nothing and lets likely ones go far. The weight is min(r, cap). Meant for ratio `token`.
+    `high` up (A > 0) or `low` down (A < 0), its part of the total variation (DPPO, 2602.04879). A clip on ratios stops
+    rare tokens after tiny changes and lets likely ones move far. The weight is min(r, cap). Meant for ratio `token`.
     """
 
     shown: ClassVar[tuple[str, ...]] = ("low", "high")
@@ -116,7 +116,7 @@ class Divergence(Surrogate, kind="divergence"):
     cap: float = Field(default=20.0, ge=1)
 
     def __call__(self, log_ratio_BT: Tensor, advantage_BT: Tensor) -> Tensor:
-        """Of tokens so rare that no move of theirs is far."""
+        """The surrogate of tokens so rare that no move exceeds the bounds."""
         return with_weight(ratio(log_ratio_BT.detach()).clamp(max=self.cap), log_ratio_BT, advantage_BT)
 
     def of_tokens(self, log_ratio_BT: Tensor, advantage_BT: Tensor, mask_BT: Tensor, old_logp_BT: Tensor) -> Tensor:

@@ -76,7 +76,7 @@ def test_it_needs_no_reference() -> None:
     ("change", "message"),
     [
         ("kl.correction=score", "there is nothing to correct"),
-        ("kl.coef=0", "a coef of 0 stays 0 however it adapts"),
+        ("kl.coef=0", "a coef of 0 stays 0 and cannot adapt"),
         ("kl.target=0", "greater than 0"),
     ],
 )
