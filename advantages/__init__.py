@@ -4,7 +4,8 @@ Torch and pydantic only.
 
 accuracy --select--> keep        reward --shape--> reward per token --advantage--> Credit
 
-`Part` is the base of all parts, `Need` names what a part may ask of its trainer, `RolloutView` is what it gets.
+`Part` is the base of all parts, `Need` lists the inputs a part may declare, `RolloutView` passes them to the part.
+Not here: anything with a gradient (package `objectives`).
 """
 
 from advantages.credit import Credit

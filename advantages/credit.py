@@ -1,4 +1,4 @@
-"""`Credit`: what an advantage estimator says of every response token."""
+"""`Credit`: the result of an advantage estimator for every response token."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ class Credit:
     Attributes:
         advantage_NT: how much better than expected each token was; exactly 0 outside the mask.
         return_NT: target of the value function (advantage + value, before whitening); None without a critic.
-        learn_NT: bool, the tokens that are learned from, if they are fewer than those of the mask; the others leave the
-            loss, its denominator too.
+        learn_NT: bool, the tokens to learn from, if fewer than the mask's; the others leave the loss and its
+            denominator.
     """
 
     advantage_NT: Tensor

@@ -5,8 +5,8 @@
     decoupled_gae         lambda a number                      VC-PPO 2503.01491
     length_adaptive_gae   lambda = 1 - 1 / (alpha l) for a response of l tokens          VAPO 2504.05118
 
-At lambda_critic 1 the targets are the returns themselves, so the critic is unbiased whatever it began with; the
-policy's lambda stays free to trade noise for bias. At lambda 0.95 a reward 100 tokens away counts 0.95^100 = 0.006.
+At lambda_critic 1 the targets are the returns, so the critic is unbiased for any initial values; the policy's lambda
+can still trade variance for bias. At lambda 0.95 a reward 100 tokens away counts 0.95^100 = 0.006.
 """
 
 from __future__ import annotations
@@ -54,9 +54,9 @@ class DecoupledGAE(Advantage, kind="decoupled_gae"):
 class LengthAdaptiveGAE(Advantage, kind="length_adaptive_gae"):
     """The policy's lambda grows with the response: 1 - 1 / (alpha l), so that its reach, sum lambda^k, is alpha l.
 
-    VAPO, 2504.05118, alpha 0.05. Where alpha l < 1 the formula is negative; a reach below one token is none, so lambda
-    is 0 there (our choice): at 0.05 for every response of up to 20 tokens, which leaves the one-step TD error. Short
-    responses want a larger alpha: for lambda 0.95 at l tokens, 20 / l.
+    VAPO, 2504.05118, alpha 0.05. Where alpha l < 1 the formula is negative, and lambda is 0 (our choice). At alpha 0.05
+    this is every response of up to 20 tokens, which leaves the one-step TD error. Short responses need a larger alpha:
+    for lambda 0.95 at l tokens, 20 / l.
     """
 
     shown: ClassVar[tuple[str, ...]] = ("gamma", "alpha", "critic_lam")

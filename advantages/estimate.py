@@ -5,9 +5,9 @@
     group_others    the same with mean and std of the other responses to the prompt
     gae             A_t = sum_k (gamma lambda)^k d_{t+k},   d_t = r_t + gamma V_{t+1} - V_t
 
-An estimator is called as `advantage(reward_NT, mask_NT, group_N, value_NT)`; a member defines `estimate(view)`. Time
-runs over the tokens inside the mask only: tokens that the policy did not choose are stepped over, so inserting them
-changes no advantage.
+An estimator is called as `advantage(reward_NT, mask_NT, group_N, value_NT)`; a member defines `estimate(view)`. Time t
+counts only the tokens inside the mask: tokens that the policy did not choose are skipped, so inserting them changes no
+advantage.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Advantage(Part):
         return self.estimate(self.sees(view))
 
     def estimate(self, view: RolloutView) -> Credit:
-        """Estimate the credit of every token of a rollout: what a member defines.
+        """Estimate the credit of every token of a rollout. Members define this.
 
         A member that needs only rewards, mask, groups and values may define `__call__` with these four tensors instead.
         """
@@ -100,11 +100,10 @@ class RewardToGo(Advantage, kind="reward_to_go"):
     """REINFORCE's return minus a baseline (Williams 1992; Sutton & Barto, 2nd ed., section 13.4).
 
     The baseline is one number per response, taken from returns G_0:
-    `none` 0; `batch_mean` the mean over the N responses of the rollout, the own one included, which at gamma 1 scales
-    the expected gradient by (N-1)/N; `leave_one_out` the mean of the other responses to the same prompt (RLOO,
-    2402.14740), unbiased. `group_mean` is the mean of all responses to the prompt, `group_length_mean` their mean with
-    lengths as weights, sum l_i G_i / sum l_i (OPO, 2505.23585). A response alone in its group gets
-    advantage 0.
+    `none` 0; `batch_mean` the mean over all N responses of the rollout, which at gamma 1 scales the expected gradient
+    by (N-1)/N; `leave_one_out` the mean of the other responses to the same prompt (RLOO, 2402.14740), unbiased.
+    `group_mean` is the mean of all responses to the prompt, `group_length_mean` their mean with lengths as weights,
+    sum l_i G_i / sum l_i (OPO, 2505.23585). A response alone in its group gets advantage 0.
     `greedy` is the task's reward of the greedy response to the same prompt (ReMax, 2310.10505), unbiased; a greedy
     response without a reward is a baseline of 0.
     `whiten` shifts and scales A over the tokens of the rollout (REINFORCE++, 2501.03262).
@@ -161,13 +160,13 @@ class Group(Advantage, kind="group"):
     group are equal, its advantages are exactly 0, not rounding noise; so are those of a group of one. `scale="none"`
     keeps r_i - mean.
     `scale="batch_std"` divides by the std of the rewards of all responses of the rollout (Lite PPO, 2508.08221), so
-    that prompts keep their weight beside each other. `scale="mean"` divides by the group's mean reward instead, 0 where
-    that is not above 0 (MaxRL, 2602.02710); `scale="mixed_share"` by the share of the rollout's responses whose group
-    has a spread (GPG, 2504.02546), so that silent groups do not shrink the step.
-    `single="keep"` gives a group of one mean 0 and std 1 instead, which trains on its raw reward, as verl does.
-    `empty="count"` has a response without any token count in its group, with reward 0, as verl does; what cannot be
-    graded then counts as wrong.
-    `size` changes no number: it is the demand that there be so many responses per prompt (2-GRPO, 2510.00977).
+    that prompts keep their relative weights. `scale="mean"` divides by the group's mean reward; the advantage is 0 if
+    that is not above 0 (MaxRL, 2602.02710). `scale="mixed_share"` divides by the share of the rollout's responses whose
+    group has a spread (GPG, 2504.02546), so that silent groups do not shrink the step.
+    `single="keep"` gives a group of one mean 0 and std 1, which trains on its raw reward, as verl does.
+    `empty="count"` counts a response without any token in its group, with reward 0, as verl does; a response that
+    cannot be graded then counts as wrong.
+    `size` changes no number: it requires this many responses per prompt (2-GRPO, 2510.00977).
     """
 
     shown: ClassVar[tuple[str, ...]] = ("scale",)
@@ -230,10 +229,10 @@ class Group(Advantage, kind="group"):
 class GroupOthers(Advantage, kind="group_others"):
     """A_i = (r_i - mean_i) / (std_i + eps), mean and unbiased std of the OTHER responses to the prompt, as NeMo RL.
 
-    Where the others do not differ, in groups of one or two too, there is nothing to divide by and A_i = r_i - mean_i;
-    a group without spread, or of one, gets exactly 0. `scale="none"` is RLOO (2402.14740) with one advantage per
-    response: whatever shaping charges any token of a response counts at all of them, as in TRL.
-    Computed on the N x N table of pairs, since rows of a group may stand anywhere.
+    If the others all have the same reward (always so in groups of one or two), nothing is divided: A_i = r_i - mean_i.
+    A group without spread, or of one, gets exactly 0. `scale="none"` is RLOO (2402.14740) with one advantage per
+    response: a reward that shaping puts on any token counts for all tokens of the response, as in TRL.
+    Computed on the N x N table of pairs, because rows of a group may be in any order.
     """
 
     shown: ClassVar[tuple[str, ...]] = ("scale",)
@@ -260,8 +259,8 @@ class GroupOthers(Advantage, kind="group_others"):
         spread_N = group_spread(reward_N, valid_N, group_N)
         advantage_N = torch.where(valid_N & (spread_N > 0), reward_N - mean_N, 0)
         if self.scale == "std":
-            # From deviations, not as E[x^2] - E[x]^2, and only where the others differ: a rounding residue under the
-            # root would be divided by as if it were a spread.
+            # From deviations, not as E[x^2] - E[x]^2, and only where the others differ: otherwise a rounding error
+            # under the root would act as a spread to divide by.
             square_N = torch.where(other_NN, (reward_N - mean_N[:, None]).square(), 0).sum(dim=1)
             std_N = (square_N / (count_N - 1).clamp(min=1)).sqrt()
             low_N = torch.where(other_NN, reward_N, torch.inf).amin(dim=1)

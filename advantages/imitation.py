@@ -1,8 +1,9 @@
-"""Credit of demonstrations: each token is worth imitating.
+"""Credit of demonstrations: advantage 1 at each token.
 
     imitation       A_t = 1
 
-The supervised end of the policy gradient: the sampler is the data, every token earns 1 and nothing of its successors.
+Supervised learning as a policy gradient: the data is the sampler, and every token earns 1, without credit from later
+tokens.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ from advantages.view import RolloutView
 class Demonstrated(Advantage, kind="imitation"):
     """A_t = 1 at every token of a demonstration; rewards are ignored.
 
-    The trainer takes the responses from the task instead of sampling them, with old log-probs of 0: whoever wrote the
-    demonstration gave it probability 1.
+    The trainer takes the responses from the task instead of sampling them, with old log-probs of 0: the author of a
+    demonstration counts as a policy that gives it probability 1.
     """
 
     @property

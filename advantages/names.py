@@ -1,4 +1,4 @@
-"""Say which known name is nearest to an unknown one."""
+"""Find the known name nearest to an unknown one, for error messages."""
 
 from __future__ import annotations
 

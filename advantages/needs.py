@@ -1,4 +1,4 @@
-"""What a part may ask its trainer for: the complete list, so that a misspelt need fails where it is written."""
+"""The complete list of inputs that a part may need, so that a misspelt need fails where the part is defined."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from enum import StrEnum
 
 
 class Need(StrEnum):
-    """One thing the trainer computes because some part asks for it. A member equals its string."""
+    """One input that the trainer computes if a part needs it. A member equals its string."""
 
     GROUP = "group"
     """Two or more responses to each prompt."""
@@ -55,5 +55,5 @@ FIELDS: dict[Need, str] = {
     Need.ENTROPY: "entropy_NT",
     Need.COLLISION: "collision_NT",
 }
-"""Need -> the field of `RolloutView` that answers it. `group` and `demonstration` are answered by how the rollout is
+"""Need -> its field in `RolloutView`. `group` and `demonstration` have none: they determine how the rollout is
 sampled."""

@@ -1,14 +1,14 @@
 """A part is a frozen value: its settings are fields, its mathematics is `__call__`.
 
 A family is a direct subclass of `Part` and fixes the call (`class Ratio(Part)`); a member subclasses the family and
-names its kind (`class Token(Ratio, kind="token")`). A member defined anywhere is at once usable by name wherever the
-family is expected: `"token"`, `{"kind": "clip", "high": 0.28}`, or the value `Clip(high=0.28)`.
+names its kind (`class Token(Ratio, kind="token")`). A member defined in any module can be given wherever the family is
+expected: as `"token"`, `{"kind": "clip", "high": 0.28}`, or the value `Clip(high=0.28)`.
 
-A part may carry a state from rollout to rollout, whatever its family:
+A part of any family may have a state that changes from rollout to rollout:
 
     state_0 = initial_state()        state_{k+1} = next_state(state_k, rollout k after its updates)
 
-The trainer stores and resumes the states without knowing what they are; in its other methods a part reads `self.state`.
+The trainer stores and restores states as opaque data; in its other methods a part reads `self.state`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from advantages.view import RolloutView
 
 @dataclass(frozen=True)
 class RunSettings:
-    """What a run fixes about its rollouts, for `Part.check`.
+    """The settings of a run that `Part.check` needs.
 
     Attributes:
         max_length: tokens a response may have.
@@ -41,7 +41,7 @@ class RunSettings:
 
 
 class Part(BaseModel):
-    """Base of all parts. Frozen, hashable, closed: a misspelt field is an error."""
+    """Base of all parts. Frozen and hashable; an unknown field is an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -92,44 +92,44 @@ class Part(BaseModel):
         return frozenset()
 
     def sees(self, view: RolloutView) -> RolloutView:
-        """What the part may know of a rollout: what is always there, and what it declared."""
+        """The view of a rollout for this part: the fields that are always there and those it declared."""
         return view.only(self.needs, f"{self.family()} {self.kind!r}")
 
     def check(self, settings: RunSettings) -> tuple[str, ...]:
-        """Judge the part against the run that it is to be part of.
+        """Check the part against the settings of its run.
 
         Returns:
-            Warnings: constants that act, but were chosen for another setting.
+            Warnings about constants that were chosen for another setting.
 
         Raises:
-            ValueError: in such a run the part does nothing, or something degenerate; says what to change.
+            ValueError: in such a run the part does nothing or is degenerate; the message says what to change.
         """
         return ()
 
     def initial_state(self) -> Any:
-        """What the part carries into the first rollout: numbers, strings, lists and dicts of them; None if nothing."""
+        """The state for the first rollout: numbers, strings, lists and dicts of these; None without a state."""
         return None
 
     def next_state(self, state: Any, view: RolloutView) -> Any:
-        """What it carries into the next rollout.
+        """Return the state for the next rollout.
 
         Args:
-            state: what it carried into this one.
+            state: the state during this rollout.
             view: this rollout after its updates, with `metrics` and, for the need "new_logp", `new_logp_NT`.
         """
         return state
 
     def state_metrics(self, state: Any) -> dict[str, float]:
-        """What the run's record says of a state: `KIND_state`, if the state is a number."""
+        """Metrics of a state for the run's record: `KIND_state`, if the state is a number."""
         return {f"{self.kind}_state": float(state)} if isinstance(state, int | float) else {}
 
     @property
     def state(self) -> Any:
-        """What the part carries now."""
+        """The part's current state."""
         return self.initial_state() if self._state is None else self._state
 
     def at(self, state: Any) -> Self:
-        """The same part carrying a state."""
+        """Return the same part with another state."""
         moved = self.model_copy()
         moved._state = state
         return moved

@@ -38,9 +38,9 @@ class All(Select, kind="all"):
 class Mixed(Select, kind="mixed"):
     """Keep prompts whose responses differ in accuracy; ask for replacements until the step is full.
 
-    Each round samples as many new prompts as are missing; after `max_rounds` the step trains on what there is (verl's
-    max_num_gen_batches is 10 and raises instead). What was discarded is counted and paid for. A response without a
-    verdict (nan) is left out of the decision.
+    Each round samples as many new prompts as are missing; after `max_rounds` the step trains on the prompts it has
+    (verl's max_num_gen_batches is 10 and raises instead). Discarded prompts count towards the cost. A response without
+    a verdict (nan) is ignored in the decision.
     """
 
     shown: ClassVar[tuple[str, ...]] = ()

@@ -1,4 +1,4 @@
-"""Several rewards, each normalized by itself before they are added.
+"""Several rewards, each normalized separately before they are added.
 
 decoupled    A = whiten( sum_k (r_k - mean_k) / (std_k + eps) ),   mean and std over the responses to one prompt
 """
@@ -18,11 +18,10 @@ from advantages.view import RolloutView
 
 
 class DecoupledRewards(Advantage, kind="decoupled_rewards"):
-    """The group's normalization of every reward by itself, summed, then whitened over the rollout's responses (GDPO,
-    2601.05242).
+    """Every reward normalized over its group, summed, then whitened over the rollout's responses (GDPO, 2601.05242).
 
-    A reward of small spread counts as much as one of large spread: the sum of rewards would drown it. What `shape` adds
-    to the task's rewards is one reward more. With one reward it is GRPO's advantage, whitened.
+    A reward of small spread counts as much as one of large spread, unlike in a plain sum. The change that `shape` makes
+    counts as one more reward. With one reward it is GRPO's advantage, whitened.
     """
 
     shown: ClassVar[tuple[str, ...]] = ()

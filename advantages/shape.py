@@ -26,7 +26,7 @@ class Shape(Part):
     """Family: (reward_NT, view) -> reward_NT."""
 
     replaces: ClassVar[bool] = False
-    """True if the part ignores the rewards it is given, so that what stands before it is lost."""
+    """True if the part ignores its input, so that shapers before it have no effect."""
 
     def __call__(self, reward_NT: Tensor, view: RolloutView) -> Tensor:
         """The shaped reward of every token; `reward_NT` is what the shapers before this one made of it."""
@@ -84,7 +84,7 @@ class SoftOverlong(Shape, kind="soft_overlong"):
 
 
 class OverlongFilter(Shape, kind="overlong_filter"):
-    """Responses that the limit cut leave the loss: they say nothing of what they would have come to.
+    """Responses cut at the length limit leave the loss, because their outcome is unknown.
 
     DAPO, 2503.14476, table 1: the first step of its ladder, 30 to 36 points. Rewards stay as they are, so a cut
     response is still in its group's mean, as in TRL's `mask_truncated_completions`.
@@ -112,7 +112,7 @@ class KLInReward(Shape, kind="kl"):
 
     coef: float = Field(default=0.05, ge=0)
     bound: float | None = Field(default=None, gt=0)
-    """A token's k1 is held within +-bound, before beta; OpenRLHF bounds it at 10."""
+    """A token's k1 is clamped to +-bound, before beta; OpenRLHF's bound is 10."""
     target: float | None = Field(default=None, gt=0)
     rate: float = Field(default=0.1, gt=0)
 
@@ -121,7 +121,7 @@ class KLInReward(Shape, kind="kl"):
         if self.target is None and self.rate != type(self).model_fields["rate"].default:
             raise ValueError("shape 'kl': rate does nothing without a target: set target (nats per response) too")
         if self.target is not None and self.coef == 0:
-            raise ValueError("shape 'kl': a coef of 0 stays 0 however it adapts: start above 0, or leave target out")
+            raise ValueError("shape 'kl': a coef of 0 stays 0 and cannot adapt: start above 0, or leave target out")
         return self
 
     @property

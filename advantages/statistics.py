@@ -1,7 +1,7 @@
 """Masked and grouped statistics shared by the estimators.
 
-One rule for rows: a fully masked row is not in the batch. It enters no mean, no deviation and no count, and its
-advantage is 0. (A response whose reward is unknown is masked this way.)
+A fully masked row is treated as absent: it enters no mean, deviation or count, and its advantage is 0. (A response
+whose reward is unknown is masked this way.)
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Estimators that learn from some responses of a group only, told apart by reward, length or rank.
+"""Estimators that learn only from some responses of a group, chosen by reward, length or rank.
 
 pass_k            A_best = (r_max - r_second) / (std + eps), others 0          2503.19595, as verl's grpo_passk
 filtered_group    A_i = (r_i - mean_S) / (std_S + eps) for i in S, others 0    GFPO, 2508.09726
@@ -93,8 +93,8 @@ class FilteredGroup(Advantage, kind="filtered_group"):
 
 
 class Positives(Advantage, kind="positives"):
-    """A = 1 at the tokens of right responses, which are all that is learned from: the others leave the loss, and its
-    denominator too (RAFT, 2304.06767, with the task's verdict as the filter)."""
+    """A = 1 at the tokens of right responses; all other responses leave the loss and its denominator (RAFT, 2304.06767,
+    with the task's verdict as the filter)."""
 
     @property
     def needs(self) -> frozenset[Need]:

@@ -1,4 +1,4 @@
-"""Baselines that remember each prompt: one response per prompt is enough.
+"""Baselines from each prompt's past rewards, so that one response per prompt is enough.
 
 tracked    A = whiten(r - alpha / (alpha + beta)),   (alpha, beta) of each prompt      SPO, 2509.13232
            after a visit: alpha <- rho alpha + sum r,   beta <- rho beta + sum (1 - r)
@@ -21,8 +21,8 @@ from advantages.view import RolloutView
 class Tracked(Advantage, kind="tracked"):
     """Reward minus the prompt's success rate so far, whitened over the rollout's responses (SPO, 2509.13232).
 
-    The rate is the mean of a Beta distribution whose counts are forgotten by `rho` per visit; both counts begin at
-    `prior`, a rate of 1/2. Rewards are held within 0 and 1 for the counts. Deviation: the paper moves rho with the KL
+    The rate is the mean of a Beta distribution whose counts are multiplied by `rho` at each visit; both counts begin at
+    `prior`, a rate of 1/2. For the counts, rewards are clamped to [0, 1]. Deviation: the paper adapts rho to the KL
     between visits; here it is fixed.
     """
 

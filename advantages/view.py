@@ -1,4 +1,4 @@
-"""`RolloutView`: all that a reward shaper or an advantage estimator may know of a rollout. No gradient.
+"""`RolloutView`: the view of a rollout for reward shapers and advantage estimators. No gradient.
 
     reward_NK --sum over K, on the last token--> reward_NT --shape--> reward_NT --advantage--> Credit
 
@@ -21,10 +21,10 @@ _NEED = {name: need for need, name in FIELDS.items()}
 
 @dataclass(frozen=True)
 class RolloutView:
-    """A rollout as a part sees it: what is always there, and what the part declared in `needs`.
+    """A rollout as a part sees it: the fields that are always there, and those that the part declared in `needs`.
 
     Attributes:
-        reward_NT: reward of every token. To a shaper: what the shapers before it made of the task's reward.
+        reward_NT: reward of every token. For a shaper: the task's reward after the earlier shapers.
         mask_NT: bool, true at tokens the policy chose. A response whose reward is unknown has none.
         group_N: index of the prompt that each row answers, any integers.
         reward_NK: the task's rewards, before shaping, one column per name; their sum is the reward of a response. 0
@@ -33,8 +33,8 @@ class RolloutView:
         max_length: tokens a response may have.
         step: rollouts that the run has trained on before this one.
         given: the fields that the part declared, by name; read them as attributes (`view.ref_logp_NT`).
-        metrics: of the rollout's updates, means over them; empty but in `next_state`.
-        reader: who looks at it, for messages.
+        metrics: means over the rollout's updates; empty except in `next_state`.
+        reader: name of the part that reads the view, for error messages.
     """
 
     reward_NT: Tensor
