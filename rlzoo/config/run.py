@@ -106,6 +106,9 @@ class TrainSettings(Settings):
     """Steps between checkpoints."""
     grading_timeout: float = Field(default=600.0, gt=0)
     """Seconds that grading one rollout may take; a run whose grading takes longer ends as failed."""
+    silent_steps: int | None = Field(default=20, ge=1)
+    """A run whose first so many steps all had no signal (every group's rewards equal, or no update) ends as failed: the
+    task is too hard or too easy, or the reward never finds an answer. None: never."""
     samples: int = Field(default=4, ge=0)
     """Prompts per step, and per evaluation, whose first response is kept in samples.jsonl."""
 

@@ -7,6 +7,7 @@ distance from the mean: with fewer than three, thin lines show the seeds themsel
 
 from __future__ import annotations
 
+import dataclasses
 import io
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -63,11 +64,16 @@ STYLE = {
 
 @dataclass(frozen=True)
 class Curves:
-    """The metrics of one run: records as in metrics.jsonl, in order of their step."""
+    """The metrics of one run: records as in metrics.jsonl, in order of their step.
+
+    Attributes:
+        failed: it stopped early. Its accuracy stays that of its last evaluation, as in `rlzoo.stats.scores`.
+    """
 
     algorithm: str
     seed: int
     records: Sequence[dict[str, Any]]
+    failed: bool = False
 
 
 @dataclass(frozen=True)
@@ -131,7 +137,7 @@ def plot(runs: Sequence[Curves], x: Horizontal = "step", title: str = "", panels
     shown = [panel for panel in panels if any(_points(run, panel, x)[1].size for run in runs)]
     if not shown:
         raise ValueError("there is nothing to draw: no run has a record with any of the metrics")
-    runs = [Curves(visible(run.algorithm), run.seed, run.records) for run in runs]
+    runs = [dataclasses.replace(run, algorithm=visible(run.algorithm)) for run in runs]
     title = visible(title)
     algorithms = list(dict.fromkeys(run.algorithm for run in runs))
     window = smoothing_window(runs)
@@ -204,10 +210,27 @@ def _points(run: Curves, panel: Panel, x: Horizontal) -> tuple[Array, Array]:
     return array[:, 0], array[:, 1]
 
 
+def _all_points(runs: Sequence[Curves], panel: Panel, x: Horizontal) -> list[tuple[Array, Array]]:
+    return [(px, py) for px, py in (_points(run, panel, x) for run in runs) if px.size]
+
+
+def evaluated(runs: Sequence[Curves], panel: Panel, x: Horizontal) -> list[tuple[Array, Array]]:
+    """Return the (x, y) of each run's evaluations; a failed run keeps its last value as far as any other run got."""
+    end = max((px[-1] for px, _ in _all_points(runs, panel, x)), default=0.0)
+    curves = []
+    for run in runs:
+        px, py = _points(run, panel, x)
+        if run.failed and px.size and px[-1] < end:
+            px, py = np.append(px, end), np.append(py, py[-1])
+        if px.size:
+            curves.append((px, py))
+    return curves
+
+
 def _draw_algorithm(
     ax: Axes, runs: Sequence[Curves], panel: Panel, x: Horizontal, window: int, alpha: float, look: Look
 ) -> None:
-    points = [(px, py) for px, py in (_points(run, panel, x) for run in runs) if px.size]
+    points = evaluated(runs, panel, x) if panel.kind == "eval" else _all_points(runs, panel, x)
     if not points:
         return
     smoothed = [(px, smooth(py, window) if panel.kind == "train" else py) for px, py in points]

@@ -10,7 +10,7 @@ from rlzoo.errors import UserError
 from rlzoo.experiments.folders import row_name, run_folders, table_position
 from rlzoo.report import curves
 from rlzoo.report.page import write_report
-from rlzoo.store.run_folder import CONFIG, CURVES, RunFolder
+from rlzoo.store.run_folder import CONFIG, CURVES, SUMMARY, RunFolder
 
 
 def collect_curves(folders: Sequence[Path]) -> list[curves.Curves]:
@@ -20,7 +20,11 @@ def collect_curves(folders: Sequence[Path]) -> list[curves.Curves]:
         UserError: there is no run in one of them.
     """
     runs = sorted(_configs(folders), key=lambda run: table_position(row_name(run[1])))
-    return [curves.Curves(row_name(c), c["seed"], RunFolder.open(f).read_metrics()) for f, c in runs]
+    return [curves.Curves(row_name(c), c["seed"], RunFolder.open(f).read_metrics(), _failed(f)) for f, c in runs]
+
+
+def _failed(folder: Path) -> bool:
+    return (folder / SUMMARY).is_file() and RunFolder(folder).read_json(SUMMARY)["state"] == "failed"
 
 
 def _configs(folders: Sequence[Path]) -> list[tuple[Path, dict[str, Any]]]:

@@ -24,10 +24,10 @@ from rlzoo.engine.tokens import Tokens
 from rlzoo.tasks import Task
 from rlzoo.training.client import Client
 from rlzoo.training.credit import assign_credit, largest_gap, mean_of_known, minibatches
-from rlzoo.training.evaluate import evaluate, response_metrics
+from rlzoo.training.evaluate import evaluate, response_metrics, silent_groups
 from rlzoo.training.failure import RunFailed
 from rlzoo.training.held_out import HeldOut, held_out
-from rlzoo.training.rollout import roll_out
+from rlzoo.training.rollout import Rollout, roll_out
 from rlzoo.training.run import Run, Summary
 from rlzoo.training.teacher import Teacher
 
@@ -134,6 +134,16 @@ async def train_step(run: Run, client: Client, codec: Codec, task: Task, teacher
         },
         first,
     )
+    run.hear(bool(norms) and has_signal(objective, rollout))
+
+
+def has_signal(objective: Objective, rollout: Rollout) -> bool:
+    """Whether there is something to learn from: rewards that differ in a group, or what does not need them to differ.
+
+    A single response per prompt is compared across prompts, so it counts as a signal.
+    """
+    taught = {Need.DEMONSTRATION, Need.TEACHER_LOGP} & set(objective.needs) or objective.imitation is not None
+    return bool(taught) or silent_groups(rollout) != 1
 
 
 async def carry_on(

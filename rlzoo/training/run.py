@@ -10,6 +10,7 @@ import math
 import shutil
 import time
 import traceback
+import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -60,6 +61,7 @@ class Run:
         client: the run's client of the engine, from `begin` on.
         states: states of the objective's parts, by place; see `Objective.at`.
         counters: cumulative updates, prompts and tokens; tokens_sampled includes what selection discarded.
+        silent: whether no step so far had a signal.
         seconds: engine time up to the last checkpoint.
         summary: the outcome, once there is one.
     """
@@ -79,6 +81,7 @@ class Run:
             ("updates", "prompts_sampled", "prompts_discarded", "tokens_sampled", "tokens_discarded", "tokens_trained"),
             0,
         )
+        self.silent = True
         self.seconds = self.elapsed = 0.0
         self.started = time.monotonic()
         self.evaluations: list[dict[str, float | None]] = []
@@ -103,7 +106,7 @@ class Run:
             self.checkpoint = whole_checkpoint(self.folder, state)
             self.step, self.counters, self.evaluations = state["step"], state["counters"], state["evaluations"]
             self.tests = state["tests"]
-            self.states = state["states"]
+            self.states, self.silent = state["states"], state["silent"]
             self.seconds, self.elapsed = state["seconds"], state["elapsed"]
             self.summary = state["summary"]
         if self.summary is None:
@@ -165,6 +168,7 @@ class Run:
                     "evaluations": self.evaluations,
                     "tests": self.tests,
                     "states": self.states,
+                    "silent": self.silent,
                     "seconds": self.client.seconds,
                     "elapsed": time.monotonic() - self.started,
                     "summary": summary,
@@ -186,6 +190,21 @@ class Run:
             },
         }
         self.step += 1
+
+    def hear(self, signal: bool) -> None:
+        """Take in whether a step had a signal. Warns at a first step without.
+
+        Raises:
+            RunFailed: none of the first `train.silent_steps` had one; later a solved task may well be silent.
+        """
+        self.silent = self.silent and not signal
+        most = self.config.train.silent_steps
+        cause = "the task is too hard or too easy, or the reward never finds an answer"
+        if self.silent and self.step == 1:
+            ends = "" if most is None else f"; a run ends as failed after {most} such steps (train.silent_steps)"
+            warnings.warn(f"{self.config.row}: the first step has no signal: {cause}{ends}", stacklevel=2)
+        if self.silent and self.step == most:
+            raise RunFailed(f"none of the first {most} steps had a signal (train.silent_steps): {cause}", final=True)
 
     @property
     def spent(self) -> bool:

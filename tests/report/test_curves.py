@@ -12,10 +12,12 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from rlzoo.report.curves import (
+    PANELS,
     Curves,
     band,
     common_grid,
     draw,
+    evaluated,
     plot,
     smooth,
     smoothing_window,
@@ -135,3 +137,14 @@ def test_the_same_curves_make_the_same_file(tmp_path: Path) -> None:
 def test_nothing_to_draw_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="nothing to draw"):
         draw([Curves("a", 0, [{"kind": "train", "step": 1}])], [tmp_path / "x.png"])
+
+
+def test_a_failed_run_stays_in_the_mean_with_its_last_accuracy() -> None:
+    """Seeds 0 and 2 reach step 12; seed 1 fails after its evaluation at step 4: 5%. The mean at 12: (12 + 5 + 14) / 3."""
+    whole, lost = [run("a", 0), run("a", 2)], run("a", 1, steps=4)
+    lost = Curves("a", 1, lost.records, failed=True)
+    curves = evaluated([*whole, lost], PANELS[0], "step")
+    assert curves[2][0].tolist() == [0, 4, 12] and curves[2][1] == pytest.approx([0.01, 0.05, 0.05])
+    figure = plot([*whole, lost])
+    mean = figure.axes[0].lines[-1]
+    assert mean.get_xdata()[-1] == 12 and mean.get_ydata()[-1] == pytest.approx(0.31 / 3)

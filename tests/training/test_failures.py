@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -184,3 +185,38 @@ def test_a_reward_that_leaves_python_is_an_error_like_any_other() -> None:
     """sys.exit() in the grading thread: the answer comes at once, not after the timeout."""
     with pytest.raises(RuntimeError, match="SystemExit: 3"):
         asyncio.run(in_thread(sys.exit, 3, seconds=60))
+
+
+class Mute(EvenTask):
+    """Every response gets the same reward in the steps before `since`."""
+
+    def __init__(self, since: int | None = None) -> None:
+        super().__init__("even")
+        self.since = since
+        self.calls = 0
+
+    def score(self, problems: Sequence[Problem], completions: Sequence[str]) -> Scores:
+        self.calls += 1
+        scores = super().score(problems, completions)
+        silent = self.since is None or self.calls <= self.since
+        return replace(scores, reward=[1.0] * len(completions)) if silent else scores
+
+
+def test_a_run_that_stays_silent_warns_and_fails(make_config: MakeConfig, backbone: Backbone, tmp_path: Path) -> None:
+    config = make_config(train={"steps": 4, "silent_steps": 2}, evaluation={"every": 100})
+    with pytest.warns(UserWarning, match=r"grpo: the first step has no signal.*failed after 2 such steps"):
+        summary = train(config, tmp_path / "mute", backbone=backbone, task=Mute())
+    assert (summary["state"], summary["ended"], summary["step"]) == ("failed", "failure", 2)
+    assert "none of the first 2 steps had a signal (train.silent_steps)" in summary["failure"]
+    assert train(config, tmp_path / "mute", resume=True, backbone=backbone) == summary  # it would end the same way
+
+
+def test_a_run_with_one_signal_goes_on_and_null_never_ends_one(
+    make_config: MakeConfig, backbone: Backbone, tmp_path: Path
+) -> None:
+    """The evaluation before the first step is the first call, the first step the second: the third has a signal."""
+    for name, most, since in (("heard", 2, 2), ("never", None, None)):
+        config = make_config(train={"steps": 4, "silent_steps": most}, evaluation={"every": 100})
+        with pytest.warns(UserWarning, match="the first step has no signal"):
+            summary = train(config, tmp_path / name, backbone=backbone, task=Mute(since))
+        assert (summary["state"], summary["step"]) == ("done", 4)
