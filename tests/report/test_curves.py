@@ -140,7 +140,7 @@ def test_nothing_to_draw_is_an_error(tmp_path: Path) -> None:
 
 
 def test_a_failed_run_stays_in_the_mean_with_its_last_accuracy() -> None:
-    """Seeds 0 and 2 reach step 12; seed 1 fails after its evaluation at step 4: 5%. The mean at 12: (12 + 5 + 14) / 3."""
+    """Seeds 0 and 2 reach step 12, seed 1 fails after step 4 with 5%: the mean at 12 is (12 + 5 + 14) / 3."""
     whole, lost = [run("a", 0), run("a", 2)], run("a", 1, steps=4)
     lost = Curves("a", 1, lost.records, failed=True)
     curves = evaluated([*whole, lost], PANELS[0], "step")
