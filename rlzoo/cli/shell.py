@@ -49,7 +49,10 @@ BudgetOption = Annotated[
     typer.Option("--budget", metavar="UNIT=N", help="What ends a run: tokens=200k, trained, updates, seconds."),
 ]
 Rate = Annotated[
-    float | None, typer.Option("--lr", help="Learning rate.", show_default="0.0007, less for larger models")
+    float | None,
+    typer.Option(
+        "--lr", help="Learning rate; by default less for a model larger than the shipped one.", show_default="0.0007"
+    ),
 ]
 Steps = Annotated[int | None, typer.Option("--steps", min=1, help="Rollouts.", show_default="60")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with what the folder holds; start what it does not.")]
