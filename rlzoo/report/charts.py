@@ -13,6 +13,7 @@ from rlzoo.report.curves import SEEDS_FOR_INTERVAL, STEPS_PER_WINDOW, band, smoo
 from rlzoo.report.palette import Look
 from rlzoo.report.read import ReadRun, Study
 from rlzoo.report.results import BUDGETS
+from rlzoo.report.sensitivity import Sensitivity
 from rlzoo.report.svg import NARROW, WIDE, Axes, Form, Line, chart, shown
 from rlzoo.stats.scores import AXES
 
@@ -136,6 +137,18 @@ class Charts:
             lines = self._lines(curves, exact=False, shaded=SEEDS_FOR_SHADE)
             figures += self._figure(f"{title} at matched reward", "", lines, axes)
         return figures
+
+    def sensitivity(self, search: Sensitivity) -> list[Figure]:
+        """Return the search's accuracy against the values tried, on a logarithmic axis."""
+        lines = []
+        for row in search.scores:
+            means = search.means(row)
+            x = np.array(list(means))
+            columns = [[getattr(one, end) for one in means.values()] for end in ("mean", "low", "high")]
+            mean, low, high = (np.array(column, np.float64) for column in columns)  # None, with one seed: nan
+            lines.append(Line(row, self.number[row], x, mean, low, high, self.look[row].marker))
+        axes = Axes(search.field, "problems solved", "number", "percent", log=True)
+        return list(self._figure(f"Against {search.field}", "Validation accuracy of the search's runs.", lines, axes))
 
     def _figure(
         self, title: str, note: str, lines: Sequence[Line], axes: Axes, size: tuple[int, int] = WIDE

@@ -1,4 +1,6 @@
-"""The report: one HTML file with everything in it. It runs no script and loads nothing: its own policy forbids both.
+"""The report: one HTML file with everything in it. It loads nothing and runs one script, which sorts tables.
+
+Its own policy forbids everything else, and every script but the one with that script's hash.
 
 Every text on it is escaped by the template engine, whoever wrote it, and what cannot be seen is made visible.
 """
@@ -6,6 +8,7 @@ Every text on it is escaped by the template engine, whoever wrote it, and what c
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -33,7 +36,8 @@ from rlzoo.report.read import (
 )
 from rlzoo.report.remarks import remarks
 from rlzoo.report.results import ablation, equal_cost, judge_runs, pairs, results
-from rlzoo.report.tables import FORMATS, shown
+from rlzoo.report.sensitivity import curve_table, range_table, read_search
+from rlzoo.report.tables import FORMATS, shown, sort_key
 from rlzoo.report.text import paragraphs, visible
 from rlzoo.stats.sentences import sentences
 from rlzoo.stats.verdicts import Judgement, Pair
@@ -73,6 +77,8 @@ def write_tables(folder: Path, out: Path) -> list[Path]:
     if not judged.standings:
         raise UserError(f"no run in {folder} has ended yet: there is nothing to put into tables")
     found = [results(study), pairs(judged), equal_cost(study), ablation(study)]
+    search = read_search(study)
+    found += [curve_table(search), range_table(search)] if search else []
     target = RunFolder(out)
     with target.safely("make the folder"):
         out.mkdir(parents=True, exist_ok=True)
@@ -97,6 +103,8 @@ def render(study: Study, refresh: int | None = None) -> str:
     columns, rows = rows_of_parts(study)
     stored = json.dumps(configuration(study), indent=2, ensure_ascii=False)
     single = (study.folder / CONFIG).is_file()
+    search = read_search(study)
+    script = (Path(__file__).parent / "page.js").read_text(encoding="utf-8")
     return _template().render(
         study=study,
         title=f"{study.task}: {', '.join(study.algorithms[:6])}" + (" and more" if len(study.algorithms) > 6 else ""),
@@ -119,6 +127,11 @@ def render(study: Study, refresh: int | None = None) -> str:
         pairs=pairs(judgement),
         equal_cost=equal_cost(study),
         ablation=ablation(study),
+        search=search,
+        search_curves=curve_table(search) if search else None,
+        search_range=range_table(search) if search else None,
+        script=Markup(script),
+        script_hash=f"sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode('ascii')}",
         forest=_forest(judgement, ranking),
         scale=svg.scale(_limit(judgement)),
         matrix=_matrix(judgement),
@@ -149,7 +162,7 @@ def _template() -> jinja2.Template:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"shown": shown, "paragraphs": paragraphs}
+    environment.filters |= {"shown": shown, "sort_key": sort_key, "paragraphs": paragraphs}
     return environment.get_template("page.html")
 
 

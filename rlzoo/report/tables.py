@@ -65,6 +65,12 @@ def shown(value: Value, form: Form) -> str:
     return f"{value:.1f}"
 
 
+def sort_key(value: Value) -> str:
+    """Return what a table is sorted by: the number, an interval's mean, or the text; nothing sorts last."""
+    found = value.mean if isinstance(value, Interval) else value
+    return "" if found is None else found if isinstance(found, str) else repr(float(found))
+
+
 def _interval(value: Interval, form: Form) -> str:
     mean = shown(value.mean, form)
     if value.low is None or value.high is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import re
 from html.parser import HTMLParser
@@ -77,16 +78,21 @@ def test_no_text_of_others_becomes_a_part_of_the_page(tmp_path: Path, attack: st
     for tag, name, value in attacked.values:
         assert not name.startswith("on")
         assert name not in ("src", "srcset") and (name != "href" or value.startswith("data:application/json;base64,"))
-        assert tag not in ("script", "img", "iframe", "object", "embed", "link", "base", "form")
+        assert tag not in ("img", "iframe", "object", "embed", "link", "base", "form")
     printable = re.sub(r"[\x00\x1b\u2028\u2029\u202e]", lambda m: f"⟨U+{ord(m[0]):04X}⟩", attack)
     assert attacked.text.count(" ".join(printable.split())) > 10
 
 
-def test_the_page_forbids_scripts_and_loads_nothing(tmp_path: Path) -> None:
+def test_the_page_runs_one_script_and_loads_nothing(tmp_path: Path) -> None:
     path = write_report(write_study(tmp_path))
     page = Page(path)
     (policy,) = [value for tag, name, value in page.values if tag == "meta" and value.startswith("default-src")]
-    assert policy == "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
+    (script,) = re.findall(r"<script>(.*?)</script>", path.read_text(), flags=re.DOTALL)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert policy == (
+        f"default-src 'none'; script-src 'sha256-{digest}'; style-src 'unsafe-inline'; base-uri 'none'; "
+        "form-action 'none'"
+    )
     assert not re.search(r"https?://|url\(|@import|javascript:", path.read_text())
 
 
@@ -101,8 +107,8 @@ def test_the_verdict_comes_first_then_tables_curves_and_the_rest(tmp_path: Path)
     places = [text.find(words) for words in order]
     assert -1 not in places and places == sorted(places)
     # after: 0.60 to 0.65, all from 0.25. Seeds alone: t(5) * 0.0187 / sqrt(6) = 0.0196; 400 problems alone:
-    # 1.96 * sqrt(0.625 * 0.375 / 400) = 0.047; together 0.049. 4 steps of 100 tokens, 4 updates each.
-    row = re.search(r"grpo 6 25\.0 62\.5 ± 4\.9 \+37\.5 ± 4\.9 .*? 60\.0 0\.0 10\.0 14\.0 16 400 400 0:02", text)
+    # 1.96 * sqrt(0.625 * 0.375 / 400) = 0.047; together 0.050. 4 steps of 100 tokens, 4 updates each.
+    row = re.search(r"grpo 6 25\.0 62\.5 ± 5\.0 \+37\.5 ± 5\.0 .*? 60\.0 0\.0 10\.0 14\.0 16 400 400 0:02", text)
     assert row is not None
     assert "Not finished" not in text
 
