@@ -17,8 +17,9 @@ from rlzoo.config.engine import EngineSettings
 from rlzoo.config.limits import ROW_BYTES, check_memory
 from rlzoo.config.model import BackboneConfig
 from rlzoo.config.names import folder_name
+from rlzoo.config.optimizer import OptimizerSettings
 from rlzoo.config.settings import Settings
-from rlzoo.config.sizes import SHIPPED_LR, fill
+from rlzoo.config.sizes import fill
 from rlzoo.config.task import TaskConfig
 
 Control = Literal["same", "random_reward", "frozen"]
@@ -124,27 +125,6 @@ class TrainSettings(Settings):
     @property
     def updates_per_rollout(self) -> int:
         return self.minibatches * self.epochs
-
-
-Beta = Annotated[float, Field(ge=0, lt=1)]
-
-
-class OptimizerSettings(Settings):
-    """AdamW of each run, in float32."""
-
-    lr: float = Field(default=SHIPPED_LR, gt=0)
-    """Of the shipped model, and lower for a larger one: 2e-4 to 1e-5 by size, as `rlzoo explain` says."""
-    critic_lr: float | None = Field(default=None, gt=0)
-    """Of a critic adapter; None: the same."""
-    betas: tuple[Beta, Beta] = (0.9, 0.999)
-    eps: float = Field(default=1e-8, gt=0)
-    weight_decay: float = Field(default=0.0, ge=0)
-    max_grad_norm: float = Field(default=1.0, gt=0)
-    """Clip of the gradient's 2-norm over all trained parameters of the run; a large number never clips."""
-    warmup_steps: int = Field(default=0, ge=0)
-    """Steps over which the rate rises linearly."""
-    schedule: Literal["constant", "linear", "cosine"] = "constant"
-    """What the rate does after warm-up; linear and cosine would reach 0 one step after the last."""
 
 
 FINAL_PROMPTS = 8

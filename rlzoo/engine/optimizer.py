@@ -1,4 +1,4 @@
-"""The trained state of one run: its adapter, its critic's adapter if it has one, their gradient, and AdamW.
+"""The trained state of one run: its adapter, its critic's adapter if it has one, their gradient, and the optimizer.
 
 Everything is float32. The gradient of a step is the sum over its parts, in order of arrival.
 """
@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from rlzoo import noise
-from rlzoo.engine.protocol import NotFinite, PolicyRef, RunSpec, StepSettings
+from rlzoo.engine.muon import AdamW, Muon
+from rlzoo.engine.protocol import AdamSettings, NotFinite, PolicyRef, RunSpec, StepSettings
 from rlzoo.errors import UserError
 from rlzoo.model.backbone import Backbone
 
@@ -24,7 +25,7 @@ ADAPTER, CRITIC, OPTIMIZER = "adapter", "critic", "optimizer.pt"
 
 
 class Trainable:
-    """Adapters and AdamW of one run.
+    """Adapters and optimizer of one run.
 
     Attributes:
         theta: the policy's adapter vector [n].
@@ -42,16 +43,11 @@ class Trainable:
         self.parameters = [self.theta, self.critic] if own_critic else [self.theta]
         self.head = backbone.layout.head_size
         self.policy_waits = False
-        self.optimizer = None
-        if spec.adam is not None:
-            adam = spec.adam
-            self.optimizer = torch.optim.AdamW(
-                [{"params": [theta]} for theta in self.parameters],
-                betas=adam.betas,
-                eps=adam.eps,
-                weight_decay=adam.weight_decay,
-                fused=True,
-            )
+        self.optimizer: AdamW | Muon | None = None
+        if isinstance(spec.optimizer, AdamSettings):
+            self.optimizer = AdamW(self.parameters, spec.optimizer)
+        elif spec.optimizer is not None:
+            self.optimizer = Muon(backbone.layout, self.parameters, spec.optimizer)
         self._clear()
 
     def _fresh(self, role: str) -> Tensor:
@@ -101,7 +97,7 @@ class Trainable:
         if not math.isfinite(norm) or not math.isfinite(loss):
             raise NotFinite(f"loss {loss:g}, gradient norm {norm:g}")
         if self.policy_waits and settings.trains == "all":
-            self.optimizer.state.pop(self.theta, None)  # the policy's first step is as any run's first
+            self.optimizer.forget(self.theta)  # the policy's first step is as any run's first
         self.policy_waits = settings.trains == "critic" or (self.policy_waits and settings.trains == "nothing")
         for theta, gradient in trained.items():
             theta.grad = gradient
@@ -126,6 +122,7 @@ class Trainable:
             state: dict[str, Any] = {
                 "version": self.version,
                 "policy_waits": self.policy_waits,
+                "kind": self.optimizer.kind,
                 "optimizer": self.optimizer.state_dict(),
             }
             partial = folder / (OPTIMIZER + ".partial")
@@ -145,8 +142,13 @@ class Trainable:
                 parameter.copy_(self.backbone.load_adapter(saved))
         self.version, self.policy_waits = state["version"], state["policy_waits"]
         if self.optimizer is not None:
+            kind = state.get("kind", AdamW.kind)
+            if kind != self.optimizer.kind:
+                raise UserError(
+                    f"{folder / OPTIMIZER} is of optimizer {kind!r}, and the run has {self.optimizer.kind!r}"
+                )
             self.optimizer.load_state_dict(state["optimizer"])
-            for parameter, moments in self.optimizer.state.items():
+            for parameter, moments in self.optimizer.moments():
                 sizes = {tuple(x.shape) for x in moments.values() if isinstance(x, torch.Tensor) and x.dim()}
                 if sizes - {tuple(parameter.shape)}:  # the step itself would read beyond the end of the memory
                     raise UserError(

@@ -45,10 +45,18 @@ BASE = PolicyRef("")
 
 @dataclass(frozen=True)
 class AdamSettings:
-    """Constants of a run's AdamW, as in `rlzoo.config.run.OptimizerSettings`."""
+    """Constants of a run's AdamW, as in `rlzoo.config.optimizer.OptimizerSettings`."""
 
     betas: tuple[float, float] = (0.9, 0.999)
     eps: float = 1e-8
+    weight_decay: float = 0.0
+
+
+@dataclass(frozen=True)
+class MuonSettings:
+    """Constants of a Muon, as in `rlzoo.config.optimizer.OptimizerSettings`; a value head has AdamW's defaults."""
+
+    momentum: float = 0.95
     weight_decay: float = 0.0
 
 
@@ -60,7 +68,7 @@ class RunSpec:
         run: the name that requests use.
         seed: the first adapters are a pure function of it. Runs with one seed start from the same adapter.
         critic: source of the values: a head on the policy, or a separate adapter with a head.
-        adam: None: a fixed policy, which is only sampled and scored.
+        optimizer: None: a fixed policy, which is only sampled and scored.
         adapter: folder of an adapter in PEFT's format to begin with; None: a fresh adapter.
         steady: the run sends its next request soon after each answer, until it is released. An engine may hold a batch
             for it.
@@ -69,7 +77,7 @@ class RunSpec:
     run: str
     seed: int = 0
     critic: Literal["head", "adapter"] = "head"
-    adam: AdamSettings | None = AdamSettings()
+    optimizer: AdamSettings | MuonSettings | None = AdamSettings()
     adapter: str | None = None
     steady: bool = False
 

@@ -129,7 +129,7 @@ def evaluate_policy(
         async with open_engine(model, batching or EngineSettings()) as engine:
             client = Client(engine, "", BASE, await engine.info())
             if adapter is not None:
-                client.policy = await engine.create(RunSpec("evaluated", adam=None, adapter=str(adapter)))
+                client.policy = await engine.create(RunSpec("evaluated", optimizer=None, adapter=str(adapter)))
             return await evaluate(client, model, task, settings, **kwargs)
 
     try:

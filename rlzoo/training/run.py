@@ -19,7 +19,7 @@ from typing import Any, Literal
 from objectives import Objective
 from rlzoo.config.budget import Budget
 from rlzoo.config.run import RunConfig
-from rlzoo.engine.protocol import AdamSettings, Engine, RunSpec, StepSettings
+from rlzoo.engine.protocol import AdamSettings, Engine, MuonSettings, RunSpec, StepSettings
 from rlzoo.errors import UserError
 from rlzoo.store.outcomes import pack
 from rlzoo.store.run_folder import ADAPTER, CRITIC, SUMMARY, RunFolder
@@ -126,7 +126,11 @@ class Run:
             run=self.name,
             seed=config.noise_seed,
             critic=config.train.critic or "head",
-            adam=AdamSettings(optimizer.betas, optimizer.eps, optimizer.weight_decay),
+            optimizer=(
+                AdamSettings(optimizer.betas, optimizer.eps, optimizer.weight_decay)
+                if optimizer.kind == "adamw"
+                else MuonSettings(optimizer.momentum, optimizer.weight_decay)
+            ),
             steady=True,
         )
         saved = None if self.checkpoint is None else str(self.folder.path / self.checkpoint)

@@ -39,7 +39,7 @@ class Teacher:
         """
         if config.adapter is not None:
             name = f"teacher {config.adapter}"
-            return cls(engine, await engine.create(RunSpec(name, adam=None, adapter=config.adapter)))
+            return cls(engine, await engine.create(RunSpec(name, optimizer=None, adapter=config.adapter)))
         return cls(await stack.enter_async_context(open_engine(model, settings)), BASE)
 
     async def logp(self, client: Client, tokens: Tokens, temperature: float) -> Tensor:

@@ -158,7 +158,7 @@ def test_base_is_version_0_of_every_run(on_engine: Callable[[Job], Any]) -> None
 
 def test_the_samplers_log_probs_are_the_scorers(on_engine: Callable[[Job], Any]) -> None:
     async def job(engine: Engine) -> Any:
-        await engine.create(RunSpec("a", adam=SMOOTH))
+        await engine.create(RunSpec("a", optimizer=SMOOTH))
         await engine.forward_backward(learn("a"))
         policy = (await engine.optim_step("a", STEP)).policy
         samples = await engine.sample(ask(policy, temperature=0.7))
@@ -173,7 +173,7 @@ def test_requests_are_answered_together_as_alone(on_engine: Callable[[Job], Any]
     async def job(engine: Engine) -> Any:
         policies = []
         for name, seed in (("a", 0), ("b", 1)):
-            await engine.create(RunSpec(name, seed, adam=SMOOTH, critic="adapter" if name == "b" else "head"))
+            await engine.create(RunSpec(name, seed, optimizer=SMOOTH, critic="adapter" if name == "b" else "head"))
             await engine.forward_backward(learn(name))
             policies.append((await engine.optim_step(name, STEP)).policy)
         samples = [ask(), ask(policies[0]), ask(policies[1], seed=4, greedy=True, group_size=1)]
@@ -204,7 +204,7 @@ def test_the_gradient_of_a_sum_is_the_sum_of_gradients(critic: str, on_engine: C
 
     async def job(engine: Engine) -> Any:
         for name in ("whole", "parts", "together", "other"):
-            await engine.create(RunSpec(name, 0, critic=critic, adam=SMOOTH))
+            await engine.create(RunSpec(name, 0, critic=critic, optimizer=SMOOTH))
         cuts = ([0, 3], [1], [2, 4, 5])
         losses = [[(await engine.forward_backward(learn("whole"))).loss]]
         losses.append([(await engine.forward_backward(learn("parts", rows))).loss for rows in cuts])
@@ -239,7 +239,7 @@ def test_what_learning_says_of_its_rows_is_what_scoring_says(on_engine: Callable
 
 def test_a_step_moves_the_version_on_and_other_versions_are_refused(on_engine: Callable[[Job], Any]) -> None:
     async def job(engine: Engine) -> Any:
-        first = await engine.create(RunSpec("a", adam=SMOOTH))
+        first = await engine.create(RunSpec("a", optimizer=SMOOTH))
         await engine.forward_backward(learn("a"))
         stepped = await engine.optim_step("a", STEP)
         refused = []
@@ -260,7 +260,7 @@ def test_a_step_that_is_not_finite_leaves_everything_as_it_was(weight: float, on
 
     async def job(engine: Engine) -> Any:
         for name in ("bad", "good", "twin"):
-            await engine.create(RunSpec(name, adam=SMOOTH))
+            await engine.create(RunSpec(name, optimizer=SMOOTH))
         parts = learn("bad", weight=weight), learn("good")
         await asyncio.gather(*(engine.forward_backward(part) for part in parts))
         failed, stepped = await asyncio.gather(
@@ -317,7 +317,7 @@ def test_a_run_that_is_saved_and_loaded_goes_on_as_it_was(
         await engine.save("a", str(tmp_path / "saved"))
         await engine.create(RunSpec("b", 2, critic=critic))
         loaded = await engine.load("b", str(tmp_path / "saved"))
-        fixed = await engine.create(RunSpec("c", adam=None, adapter=str(tmp_path / "saved" / "adapter")))
+        fixed = await engine.create(RunSpec("c", optimizer=None, adapter=str(tmp_path / "saved" / "adapter")))
         scores = [await engine.score(score(policy, *ALL)) for policy in (saved, loaded, fixed)]
         with pytest.raises(UserError, match="'c' is a fixed policy"):
             await engine.optim_step("c", STEP)
@@ -345,7 +345,7 @@ def test_a_run_is_loaded_only_where_it_fits(on_engine: Callable[[Job], Any], tmp
         with pytest.raises(UserError, match="cannot be read"):
             await engine.load("a", str(tmp_path))
         with pytest.raises(UserError, match="no adapter in"):
-            await engine.create(RunSpec("b", adam=None, adapter=str(tmp_path)))
+            await engine.create(RunSpec("b", optimizer=None, adapter=str(tmp_path)))
 
     on_engine(job)
 

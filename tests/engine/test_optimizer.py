@@ -84,7 +84,7 @@ def test_a_saved_run_is_taken_up_whole(backbone: Backbone, tmp_path: Path) -> No
 
 def test_a_fixed_policy_is_not_trained(backbone: Backbone, tmp_path: Path) -> None:
     held(backbone, 3).save(tmp_path, optimizer=True)
-    fixed = held(backbone, adam=None, adapter=str(tmp_path / "adapter"))
+    fixed = held(backbone, optimizer=None, adapter=str(tmp_path / "adapter"))
     assert torch.equal(fixed.theta, held(backbone, 3).theta) and fixed.policy == PolicyRef("run", 1)
     with pytest.raises(UserError, match="'run' is a fixed policy"):
         fixed.step(StepSettings(lr=1e-3))

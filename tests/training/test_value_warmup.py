@@ -32,7 +32,7 @@ ALONE, ALL = StepSettings(lr=3e-3, trains="critic"), StepSettings(lr=3e-3)
 
 
 def held(backbone: Backbone, critic: str, weight_decay: float = 0.1) -> Trainable:
-    return Trainable(backbone, RunSpec("run", critic=critic, adam=AdamSettings(weight_decay=weight_decay)))
+    return Trainable(backbone, RunSpec("run", critic=critic, optimizer=AdamSettings(weight_decay=weight_decay)))
 
 
 def stepped(run: Trainable, settings: StepSettings, gradients: list[torch.Tensor]) -> float:
