@@ -24,6 +24,10 @@ class _Folder:
 
     folder: Path
 
+    def __repr__(self) -> str:
+        """Name the folder: settings and results would fill the screen."""
+        return f"<{type(self).__name__} {self.folder}>"
+
     @property
     def curves(self) -> Any:
         """Every record of every run, as in metrics.jsonl, with the run's `row` and `seed`."""
@@ -43,7 +47,7 @@ class _Folder:
         return write_report(self.folder, None if out is None else Path(out))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Comparison(_Folder, compare.Comparison):
     """A comparison: `summary`, `runs`, `curves` and `verdicts` as DataFrames (without pandas: lists of records).
 
@@ -87,7 +91,7 @@ class Comparison(_Folder, compare.Comparison):
         return table + words + note
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Ablation(Comparison):
     """An ablation: a comparison of its rows, and what each changed column is worth."""
 
@@ -114,7 +118,7 @@ class Ablation(Comparison):
         return super()._repr_html_() + html_table(["block", "what changes", "points", "verdict"], cells)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Run(_Folder):
     """One run: its stored `config`, its `outcome` (None before its end), `metrics` and `samples`."""
 

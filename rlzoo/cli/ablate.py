@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from rlzoo.cli.plan import joint_moves
 from rlzoo.cli.report import failures, plus_minus, points, unspent
-from rlzoo.config.comparison import CompareConfig
 from rlzoo.experiments.ablate import Ablation, Measured
-from rlzoo.experiments.ablation_plan import Block, Contrast, Plan
+from rlzoo.experiments.ablation_plan import Block, Plan
 from rlzoo.stats.amounts import clock_time, short_count
 from rlzoo.store.run_folder import REPORT
 
@@ -21,22 +21,6 @@ HEADINGS: dict[Block, tuple[str, str]] = {
     "sweep": ("sweep", "over the\nrow above"),
     "factorial": ("factorial", ""),
 }
-
-
-def print_plan(console: Console, made: Plan, config: CompareConfig) -> None:
-    """Print the rows of a plan that is not run."""
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
-    table.add_column("what changes", overflow="fold")
-    table.add_column("objective", overflow="fold")
-    for block, lines in made.lines.items():
-        table.add_row(Text(block, style="bold"), "")
-        for line in lines:
-            table.add_row(Text(line.label), Text(line.row))
-    console.print(table)
-    runs = len(made.rows) * len(config.seeds)
-    size = f"{len(made.rows)} rows times {len(config.seeds)} seeds: {runs} runs of {config.train.steps} steps."
-    for note in [size, *joint_moves(made.contrasts)]:
-        console.print(Text(note, style="dim"))
 
 
 def print_ablation(console: Console, made: Plan, ablation: Ablation) -> None:
@@ -85,9 +69,3 @@ def notes(ablation: Ablation) -> list[str]:
     lines += [*joint_moves(one.contrast for one in ablation.measured), *unspent(comparison.summaries)]
     there = f"Report: {comparison.folder / REPORT}; curves and runs are beside it"
     return [*lines, *failures(comparison.summaries), there]
-
-
-def joint_moves(contrasts: Iterable[Contrast]) -> list[str]:
-    """Return why columns change together, once for those that do so from both ends."""
-    notes = [contrast.note for contrast in contrasts if contrast.note]
-    return list({note.partition(":")[0]: note for note in reversed(notes)}.values())[::-1]

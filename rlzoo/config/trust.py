@@ -61,5 +61,6 @@ def refuse_code(settings: BaseModel, source: str | Path, typed: Collection[str] 
         where = f"file {Path(module).expanduser().absolute()}" if module.endswith(".py") else f"module {module}"
         raise UserError(
             f"{source} names code to run: {name} = {path!r}, which is the function {function!r} of the {where}. "
-            f"Whoever made the folder chose it. Read it, then allow it with --trust, or give yours by --set {name}=..."
+            f"Whoever made the folder chose it. Read it, then allow it with --trust (in Python trust=True), or give "
+            f"yours by --set {name}=... (in Python {name.rpartition('.')[2]}=...)"
         )

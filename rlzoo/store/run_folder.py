@@ -161,10 +161,6 @@ class RunFolder:
         """Write one text file, whole or not at all. Half characters, which no file can hold, become question marks."""
         self._replace(name, lambda file: file.write(text.encode("utf-8", "replace")))
 
-    def write_with(self, name: str, write: Callable[[BinaryIO], object]) -> None:
-        """Have `write` fill a file, whole or not at all."""
-        self._replace(name, write)
-
     def read_json(self, name: str) -> Any:
         """Return the content of one JSON file of the folder, read through its model if it has one.
 

@@ -51,6 +51,7 @@ def test_a_comparison_has_tables_figure_and_report(result: rlzoo.Comparison) -> 
     assert final["verdict"].item() is None and final["refusal.name"].item() == "too few problems"
     assert final["difference"].item() == pytest.approx(abs(means["grpo"] - means["reinforce"]))
     assert len(result.plot("tokens_sampled").axes) > 3
+    assert repr(result) == f"<Comparison {result.folder}>"  # not all its settings and summaries
     page = result._repr_html_()
     assert "<td>reinforce</td>" in page and str(result).splitlines()[0] in page.replace("&#x27;", "'")
     assert result.report() == result.folder / "report.html" and result.report().stat().st_size > 10_000

@@ -30,7 +30,12 @@ def test_looking_up_and_refusing_wait_for_no_slow_library() -> None:
     commands = [
         *("list", "list parts", "list tasks", "list settings", "show gspo", "show gspo[ratio=token]", "show grppo"),
         *("train grppo", "train grpo --set train.group_sise=4", "compare grpo grpo", "compare grpo --seeds 2 --lr -1"),
-        *("ablate grpo --set train.stepz=3", "evaluate --set train.stepz=3", "warmstart --out x --set stepz=3"),
+        *(
+            "ablate dapo --dry-run",
+            "ablate grpo --set train.stepz=3",
+            "evaluate --set train.stepz=3",
+            "warmstart --out x --set stepz=3",
+        ),
     ]
     code = f"""
 import sys
@@ -43,7 +48,7 @@ for command in {commands!r}:
 """
     lines = [line.split("|") for line in run(code).splitlines() if "|" in line]
     assert [line[0].strip() for line in lines] == commands
-    assert [int(line[1]) for line in lines] == [0] * 6 + [2] * 8
+    assert [int(line[1]) for line in lines] == [0] * 6 + [2] * 5 + [0] + [2] * 3
     assert {line[0]: line[2].strip() for line in lines if line[2].strip()} == {}
 
 

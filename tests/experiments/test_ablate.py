@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from objectives import get, names, parent
-from rlzoo.cli.ablate import joint_moves
+from rlzoo.cli.plan import joint_moves
 from rlzoo.config.plan import Plan
 from rlzoo.config.sources import split_sweeps
 from rlzoo.experiments.ablation_plan import Contrast, differing, moved, plan, plan_of

@@ -305,3 +305,13 @@ def test_kill_at_any_moment_loses_nothing(tmp_path: Path) -> None:
     assert killed is not None and whole is not None
     assert killed["step"] == whole["step"] == STEPS
     assert torch.equal(killed["theta"], whole["theta"])
+
+
+def test_a_folder_of_an_earlier_version_is_said_to_be_one(tmp_path: Path) -> None:
+    """It lacks settings, and sets none otherwise: no command line could ask for the same."""
+    RunFolder.create(tmp_path / "run", CONFIG).log(line(1))
+    later = CONFIG | {"shuffle": True}
+    with pytest.raises(UserError, match=r"shuffle: not set in the folder, true asked for\nIt was written by a version"):
+        RunFolder.create(tmp_path / "run", later, resume=True)
+    with pytest.raises(UserError, match="Continue with the settings of the folder"):
+        RunFolder.create(tmp_path / "run", later | {"seed": 1}, resume=True)

@@ -164,18 +164,20 @@ def ablate(
     made = plan_of(name, to, only=only, sweeps=sweeps, factors=factors if factorial is not None else None)
     given = {"task": task, "seeds": seeds, "objectives": [row.name for row in made.rows]}
     chosen = settings(CompareConfig, config, rest, given, trust)
+    console = terminal()
+    if dry_run:
+        from rlzoo.cli.plan import print_plan
+
+        if as_json:
+            print_json(made.as_dict())
+        else:
+            print_plan(console, made, chosen)
+        return
     with starting():
         from rlzoo.api import reported
         from rlzoo.cli import ablate, live, report
         from rlzoo.experiments.folders import default_folder
 
-    console = terminal()
-    if dry_run:
-        if as_json:
-            print_json(made.as_dict())
-        else:
-            ablate.print_plan(console, made, chosen)
-        return
     folder = out or default_folder(f"{chosen.task.name}-ablate-{name}")
     ablation = reported.ablate(made, chosen, folder, resume=resume, watch=partial(live.watched, folder=folder))
     if as_json:
