@@ -2,7 +2,7 @@
 
 When every run waits, one kind of request is answered for all runs that wait for it: scores first, then gradients, then
 optimizer steps, samples last. The runs therefore meet at sampling, the most expensive work, even if they take different
-numbers of updates or rounds.
+numbers of updates or rounds. "meet" comes after all work: it is answered once every steady run waits for it.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-Kind = Literal["score", "learn", "step", "sample"]
-ORDER: tuple[Kind, ...] = ("score", "learn", "step", "sample")
+Kind = Literal["score", "learn", "step", "sample", "meet"]
+ORDER: tuple[Kind, ...] = ("score", "learn", "step", "sample", "meet")
 QUIET_TURNS = 3
 """Turns of the event loop without a new request after which all coroutines are taken to be waiting."""
 PATIENCE = 2.0
@@ -81,15 +81,22 @@ class Batcher:
             self._scheduled = loop.call_soon(self._look)
             return
         remaining = self._since + max(PATIENCE, self._lasted) - loop.time()
-        if self._steady.keys() - {one.run for one in self._pending} and remaining > 0:
-            self._scheduled = loop.call_later(remaining, self._look)
-            return
         kind = next(kind for kind in ORDER if any(one.kind == kind for one in self._pending))
+        if self._steady.keys() - {one.run for one in self._pending}:
+            if kind == "meet":  # nothing is computed, so nobody loses by waiting: the next request looks again
+                return
+            if remaining > 0:
+                self._scheduled = loop.call_later(remaining, self._look)
+                return
         due = [one for one in self._pending if one.kind == kind]
         # In the order of the runs, not of the threads that graded for them: the same batch every time.
         place = {run: place for place, run in enumerate(self._steady)}
         due.sort(key=lambda one: place.get(one.run, len(place)))
         self._pending = [one for one in self._pending if one.kind != kind]
+        if kind == "meet":
+            for one in due:
+                one.answer.set_result(None)
+            return
         start = loop.time()
         for one, answer in zip(due, self._answers(kind, [one.request for one in due]), strict=True):
             if isinstance(answer, Exception):

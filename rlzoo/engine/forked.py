@@ -86,6 +86,11 @@ def share_of(settings: EngineSettings, processes: int) -> EngineSettings:
     )
 
 
+def shares_of(names: Sequence[str], processes: int) -> list[Sequence[str]]:
+    """Return the names that each process works for."""
+    return [names[first::processes] for first in range(processes)]
+
+
 def divide_work(names: Sequence[str], processes: int, work: Work, on_record: OnRecord | None) -> dict[str, Any]:
     """Divide the work of `names` among processes and return name -> result.
 
@@ -95,7 +100,7 @@ def divide_work(names: Sequence[str], processes: int, work: Work, on_record: OnR
     Raises:
         UserError: something outside killed a process.
     """
-    shares = [names[first::processes] for first in range(processes)]
+    shares = shares_of(names, processes)
     if processes == 1:
         return work(names, on_record, _do_nothing)
     with _one_thread(), _Children(shares[1:], work, on_record) as children:

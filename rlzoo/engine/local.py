@@ -103,6 +103,11 @@ class LocalEngine:
         """See `Engine.save`."""
         self._held(run).save(Path(folder), optimizer)
 
+    async def meet(self, run: str) -> None:
+        """See `Engine.meet`."""
+        self._held(run)
+        await self._batcher.ask("meet", run, None)
+
     async def load(self, run: str, folder: str) -> PolicyRef:
         """See `Engine.load`."""
         held = self._held(run)

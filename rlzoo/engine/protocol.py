@@ -290,6 +290,13 @@ class Engine(Protocol):
         """
         ...
 
+    async def meet(self, run: str) -> None:
+        """Return when every steady run waits here or has been released: the moment that a fleet is saved at.
+
+        After it the runs share batches as they would if all were created and loaded at this moment.
+        """
+        ...
+
     async def load(self, run: str, folder: str) -> PolicyRef:
         """Restore what `save` wrote, optimizer included, and return the current policy.
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from rlzoo.errors import UserError
 from rlzoo.store.provenance import LIBRARIES, version
-from rlzoo.store.run_folder import CONFIG, ENVIRONMENT, METRICS, SAMPLES, SUMMARY, RunFolder, read_lines
+from rlzoo.store.run_folder import BEFORE, CONFIG, ENVIRONMENT, METRICS, SAMPLES, SUMMARY, RunFolder, read_lines
 
 COUNTERS = ("updates", "prompts_sampled", "prompts_discarded", "tokens_sampled", "tokens_discarded", "tokens_trained")
 """Cumulative: each record has what all steps so far took."""
@@ -43,6 +43,7 @@ def check_run(path: Path) -> list[str]:
     records = attempt(folder.read_metrics)
     samples = attempt(read_lines, path / SAMPLES)
     saved = attempt(folder.read_state)
+    attempt(folder.read_state, BEFORE)
     state = saved["state"] if saved else None
     if records is not None:
         problems += check_records(records, summary)

@@ -6,6 +6,7 @@ no symbolic link is followed below that folder, no device is replaced. What is r
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import stat
@@ -105,6 +106,22 @@ def sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def length(path: Path) -> int:
+    """Return the bytes of a regular file, 0 without one."""
+    return path.stat().st_size if path.is_file() else 0
+
+
+def sha256(path: Path, size: int) -> Any:
+    """Return the running SHA-256 of the first `size` bytes of a file."""
+    running = hashlib.sha256()
+    if size:
+        with open(path, "rb") as file:
+            while size and (block := file.read(min(size, 1 << 20))):
+                running.update(block)
+                size -= len(block)
+    return running
 
 
 def read_bytes(path: Path) -> bytes:

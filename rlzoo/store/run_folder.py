@@ -13,7 +13,6 @@ an uninterrupted one would have written. A folder has one writer at a time (see 
 from __future__ import annotations
 
 import errno
-import hashlib
 import json
 import math
 import os
@@ -35,6 +34,8 @@ from rlzoo.store.provenance import environment
 
 CONFIG, ENVIRONMENT, SUMMARY, COMPARISON = "config.json", "environment.json", "summary.json", "comparison.json"
 METRICS, SAMPLES, STATE, CURVES, ADAPTER = "metrics.jsonl", "samples.jsonl", "state.pt", "curves.png", "adapter"
+BEFORE = "before.pt"
+"""The checkpoint before the last, of a run whose fleet has not ended: state.pt as it was."""
 CRITIC = "critic"
 """Folder of a critic adapter, in the same format as the policy's."""
 LOGS = {METRICS: records.Record, SAMPLES: records.Sample}
@@ -121,7 +122,7 @@ class RunFolder:
     @property
     def began(self) -> bool:
         """Whether there is anything to lose: a record, or a checkpoint."""
-        return _length(self.path / METRICS) > 0 or (self.path / STATE).exists()
+        return files.length(self.path / METRICS) > 0 or (self.path / STATE).exists()
 
     def clean(self) -> None:
         """Remove what a kill leaves: files that were being written, and folders of half an adapter."""
@@ -174,8 +175,12 @@ class RunFolder:
         """Write the checkpoint, whole or not at all: tensors, numbers, strings and containers of these.
 
         Returns when checkpoint and logs are on the disk, so that a power cut cannot separate them. It remembers length
-        and SHA-256 of both logs; its own tensors have the CRC-32 of the zip file that torch writes.
+        and SHA-256 of both logs; its own tensors have the CRC-32 of the zip file that torch writes. The checkpoint that
+        there was is kept aside until `forget_before`.
         """
+        beginning = {"state": None, "lengths": dict.fromkeys(LOGS, 0), "digests": {}}
+        whole = (self.path / STATE).read_bytes() if (self.path / STATE).exists() else None
+        self._replace(BEFORE, lambda file: torch.save(beginning, file) if whole is None else file.write(whole))
         for name in LOGS:
             files.sync(self.path / name)
         sums = {name: self._digest(name) for name in LOGS}
@@ -185,6 +190,20 @@ class RunFolder:
             "digests": {name: running.hexdigest() for name, (_, running) in sums.items()},
         }
         self._replace(STATE, lambda file: torch.save(saved, file))
+
+    def go_back(self) -> None:
+        """Put the checkpoint before the last in the place of the last; see `load_state` for the logs."""
+        state = self.read_state(BEFORE)
+        if state is None or state["state"] is None:
+            (self.path / STATE).unlink(missing_ok=True)
+        else:
+            whole = (self.path / BEFORE).read_bytes()
+            self._replace(STATE, lambda file: file.write(whole))
+        self.forget_before()
+
+    def forget_before(self) -> None:
+        """Remove the checkpoint before the last: nobody goes back to it."""
+        (self.path / BEFORE).unlink(missing_ok=True)
 
     def load_state(self) -> dict[str, Any] | None:
         """Return the last checkpoint (on the CPU) and cut the logs back to it; None and empty logs if there is none.
@@ -196,19 +215,19 @@ class RunFolder:
         lengths = dict.fromkeys(LOGS, 0) if saved is None else saved["lengths"]
         with self.safely("cut the logs back to the checkpoint"):
             for name in LOGS:
-                if _length(self.path / name) > lengths[name]:
+                if files.length(self.path / name) > lengths[name]:
                     files.refuse_odd(self.path / name)
                     os.truncate(self.path / name, lengths[name])
         self._sums.clear()
         return None if saved is None else saved["state"]
 
-    def read_state(self) -> dict[str, Any] | None:
-        """Return what the checkpoint's file holds, None without one, having checked it and the logs; change nothing.
+    def read_state(self, name: str = STATE) -> dict[str, Any] | None:
+        """Return what a checkpoint's file holds, None without one, having checked it and the logs; change nothing.
 
         Raises:
             UserError: as `load_state`.
         """
-        path = self.path / STATE
+        path = self.path / name
         if not path.exists():
             return None
         try:
@@ -225,12 +244,12 @@ class RunFolder:
                 f"{path} cannot be read as a checkpoint ({reason}). Put back a copy, or start again in another folder."
             ) from error
         for name, length in lengths.items():
-            if _length(self.path / name) < length:
+            if files.length(self.path / name) < length:
                 raise UserError(
                     f"{self.path / name} is shorter than when the checkpoint was made: it was edited or lost. "
                     f"Put it back, or start again in another folder."
                 )
-            if name in digests and _sha256(self.path / name, length).hexdigest() != digests[name]:
+            if name in digests and files.sha256(self.path / name, length).hexdigest() != digests[name]:
                 raise UserError(
                     f"{self.path / name} is not what it was when the checkpoint was made: it was edited or damaged. "
                     f"Put it back, or start again in another folder."
@@ -240,7 +259,7 @@ class RunFolder:
     def checksums(self, *names: str) -> dict[str, str]:
         """Return file -> SHA-256 of all files in and below some folders of it."""
         found = [path for name in names for path in sorted((self.path / name).rglob("*")) if path.is_file()]
-        return {str(path.relative_to(self.path)): _sha256(path, _length(path)).hexdigest() for path in found}
+        return {str(path.relative_to(self.path)): files.sha256(path, files.length(path)).hexdigest() for path in found}
 
     def changed(self, stored: dict[str, str]) -> Iterator[str]:
         """Yield a sentence for each file that is missing or has another SHA-256 than was stored."""
@@ -248,7 +267,7 @@ class RunFolder:
             path = files.inside(self.path, name)
             if not path.is_file():
                 yield f"{path} is missing"
-            elif _sha256(path, _length(path)).hexdigest() != digest:
+            elif files.sha256(path, files.length(path)).hexdigest() != digest:
                 yield f"{path} is not what was written: its checksum differs"
 
     def _append(self, name: str, lines: Iterable[dict[str, Any]]) -> None:
@@ -263,10 +282,10 @@ class RunFolder:
 
     def _digest(self, name: str) -> tuple[int, Any]:
         """Length of a log and its running SHA-256, read from the file where it is not known."""
-        length = _length(self.path / name)
+        length = files.length(self.path / name)
         known = self._sums.get(name)
         if known is None or known[0] != length:
-            known = self._sums[name] = (length, _sha256(self.path / name, length))
+            known = self._sums[name] = (length, files.sha256(self.path / name, length))
         return known
 
     def _replace(self, name: str, write: Callable[[BinaryIO], object]) -> None:
@@ -307,21 +326,6 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     lines = files.read_bytes(path).split(b"\n")[:-1]
     numbered = [(f"{path}, line {n}", line) for n, line in enumerate(lines, start=1)]
     return [records.checked(kind, files.parse_json(line, where), where) for where, line in numbered]
-
-
-def _length(path: Path) -> int:
-    return path.stat().st_size if path.is_file() else 0
-
-
-def _sha256(path: Path, length: int) -> Any:
-    """The SHA-256 of the first bytes of a file."""
-    running = hashlib.sha256()
-    if length:
-        with open(path, "rb") as file:
-            while length and (block := file.read(min(length, 1 << 20))):
-                running.update(block)
-                length -= len(block)
-    return running
 
 
 def finite(value: Any) -> Any:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from rlzoo.engine.protocol import (
     Engine,
@@ -53,29 +53,34 @@ class Client:
 
     async def sample(self, *requests: SampleRequest) -> list[Samples]:
         """Sample for several requests at the same time."""
-        asked = [self._charged("sampling", self.engine.sample(replace(one, run=self.run))) for one in requests]
+        asked = [self._charged("sampling", self.engine.sample, replace(one, run=self.run)) for one in requests]
         return list(await asyncio.gather(*asked))
 
     async def score(self, request: ScoreRequest, engine: Engine | None = None) -> Scored:
         """Score responses without gradient, on this engine or another one; the time is charged to this run."""
-        return await self._charged("scoring", (engine or self.engine).score(replace(request, run=self.run)))
+        return await self._charged("scoring", (engine or self.engine).score, replace(request, run=self.run))
 
     async def forward_backward(self, request: LearnRequest) -> Learned:
         """Add the gradient of some rows to the run's."""
-        return await self._charged("forward_backward", self.engine.forward_backward(request))
+        return await self._charged("forward_backward", self.engine.forward_backward, request)
 
     async def optim_step(self, settings: StepSettings) -> Stepped:
         """Take an optimizer step with the accumulated gradient."""
-        stepped = await self._charged("optim_step", self.engine.optim_step(self.run, settings))
+        stepped = await self._charged("optim_step", self.engine.optim_step, self.run, settings)
         self.policy = stepped.policy
         return stepped
+
+    async def meet(self) -> None:
+        """Wait until every other run of the engine waits here, too, or has ended."""
+        await self.engine.meet(self.run)
 
     async def save(self, folder: str, optimizer: bool = True) -> None:
         """Save the run's adapters, and its optimizer on request."""
         await self.engine.save(self.run, folder, optimizer)
 
-    async def _charged(self, action: str, request: Awaitable[Answer]) -> Answer:
+    async def _charged(self, action: str, ask: Callable[..., Awaitable[Answer]], *arguments: Any) -> Answer:
+        """Called only once it is awaited: one that is cancelled before leaves no coroutine that nobody awaits."""
         with failing(action):
-            answer = await request
+            answer = await ask(*arguments)
         self.seconds += answer.seconds
         return answer

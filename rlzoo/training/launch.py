@@ -15,10 +15,11 @@ from rlzoo.config.limits import allow_files, check_runs
 from rlzoo.config.run import RunConfig, TeacherConfig
 from rlzoo.engine import describe_model, load_model, model_info, open_engine
 from rlzoo.engine.driver import drive, together
-from rlzoo.engine.forked import OnRecord, count_processes, divide_work, share_of
+from rlzoo.engine.forked import OnRecord, count_processes, divide_work, share_of, shares_of
 from rlzoo.errors import UserError
 from rlzoo.tasks import Task, load_task
 from rlzoo.training.loop import run_to_end
+from rlzoo.training.meetings import go_back_together, has_settled
 from rlzoo.training.rollout import check_demonstrations, check_prompts
 from rlzoo.training.run import Run, Summary
 from rlzoo.training.teacher import Teacher, load_teacher
@@ -78,6 +79,10 @@ def train_fleet(
     model = load_model(first.backbone) if backbone is None else backbone
     info = model_info(model)
     check_runs(len(runs), info.adapter_parameters)
+    fleet = [run.name for run in made.values() if not has_settled(run)]
+    processes = count_processes(first.engine, torch.device(info.device), len(fleet))
+    for share in shares_of(fleet, processes):
+        go_back_together([made[name] for name in share])
     for run in made.values():
         run.restore()
     unfinished = [run for run in made.values() if run.summary is None]
@@ -86,19 +91,23 @@ def train_fleet(
     if unfinished:
         longest = max(config.train.max_new_tokens for config in configs)
         check_prompts(model, task, longest, info.context_length)
-    processes = count_processes(first.engine, torch.device(info.device), len(unfinished))
     settings = share_of(first.engine, processes)
     for run in unfinished:
         run.folder.note_environment(backbone=describe_model(model, settings))
 
     def train_some(names: Sequence[str], on_record: OnRecord | None, each_turn: Callable[[], None]) -> dict[str, Any]:
-        some = [made[name] for name in names]
+        some = [made[name] for name in names if made[name].summary is None]
+        latest = max((run.meeting for run in some), default=0)
         for run in some:
             run.on_record = on_record
+            run.meeting = latest  # from here on they meet together, also those that come from elsewhere
         return drive(train_together(some, model, task, settings, teachers, each_turn))
 
     summaries = {run.name: run.summary for run in made.values() if run.summary is not None}
-    summaries |= divide_work([run.name for run in unfinished], processes, train_some, on_record)
+    if unfinished:
+        summaries |= divide_work(fleet, processes, train_some, on_record)
+    for name in fleet:
+        made[name].settle()
     return {name: summaries[name] for name in runs}
 
 

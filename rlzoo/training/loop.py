@@ -47,7 +47,7 @@ async def run_to_end(run: Run, engine: Engine, codec: Codec, task: Task, teacher
                 await evaluate_run(run, client, codec, task)
             await train_step(run, client, codec, task, teacher)
             if run.step % run.config.train.save_every == 0:
-                await run.save()
+                await run.meet()
         ended = "budget" if run.spent else "steps"
         await evaluate_run(run, client, codec, task, last=True)
         return await run.finish(ended)

@@ -58,6 +58,7 @@ class Run:
 
     Attributes:
         step: rollouts trained on so far.
+        meeting: number of meetings with the other runs of its fleet so far; see `rlzoo.training.meetings`.
         client: the run's client of the engine, from `begin` on.
         states: states of the objective's parts, by place; see `Objective.at`.
         counters: cumulative updates, prompts and tokens; tokens_sampled includes what selection discarded.
@@ -73,7 +74,7 @@ class Run:
         self.folder = folder
         self.name = name
         self.on_record = on_record
-        self.step = 0
+        self.step = self.meeting = 0
         self.checkpoint: str | None = None
         self.budget = Budget.of(config.train.budget)
         self.states = config.objective.initial_states()
@@ -107,6 +108,7 @@ class Run:
             self.step, self.counters, self.evaluations = state["step"], state["counters"], state["evaluations"]
             self.tests = state["tests"]
             self.states, self.silent = state["states"], state["silent"]
+            self.meeting = state.get("meeting", 0)
             self.seconds, self.elapsed = state["seconds"], state["elapsed"]
             self.summary = state["summary"]
         if self.summary is None:
@@ -156,18 +158,27 @@ class Run:
             trains="nothing" if config.control == "frozen" else "critic" if waits else "all",
         )
 
+    async def meet(self) -> None:
+        """Wait for the other runs of the fleet and write a checkpoint of this common moment."""
+        await self.client.meet()
+        self.meeting += 1
+        await self.save()
+
     async def save(self, summary: Summary | None = None) -> None:
-        """Write a checkpoint, and remove the one before it."""
+        """Write a checkpoint. The one before it stays until the next, or until the fleet has ended."""
         name = f"{CHECKPOINT}{self.client.policy.version}"
         with failing("saving the checkpoint"):
-            with self.folder.safely("save the checkpoint"):
-                (self.folder.path / name).mkdir(exist_ok=True)
-                await self.client.save(str(self.folder.path / name))
+            if name != self.checkpoint:  # without an update since, the folder is there, and the last checkpoint's
+                with self.folder.safely("save the checkpoint"):
+                    shutil.rmtree(self.folder.path / name, ignore_errors=True)  # of a kill
+                    (self.folder.path / name).mkdir()
+                    await self.client.save(str(self.folder.path / name))
             self.folder.save_state(
                 {
                     "checkpoint": name,
                     "files": self.folder.checksums(name),
                     "step": self.step,
+                    "meeting": self.meeting,
                     "counters": self.counters,
                     "evaluations": self.evaluations,
                     "tests": self.tests,
@@ -178,9 +189,18 @@ class Run:
                     "summary": summary,
                 }
             )
-        self.checkpoint = name
+        before, self.checkpoint = self.checkpoint, name
+        self._keep_only(name, before)
+
+    def settle(self) -> None:
+        """Keep the last checkpoint alone: the fleet has ended, and nobody goes back."""
+        self.folder.forget_before()
+        saved = self.folder.read_state()  # not `self.checkpoint`: another process may have trained the run
+        self._keep_only(None if saved is None else saved["state"]["checkpoint"])
+
+    def _keep_only(self, *names: str | None) -> None:
         for folder in self.folder.path.glob(CHECKPOINT + "*"):
-            if folder.name != name:
+            if folder.name not in names:
                 shutil.rmtree(folder, ignore_errors=True)
 
     def count(self, account: Account, *, updates: int, trained: int) -> None:

@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -75,26 +76,153 @@ def test_a_run_killed_at_any_record_ends_as_if_it_had_not_been(
         assert summary["state"] == "done" and outcome(folder) == whole
 
 
-def test_a_fleet_killed_and_resumed_at_different_steps(
+Runs = dict[str, tuple[RunConfig, Path]]
+
+
+def fleet_of(make_config: MakeConfig, root: Path, processes: int = 1, steps: int = 5, save_every: int = 2) -> Runs:
+    """Runs whose paces differ: dapo samples again, demonstrations sample nothing, and one run ends early."""
+    lengths = {"dapo": steps, "sft": steps, "ppo": steps, "grpo": steps - save_every}
+    engine = {"processes": processes}
+    runs = {
+        name: make_config(name, train={"save_every": save_every, "steps": count}, engine=engine)
+        for name, count in lengths.items()
+    }
+    return {name: (config, root / name) for name, config in runs.items()}
+
+
+def files_of(runs: Runs) -> dict[str, Any]:
+    """Everything of a fleet that does not tell the time: what the files hold, and the names of all files."""
+    found: dict[str, Any] = {}
+    for name, (_, folder) in runs.items():
+        names = sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
+        (checkpoint,) = folder.glob("checkpoint-*")
+        found[name] = (outcome(folder), names, (checkpoint / "optimizer.pt").read_bytes())
+    return found
+
+
+def the_same(runs: Runs, whole: dict[str, Any]) -> bool:
+    """Not compared by `==` in the assertion itself: pytest would print the bytes of every file."""
+    return files_of(runs) == whole
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_fleet_killed_at_any_moment_ends_with_the_same_bytes(
+    processes: int, make_config: MakeConfig, backbone: Backbone, tmp_path: Path
+) -> None:
+    """Runs stand at different steps when it dies: all go back to a common meeting and share the same batches again."""
+    runs = fleet_of(make_config, tmp_path / "whole", processes)
+    seen: list[tuple[str, str, int]] = []
+    train_fleet(runs, backbone=backbone, on_record=lambda name, r: seen.append((name, r["kind"], r["step"])))
+    whole = files_of(runs)
+    # In the first stretch, after grpo's end in the second, and when all have ended but one.
+    last = [moment for moment in seen if moment[1] == "end"]
+    for moment in [("dapo", "train", 1), ("dapo", "train", 4), last[-2]]:
+
+        def kill(name: str, record: dict[str, Any], moment: Any = moment) -> None:
+            if (name, record["kind"], record["step"]) == moment:
+                raise Killed
+
+        killed = fleet_of(make_config, tmp_path / "-".join(map(str, moment)), processes)
+        with pytest.raises(Killed):
+            train_fleet(killed, backbone=backbone, on_record=kill)
+        train_fleet(killed, backbone=backbone, resume=True)
+        assert the_same(killed, whole), moment
+
+
+@pytest.fixture(scope="module")
+def whole_fleet(make_config: MakeConfig, backbone: Backbone, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """What the fleet's files hold without a kill."""
+    runs = fleet_of(make_config, tmp_path_factory.mktemp("whole"))
+    train_fleet(runs, backbone=backbone)
+    return files_of(runs)
+
+
+SLOW = [pytest.param(write, marks=pytest.mark.slow) for write in (1, 2, 5, 7, 8, 9, 11, 13, 15, 16, 17)]
+
+
+@pytest.mark.parametrize("write", [4, 12, 14, *SLOW])
+def test_a_fleet_killed_while_it_saves_ends_with_the_same_bytes(
+    write: int,
+    make_config: MakeConfig,
+    backbone: Backbone,
+    whole_fleet: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Before the n-th of all writes of state.pt and before.pt: between two runs' checkpoints of one meeting, too."""
+    killed = fleet_of(make_config, tmp_path)
+    replace, writes = RunFolder._replace, iter(range(1, 1000))
+
+    def dying(folder: RunFolder, name: str, fill: Any) -> None:
+        if name.endswith(".pt") and next(writes) == write:
+            raise Killed
+        replace(folder, name, fill)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(RunFolder, "_replace", dying)
+        with pytest.raises(Killed):
+            train_fleet(killed, backbone=backbone)
+    train_fleet(killed, backbone=backbone, resume=True)
+    assert the_same(killed, whole_fleet)
+
+
+FLEET_SCRIPT = """
+import json, sys, torch
+torch.set_num_threads(1)
+sys.path.insert(0, sys.argv[2])
+import tests.runs
+from rlzoo.config.run import RunConfig
+from rlzoo.training.launch import train_fleet
+runs = {name: (RunConfig.model_validate(config), folder) for name, (config, folder) in json.loads(sys.argv[1]).items()}
+train_fleet(runs, resume=True)
+"""
+
+
+@pytest.mark.slow
+def test_a_fleet_of_forty_steps_killed_at_random_moments(
     make_config: MakeConfig, backbone: Backbone, tmp_path: Path
 ) -> None:
-    """Runs of a fleet stand at different steps when it dies; each goes on from its own checkpoint."""
-    configs = {name: make_config(name, train={"save_every": 2, "steps": 4}) for name in ("reinforce", "dapo", "grpo")}
+    """`kill -9` of the group, after a random time in training, in the checkpoint's writes as well; two processes."""
 
-    def runs(root: str) -> dict[str, tuple[RunConfig, Path]]:
-        return {name: (config, tmp_path / root / name) for name, config in configs.items()}
+    def start(runs: Runs) -> subprocess.Popen[bytes]:
+        told = {name: (config.stored(), str(folder)) for name, (config, folder) in runs.items()}
+        command = [sys.executable, "-c", FLEET_SCRIPT, json.dumps(told), str(Path(__file__).parents[2])]
+        return subprocess.Popen(command, env=os.environ | {"OMP_NUM_THREADS": "1"}, start_new_session=True)
 
-    train_fleet(runs("whole"), backbone=backbone)
+    whole = fleet_of(make_config, tmp_path / "whole", 2, steps=40, save_every=5)
+    assert start(whole).wait(timeout=600) == 0
+    killed, rng, kills = fleet_of(make_config, tmp_path / "killed", 2, steps=40, save_every=5), Random(0), 0
+    process = start(killed)
+    while kills < 12 and process.poll() is None:
+        saved = {folder: (folder / "state.pt").stat().st_mtime_ns for _, folder in killed.values() if has_state(folder)}
+        while process.poll() is None:  # until a checkpoint is written, and then at any moment of it or after it
+            time.sleep(0.001)
+            if any(has_state(f) and (f / "state.pt").stat().st_mtime_ns != saved.get(f) for _, f in killed.values()):
+                break
+        time.sleep(rng.choice([0.0, rng.uniform(0, 0.02), rng.uniform(0, 2)]))
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            kills += 1
+            process = start(killed)
+    assert process.wait(timeout=600) == 0 and kills >= 4
+    assert the_same(killed, files_of(whole))
 
-    def kill(name: str, record: dict[str, Any]) -> None:
-        if name == "grpo" and record["step"] == 3:
-            raise Killed
 
-    with pytest.raises(Killed):
-        train_fleet(runs("killed"), backbone=backbone, on_record=kill)
-    train_fleet(runs("killed"), backbone=backbone, resume=True)
-    for name in configs:
-        assert_same_run(tmp_path / "whole" / name, tmp_path / "killed" / name, backbone)
+def has_state(folder: Path) -> bool:
+    return (folder / "state.pt").is_file()
+
+
+def test_runs_added_to_an_ended_fleet_leave_it_alone(
+    make_config: MakeConfig, backbone: Backbone, tmp_path: Path
+) -> None:
+    """Nothing is done again for runs that had ended with their fleet, though they ended at the new one's beginning."""
+    runs = fleet_of(make_config, tmp_path, steps=12, save_every=10)
+    train_fleet({name: run for name, run in runs.items() if name != "dapo"}, backbone=backbone)
+    seen: list[tuple[str, str]] = []
+    train_fleet(runs, backbone=backbone, resume=True, on_record=lambda name, r: seen.append((name, r["kind"])))
+    last = [seen.index((name, "end")) for name in runs if name != "dapo"]
+    assert max(last) < seen.index(("dapo", "train"))
 
 
 def test_resuming_a_finished_run_changes_nothing(make_config: MakeConfig, backbone: Backbone, tmp_path: Path) -> None:
