@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 import time
 import warnings
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from rlzoo.engine.batcher import Batcher
 from rlzoo.engine.driver import drive, together
+from rlzoo.engine.protocol import PolicyRef, SampleRequest
+from rlzoo.training.client import Client
 
 
 class Killed(BaseException):
@@ -132,3 +136,48 @@ def test_samples_come_last(monkeypatch: pytest.MonkeyPatch) -> None:
 
     drive(run())
     assert made == [["score"], ["learn"], ["step"], ["sample"]]
+
+
+def test_runs_meet_when_all_others_wait_or_have_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The slow run's work is done before, however long it takes, and a run that has gone is not waited for."""
+
+    async def talk() -> None:
+        batcher, made = batches(0.01, monkeypatch)
+        for run in ("fast", "slow", "gone"):
+            batcher.hold_for(run)
+        met: list[str] = []
+
+        async def meet(run: str) -> None:
+            await batcher.ask("meet", run, None)
+            met.append(run)
+
+        fast = asyncio.ensure_future(meet("fast"))
+        await asyncio.sleep(0.05)  # longer than any patience
+        await batcher.ask("learn", "slow", "work")
+        assert not met and made == [["work"]]
+        slow = asyncio.ensure_future(meet("slow"))
+        await asyncio.sleep(0.05)
+        assert not met
+        batcher.forget("gone")
+        await asyncio.gather(fast, slow)
+        assert met == ["fast", "slow"] and made == [["work"]]
+
+    drive(talk())
+
+
+def test_a_request_that_is_cancelled_before_it_is_made_leaves_no_coroutine() -> None:
+    """Ctrl-C between asking and the first turn: `coroutine 'LocalEngine.sample' was never awaited` came of it."""
+    engine: Any = SimpleNamespace(sample=endless)
+    request = SampleRequest(PolicyRef("run", 0), (), 1, max_new_tokens=1, seed=0, step=0, prompt_keys=())
+
+    async def stopped() -> None:
+        waiting = asyncio.ensure_future(Client(engine, "run", PolicyRef("run", 0), engine).sample(request, request))
+        asyncio.get_running_loop().call_soon(waiting.cancel)
+        await waiting
+
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        with pytest.raises(asyncio.CancelledError):
+            drive(stopped())
+        gc.collect()
+    assert not [str(warning.message) for warning in said if "never awaited" in str(warning.message)]
