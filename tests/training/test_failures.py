@@ -94,7 +94,10 @@ def test_a_reward_that_takes_too_long(make_config: MakeConfig, backbone: Backbon
 def test_a_slow_reward_stops_nobody_else(
     make_config: MakeConfig, backbone: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It waits for the other run to end; it would wait for ever if that one waited for it."""
+    """It waits for the other run to end; it would wait for ever if that one waited for it.
+
+    That holds between two checkpoints: to save, the runs of a fleet wait for each other, so here none is due.
+    """
     monkeypatch.setattr("rlzoo.engine.batcher.PATIENCE", 0.05)
     over = threading.Event()
 
@@ -105,7 +108,9 @@ def test_a_slow_reward_stops_nobody_else(
     def wait() -> None:
         assert over.wait(60)
 
-    summaries = train_fleet(runs(make_config, tmp_path), backbone=backbone, task=Fussy(wait), on_record=hear)
+    summaries = train_fleet(
+        runs(make_config, tmp_path, train={"save_every": 10}), backbone=backbone, task=Fussy(wait), on_record=hear
+    )
     assert [summary["state"] for summary in summaries.values()] == ["done", "done"]
     check_the_good_one(make_config, backbone, tmp_path, summaries)
 
