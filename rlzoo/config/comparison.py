@@ -20,6 +20,8 @@ from rlzoo.config.run import (
 )
 from rlzoo.config.settings import Settings
 
+COUPLED = ("surrogate", "kl", "entropy", "value")
+"""Columns of an objective whose constants a search may choose for each row."""
 MARGIN = 0.02
 """Accuracies that are shown to be closer than this are called equivalent."""
 
@@ -28,7 +30,8 @@ class TuneSettings(Settings):
     """A search that every objective of a comparison gets alike; see `rlzoo.experiments.tune`."""
 
     setting: str = "optimizer.lr"
-    """A number of the optimizer's that is chosen for each objective; lr is short for optimizer.lr."""
+    """A number that is chosen for each objective: of the optimizer's (lr is short for optimizer.lr), or one that is
+    coupled to an algorithm, such as surrogate.high or kl.coef, which every objective must have then."""
     values: tuple[float, ...] = ()
     """To choose from; none: no search."""
     seeds: int = Field(default=2, ge=1)
@@ -37,11 +40,14 @@ class TuneSettings(Settings):
     @field_validator("setting")
     @classmethod
     def _can_be_tuned(cls, value: str) -> str:
+        if value.partition(".")[0] in COUPLED:
+            return value
         field = value.removeprefix("optimizer.")
         if field not in TUNABLE:
             raise ValueError(
-                f"{value!r} cannot be tuned, only {', '.join(f'optimizer.{name}' for name in TUNABLE)}: with other "
-                "settings apart the objectives would not be compared on equal terms"
+                f"{value!r} cannot be tuned, only {', '.join(f'optimizer.{name}' for name in TUNABLE)}, and fields of "
+                f"{', '.join(COUPLED)} such as surrogate.high: with other settings apart the objectives would not be "
+                "compared on equal terms"
             )
         return f"optimizer.{field}"
 
@@ -55,8 +61,18 @@ class TuneSettings(Settings):
 
     @property
     def field(self) -> str:
-        """The setting's name within the optimizer's."""
+        """The setting's name; of the optimizer's without its section."""
         return self.setting.removeprefix("optimizer.")
+
+    @property
+    def coupled(self) -> bool:
+        """Whether the setting is a field of the objectives' parts."""
+        return not self.setting.startswith("optimizer.")
+
+    def of(self, run: RunConfig) -> float:
+        """Return a run's value of the setting."""
+        section, _, field = self.setting.partition(".")
+        return getattr(getattr(run.objective if self.coupled else run, section), field)
 
 
 class CompareConfig(SharedConfig):
@@ -119,8 +135,10 @@ class CompareConfig(SharedConfig):
             raise ValueError(f"seeds from {OTHER_SEEDS} on belong to controls and searches: choose smaller ones")
         if self.tuned and set(self.tuned) != set(listed):
             raise ValueError(f"tuned: one value for each of {listed}, got {sorted(self.tuned)}")
-        for value in self.tune.values:
+        for value in (*self.tune.values, *self.tuned.values()):
             self._optimizer(value)
+            for objective in self.objectives:
+                self._tuned_objective(objective, value)
         self.runs()
         _refuse_identical(self.objectives, self.train.updates_per_rollout)
         return self
@@ -132,15 +150,28 @@ class CompareConfig(SharedConfig):
     def shared_part(self, stored: dict[str, Any]) -> dict[str, Any]:
         """Of a run's stored configuration, what all runs of this comparison have in common."""
         table = shared_part(stored)
-        if self.tuned or self.tune.values:
+        if (self.tuned or self.tune.values) and not self.tune.coupled:
             del table["optimizer"][self.tune.field]
         return table
 
     def _optimizer(self, value: float | None) -> OptimizerSettings:
         """The optimizer's settings with another value of the tuned one."""
-        if value is None:
+        if value is None or self.tune.coupled:
             return self.optimizer
         return OptimizerSettings.model_validate(self.optimizer.model_dump() | {self.tune.field: value})
+
+    def _tuned_objective(self, objective: Objective, value: float | None) -> Objective:
+        """The objective with another value of the tuned setting, under its own name.
+
+        Raises:
+            ValueError: it has no such field, or not with such a value.
+        """
+        if value is None or not self.tune.coupled:
+            return objective
+        try:
+            return objective.but(**{self.tune.setting: value, "name": objective.name})
+        except ValueError as error:
+            raise ValueError(f"tune.setting {self.tune.setting!r} does not fit {objective.name}: {error}") from error
 
     def runs(self) -> list[RunConfig]:
         """The runs, row by row, controls last. Settings of critic and teacher go to the
@@ -151,7 +182,7 @@ class CompareConfig(SharedConfig):
         settings = {o: common | {"optimizer": self._optimizer(self.tuned.get(o.name))} for o in self.objectives}
         return [
             RunConfig(
-                objective=objective,
+                objective=self._tuned_objective(objective, self.tuned.get(objective.name)),
                 seed=seed,
                 control=control,
                 **_without(settings[objective], objective.needs),

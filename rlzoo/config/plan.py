@@ -65,6 +65,8 @@ class Plan(Settings):
             rate = f"at each row's best {name}" if len(rates) > 1 else f"at {name} {rates.pop()}, the best of each row"
         else:
             rate = f"at lr {config.optimizer.lr:g} for all"
+        if config.tuned and config.tune.coupled:
+            rate += f", lr {config.optimizer.lr:g} for all"
         level = config.task.level
         return cls(
             rows=tuple(rows),

@@ -110,9 +110,7 @@ def search(
     for name in trials:
         for value in config.tune.values:
             same = [
-                made[key]
-                for key, run in runs.items()
-                if run.objective.name == name and getattr(run.optimizer, config.tune.field) == value
+                made[key] for key, run in runs.items() if run.objective.name == name and config.tune.of(run) == value
             ]
             done = [summary for summary in same if summary["state"] == "done"]
             trials[name].append(

@@ -67,7 +67,9 @@ def read_search(study: Study) -> Sensitivity | None:
     if study.stored is None or not study.stored.get("tuned"):
         return None
     tune = study.stored["tune"]
-    section, _, field = tune["setting"].rpartition(".")
+    section, _, name = tune["setting"].partition(".")
+    coupled = section != "optimizer"
+    field = tune["setting"] if coupled else name
     traces: dict[float, list[Trace]] = {}
     for path in sorted(study.folder.glob(f"{TUNE}/*/*/*/{SUMMARY}")):
         run = RunFolder(path.parent)
@@ -76,7 +78,7 @@ def read_search(study: Study) -> Sensitivity | None:
             continue
         failed = summary["state"] == "failed"
         trace = Trace(summary["objective"], summary["seed"], run.read_metrics(), failed, summary["ended"])
-        traces.setdefault(config[section][field], []).append(trace)
+        traces.setdefault((config["objective"] if coupled else config)[section][name], []).append(trace)
     at = {value: final_scores(found) for value, found in sorted(traces.items())}
     rows = [row for row in study.stored["tuned"] if at and all(row in scores for scores in at.values())]
     if len(at) < 2 or len(rows) < len(study.stored["tuned"]):

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from rlzoo.cli.report import beyond_the_table, comparison_table, searched
 from rlzoo.config.comparison import CompareConfig
+from rlzoo.config.plan import Plan
 from rlzoo.config.run import TUNE_SEEDS, RunConfig
 from rlzoo.errors import UserError
 from rlzoo.experiments.compare import compare
@@ -106,3 +107,24 @@ def test_a_tuned_comparison_runs_resumes_and_tells(make_config: MakeConfig, back
 def test_searches_that_cannot_be_are_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         CompareConfig.model_validate({"objectives": ["grpo"]} | changes)
+
+
+def test_a_clip_is_searched_for_each_row_alike(make_config: MakeConfig) -> None:
+    """Every row has each value of its own clip, on equally many runs, and keeps its name and its rate."""
+    tune = {"setting": "surrogate.high", "values": [0.25, 0.3], "seeds": 2}
+    config = comparison(make_config, objectives=["grpo", "dapo"], tune=tune)
+    runs = search_runs(config)
+    assert sorted((run.objective.name, config.tune.of(run)) for run in runs.values()) == sorted(
+        (name, value) for name in ("grpo", "dapo") for value in (0.25, 0.3) for _ in range(2)
+    )
+    assert len({run.optimizer.lr for run in runs.values()}) == 1
+    tuned = comparison(make_config, objectives=["grpo", "dapo"], tune=tune, tuned={"grpo": 0.3, "dapo": 0.25})
+    assert {(run.row, run.objective.surrogate.high) for run in tuned.runs()} == {("grpo", 0.3), ("dapo", 0.25)}
+    assert Plan.of(tuned).rate == f"at each row's best surrogate.high, lr {tuned.optimizer.lr:g} for all"
+
+
+@pytest.mark.parametrize(("row", "setting"), [("reinforce", "surrogate.high"), ("grpo", "surrogate.none")])
+def test_a_row_without_the_setting_is_refused(row: str, setting: str) -> None:
+    given = {"objectives": [row], "tune": {"setting": setting, "values": [0.2, 0.3]}}
+    with pytest.raises(ValidationError, match=f"tune.setting '{setting}' does not fit {row}"):
+        CompareConfig.model_validate(given)
