@@ -7,8 +7,9 @@ Source: Su et al. 2509.20712.
 
 What it changes: PPO's clip drops the tokens that move the entropy most: rare tokens that became likely (entropy falls)
 and tokens that became rare (entropy rises). Two factors set how much gradient each kind keeps.
-Constants: e 0.2, beta_high 1, beta_low 0.5 (our choices: the paper tries several). Token mean, no KL, A_i as GRPO.
-Deviations: none known.
+Constants: e 0.2, beta_high 1, beta_low 0.5 (the authors' script at 1.5B, Kwai-Klear/CE-GPPO 574b36c; at 7B beta_low is
+0.75). Token mean, no KL, A_i as GRPO (there too).
+Deviations: their script also drops silent groups (`select=mixed`) and clips doubly at 10 (A < 0).
 When it is inert: at one update per rollout. At betas of 0 it is PPO's clip.
 Disputed: we found no independent evaluation.
 """

@@ -7,7 +7,8 @@ Source: 2602.04879, the variant of the total variation; the default loss of prim
 
 What it changes: PPO's clip stops a token of probability 0.001 at 0.0012 but lets one of 0.5 rise to 0.6. Here both may
 move by the same absolute probability.
-Constants: low and high 0.2 (our choice, of the order of prime-rl's), cap 20. Token mean, A_i = r_i - mean (prime-rl's).
+Constants: low and high 0.2 (appendix E; 0.15 there with LoRA, in appendix C and in verl's script), cap 20 (the
+frameworks'; the paper has none in appendix C and 5 in E). Token mean (prime-rl's), A_i = r_i - mean (appendix C).
 Deviations: prime-rl adds a small KL to the sampler, left out here (`kl=old`).
 When it is inert: at one update per rollout, because no probability has moved yet.
 Disputed: we found no independent evaluation.

@@ -6,7 +6,7 @@
 Source: DeepSeek-V3.2, 2512.02556 (off-policy sequence masking, unbiased KL estimate).
 
 What it changes: a response with negative advantage that has become unlikely has no gradient; positive ones always stay.
-Constants: delta 0.5 (our choice: the paper gives none). e, beta and A_i as `grpo`.
+Constants: delta 0.5 (TRL's recommendation: the paper gives none, and slime's default is 1e-4). e, beta, A_i as `grpo`.
 Deviations: the drift is from the old policy as the trainer sees it; `correction` weighs the sampler's mismatch.
 When it is inert: at one update per rollout the drift is 0. The KL's correction acts there too: its gradient is that of
 KL(pi || ref).
