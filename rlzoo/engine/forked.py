@@ -6,6 +6,9 @@ Processes, not threads, because threads of one process would wait for Python's i
 model, runs and teachers are loaded, so these are in memory once. The calling process trains the first share. Only it
 calls `on_record`; the other processes send it their records, output and errors through pipes.
 
+So there is no second `Engine` here, and no request crosses a process: each child opens a local engine for its runs. The
+suite `tests/engine/test_conformance.py` runs on the engine of a child as on that of the caller.
+
 Each process computes its own batches. Equal sample requests (all runs are the base model before their first update) are
 answered once per process. Engine seconds are those of a run's own process. Tasks and reward functions have separate
 memory in each process.
