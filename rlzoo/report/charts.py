@@ -146,8 +146,10 @@ class Charts:
             x = np.array(list(means))
             columns = [[getattr(one, end) for one in means.values()] for end in ("mean", "low", "high")]
             mean, low, high = (np.array(column, np.float64) for column in columns)  # None, with one seed: nan
+            if min(len(seeds) for seeds in search.scores[row].values()) < SEEDS_FOR_INTERVAL:
+                low, high = np.full_like(mean, np.nan), np.full_like(mean, np.nan)
             lines.append(Line(row, self.number[row], x, mean, low, high, self.look[row].marker))
-        axes = Axes(search.field, "problems solved", "number", "percent", log=True)
+        axes = Axes(search.field, "problems solved", "number", "percent", log=True, ticks=tuple(lines[0].x))
         return list(self._figure(f"Against {search.field}", "Validation accuracy of the search's runs.", lines, axes))
 
     def _figure(

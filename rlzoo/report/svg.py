@@ -60,6 +60,7 @@ class Axes:
     Attributes:
         y_range: None: what the means, and what fits of the intervals, span.
         log: the horizontal axis is logarithmic; 0 stands at its left edge.
+        ticks: positions that the horizontal axis names; none: round ones.
     """
 
     x_label: str
@@ -68,6 +69,7 @@ class Axes:
     y_form: Form = "number"
     y_range: tuple[float, float] | None = None
     log: bool = False
+    ticks: tuple[float, ...] = ()
 
 
 def chart(lines: Sequence[Line], axes: Axes, title: str, size: tuple[int, int] = WIDE) -> Markup | None:
@@ -171,7 +173,7 @@ def _grid(frame: _Frame, axes: Axes, least: float | None = None) -> Markup:
     if least is None:
         placed = [(tick, tick) for tick in _ticks(frame.x_low, frame.x_high, 5, whole=axes.x_form == "count")]
     else:
-        placed = [(math.log(tick), tick) for tick in _log_ticks(frame.x_low, frame.x_high)]
+        placed = [(math.log(tick), tick) for tick in axes.ticks or _log_ticks(frame.x_low, frame.x_high)]
     for place, tick in placed:
         x = round(float(frame.x(np.array(place))), 1)
         label = shown(tick, axes.x_form)

@@ -52,6 +52,8 @@ def test_the_search_is_read_from_its_runs(tmp_path: Path) -> None:
 def test_the_page_has_curve_tables_and_words(tmp_path: Path) -> None:
     page = render(read_study(searched(tmp_path), METRICS))
     assert "Sensitivity to lr" in page and "Over the whole range" in page and "0.001 (at the edge)" in page
+    for value in ("0.001", "0.002", "0.004"):  # the axis names the values tried
+        assert f'text-anchor="middle">{value}</text>' in page
     assert "sensitivity" not in render(read_study(write_study(tmp_path / "without"), METRICS)).split("<script>")[0]
 
 
