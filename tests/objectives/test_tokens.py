@@ -1,4 +1,4 @@
-"""Tokens that are treated apart: which are chosen, and what becomes of them."""
+"""Tokens that are chosen: which are chosen, and what becomes of them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A new engine needs no change elsewhere: one of sixty lines, by the protocol alone, trains whole runs.
+"""A new engine needs no change elsewhere: one of seventy lines, by the protocol alone, trains whole runs.
 
 Its model has one parameter per token of a small vocabulary: pi(token) = softmax(theta / temperature), whatever stands
 before the token. So no model of rlzoo, no batcher and no optimizer of rlzoo takes part.
@@ -61,7 +61,7 @@ class Letters:
 
 
 class Unigram:
-    """The engine: theta [V] per run, plain gradient ascent. Sixty lines with all that the protocol asks for."""
+    """The engine: theta [V] per run, plain gradient ascent. Seventy lines with all that the protocol asks for."""
 
     def __init__(self) -> None:
         self.theta: dict[str, Tensor] = {"": torch.zeros(10)}
@@ -142,7 +142,7 @@ def train_there(configs: dict[str, RunConfig], root: Path, task: EvenTask) -> di
 
 
 @pytest.mark.parametrize("row", ["reinforce", "dapo", "grpo"])
-def test_an_engine_of_sixty_lines_trains_runs(row: str, make_config: MakeConfig, tmp_path: Path) -> None:
+def test_an_engine_of_seventy_lines_trains_runs(row: str, make_config: MakeConfig, tmp_path: Path) -> None:
     """From half right to better, with all that a run of ours records."""
     sizes = {"steps": 12, "prompts_per_step": 8}
     config = make_config(row, train=sizes, optimizer={"lr": 2.0}, evaluation={"every": 4})
