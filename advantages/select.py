@@ -45,7 +45,7 @@ class Mixed(Select, kind="mixed"):
 
     shown: ClassVar[tuple[str, ...]] = ()
 
-    max_rounds: int = Field(default=10, ge=1)
+    max_rounds: int = Field(default=10, ge=1, le=1000)  # a step whose groups all stay silent must end
 
     @property
     def needs(self) -> frozenset[Need]:

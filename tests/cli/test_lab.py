@@ -33,6 +33,12 @@ def test_what_the_laboratory_has_not_is_refused() -> None:
     assert "sft needs demonstration, which the laboratory has not: leave it out" in result.output
 
 
+def test_groups_too_large_to_measure_are_refused() -> None:
+    result = rlzoo("lab", "grpo", "-g", "100000")
+    assert result.exit_code == BAD_INPUT
+    assert "'--group-size' / '-g': Input should be less than or equal to 1024" in result.output
+
+
 def test_lab_fits_a_narrow_terminal_and_says_what_was_sampled() -> None:
     arguments = ["lab", "ppo", "dapo", "--updates", "3", "--groups", "60"]
     result = CliRunner().invoke(app, arguments, env={"COLUMNS": "80"})

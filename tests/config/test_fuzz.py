@@ -123,6 +123,7 @@ def test_assignments_end_in_settings_or_a_sentence(name: str, value: str) -> Non
         ({"backbone": {"lora": {"alpha": 1e308}}}, "beyond float32"),
         ({"backbone": {"lora": {"target_modules": "("}}}, "is no regular expression"),
         ({"optimizer": {"lr": 1e39}}, "beyond float32"),
+        ({"objective": "dapo[select.max_rounds=1000000]"}, "max_rounds.*less than or equal to 1000"),
         ({"task": {"name": "sort\0"}}, "has a NUL"),
         ({"train": {"budget": "seconds=0"}}, "finite and above 0"),
     ],

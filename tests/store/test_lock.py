@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from rlzoo.config.comparison import CompareConfig
 from rlzoo.errors import UserError
+from rlzoo.experiments.compare import compare
 from rlzoo.store.lock import hold
 from rlzoo.store.run_folder import RunFolder
 
@@ -46,6 +48,20 @@ def test_a_folder_that_another_process_writes_is_refused_until_that_is_killed(tm
         process.send_signal(signal.SIGKILL)
         process.wait()
     RunFolder.create(tmp_path, CONFIG).log(LINE)
+
+
+def test_a_second_comparison_in_one_folder_is_refused_before_it_writes(tmp_path: Path) -> None:
+    """Each would write its own comparison.json and table; here before task and model are loaded."""
+    config = CompareConfig(objectives=("grpo", "dapo"), backbone={"model": "nothing"})
+    process = elsewhere(tmp_path)
+    try:
+        for resume in (False, True):
+            with pytest.raises(UserError, match=rf"being written by another process \(pid {process.pid}\).*--out"):
+                compare(config, tmp_path, resume=resume)
+        assert list(tmp_path.iterdir()) == []
+    finally:
+        process.kill()
+        process.wait()
 
 
 def test_one_process_may_hold_a_folder_more_than_once_and_lets_go_with_the_last(tmp_path: Path) -> None:

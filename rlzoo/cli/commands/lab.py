@@ -17,7 +17,7 @@ def lab(
     objectives: Annotated[
         list[str] | None, typer.Argument(help="Objectives or ablations; all of rlzoo list if not given.")
     ] = None,
-    group_size: Annotated[int, typer.Option("--group-size", "-g", min=1, help="Responses per prompt.")] = 8,
+    group_size: Annotated[int, typer.Option("--group-size", "-g", min=1, max=1024, help="Responses per prompt.")] = 8,
     longest: Annotated[int, typer.Option(min=1, help="Longest response, tokens.")] = 4,
     success: Annotated[float, typer.Option(help="How often the base is right, between 0 and 1.")] = 0.25,
     updates: Annotated[int, typer.Option(min=1, help="Updates per rollout; clips begin to act at the second.")] = 4,
