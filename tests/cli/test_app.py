@@ -23,6 +23,7 @@ from rlzoo.cli.app import app
 from rlzoo.cli.names import toml
 from rlzoo.cli.shell import with_shortcuts
 from rlzoo.cli.zoo import markdown
+from rlzoo.config.comparison import CompareConfig
 from rlzoo.config.run import RunConfig
 from rlzoo.config.sources import settings
 from rlzoo.report.text import paragraphs
@@ -265,6 +266,9 @@ def test_help_has_examples_and_defaults(name: str) -> None:
     if "--lr" in text:
         defaults = RunConfig(objective="grpo")  # type: ignore[arg-type]
         assert f"[default: ({defaults.optimizer.lr:g})]" in text and f"[default: ({defaults.train.steps})]" in text
+    if "--tune-seeds" in text:
+        compared = CompareConfig(objectives=("grpo",))  # type: ignore[arg-type]
+        assert f"[default: ({len(compared.seeds)})]" in text and f"[default: ({compared.tune.seeds})]" in text
 
 
 def test_every_example_in_the_help_is_a_command_line() -> None:

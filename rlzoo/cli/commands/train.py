@@ -35,7 +35,9 @@ def train(
         str | None, typer.Argument(help="An objective, or an ablation of one; see rlzoo list.")
     ] = None,
     task: Task = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of prompts, noise and first adapter.")] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Seed of prompts, noise and first adapter.", show_default="0")
+    ] = None,
     config: Config = None,
     assignments: Set = None,
     steps: Steps = None,
@@ -79,7 +81,7 @@ def compare(
         list[str] | None, typer.Argument(help="Objectives or ablations; all: every one that learns from rewards alone.")
     ] = None,
     task: Task = None,
-    seeds: Annotated[int | None, typer.Option(min=1, help="Number of seeds per objective.")] = None,
+    seeds: Annotated[int | None, typer.Option(min=1, help="Number of seeds per objective.", show_default="4")] = None,
     config: Config = None,
     assignments: Set = None,
     steps: Steps = None,
@@ -89,7 +91,7 @@ def compare(
         str | None,
         typer.Option(metavar="NAME=A,B,...", help="First choose a value for each on other seeds: lr=3e-4,7e-4,2e-3."),
     ] = None,
-    tune_seeds: Annotated[int | None, typer.Option(min=1, help="Seeds of that search.")] = None,
+    tune_seeds: Annotated[int | None, typer.Option(min=1, help="Seeds of that search.", show_default="2")] = None,
     controls: Annotated[
         list[str] | None,
         typer.Option(
