@@ -1,4 +1,4 @@
-"""Tokens that are chosen: which are chosen, and what becomes of them."""
+"""The tokens that an objective chooses: which they are, and what becomes of them."""
 
 from __future__ import annotations
 

@@ -125,6 +125,9 @@ class Unigram:
         self.theta[run] = theta.requires_grad_()
         return PolicyRef(run, self.version[run])
 
+    async def meet(self, run: str) -> None:
+        """At once: it computes every request by itself, so it does not matter who else is saved at this moment."""
+
     async def release(self, run: str) -> None:
         self.theta.pop(run, None)
 
