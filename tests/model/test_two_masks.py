@@ -57,6 +57,7 @@ def run(
         temperature=0.7,
         value=bool(thetas),
         entropy=True,
+        collision=True,
         packed=path != "padded",
     )
     if stack is None or not grad:
@@ -81,7 +82,7 @@ def use(path: str, backbone: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
 @torch.no_grad()
 def by_hand(backbone: Backbone, models: list[torch.nn.Module], thetas: list[Tensor]) -> ForwardOutput:
     """Each row alone and whole through the plain model of its adapter; the learned positions picked afterwards."""
-    columns = [torch.zeros(EXISTS.shape) for _ in range(3)]
+    columns = [torch.zeros(EXISTS.shape) for _ in range(4)]
     tokens = token_BT(backbone)
     for b, length in enumerate(EXISTS.sum(dim=1).tolist()):
         prompt = backbone.encode(PROMPTS[int(GROUP[b])])
@@ -93,6 +94,7 @@ def by_hand(backbone: Backbone, models: list[torch.nn.Module], thetas: list[Tens
             head = thetas[int(SLOT[b])][-backbone.hidden_size - 1 :]
             columns[1][b, :length] = out.hidden_states[-1][0, len(prompt) - 1 : -1] @ head[:-1] + head[-1]
         columns[2][b, :length] = -(logp_TV.exp() * logp_TV).sum(dim=1)
+        columns[3][b, :length] = logp_TV.exp().square().sum(dim=1)
     return ForwardOutput(*(torch.where(LEARN, column, 0) for column in columns))
 
 
