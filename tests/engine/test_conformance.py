@@ -362,3 +362,28 @@ def test_tokens_that_are_not_learned_from_exist(on_engine: Callable[[Job], Any])
     whole, with_holes = on_engine(job)
     close(with_holes.logp_NT, whole.logp_NT * learn_NT)
     assert not with_holes.logp_NT[~learn_NT].any()
+
+
+def test_runs_meet_once_all_steady_ones_wait_or_are_released(on_engine: Callable[[Job], Any]) -> None:
+    """`early` waits at its save point until `late` has done its work and waits too; then a release is enough."""
+    order: list[str] = []
+
+    async def early(engine: Engine) -> None:
+        await engine.meet("early")
+        order.append("early goes on")
+        await engine.meet("early")
+        order.append("early goes on alone")
+
+    async def late(engine: Engine) -> None:
+        await engine.score(score())
+        order.append("late has its scores")
+        await engine.meet("late")
+        await engine.release("late")
+
+    async def job(engine: Engine) -> list[str]:
+        for name in ("early", "late"):
+            await engine.create(RunSpec(name, steady=True))
+        await asyncio.gather(early(engine), late(engine))
+        return order
+
+    assert on_engine(job) == ["late has its scores", "early goes on", "early goes on alone"]
