@@ -1,4 +1,4 @@
 """The command line. `commands` has one file per group of commands: each parses, calls the Python API and prints.
 
-The files beside it make tables and pages for the screen. No training and no statistics in here.
+The other files make tables and pages for the screen. Not here: training and statistics.
 """

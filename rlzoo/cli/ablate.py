@@ -1,4 +1,4 @@
-"""`rlzoo ablate` on the screen: its plan and its outcome as tables."""
+"""Screen output of `rlzoo ablate`: the plan and the outcome as tables."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def effects_table(measured: Sequence[Measured]) -> Table:
 
 
 def notes(ablation: Ablation) -> list[str]:
-    """Return what a reader should know: how to read it, what is inconclusive, what failed, where it is."""
+    """Return the notes below the tables: how to read them, inconclusive contrasts, failures, the folder."""
     comparison = ablation.comparison
     seeds = max(row.seeds for row in comparison.rows)
     lines = [

@@ -1,7 +1,7 @@
-"""What commands write: JSON, complaints, and streams that never fail. `terminal` is `rlzoo.report.console`'s.
+"""Output of commands: JSON, error messages, and streams that never fail. `terminal` is `rlzoo.report.console`'s.
 
-Work does not depend on who listens. What cannot be written to stderr is dropped; a reader of stdout that has gone, a
-pager say, ends the output and nothing else.
+A broken output stream never stops work. Text that cannot be written to stderr is dropped; if the reader of stdout is
+gone, such as a pager, only the output ends.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def complain(message: str, kind: str = "error") -> None:
 
 
 def unable(error: OSError | MemoryError | RecursionError) -> str:
-    """Say what the machine refused."""
+    """Return a message for a resource error."""
     if isinstance(error, OSError):
         where = f": {error.filename}" if error.filename else ""
         hint = ". Allow more with ulimit -n" if error.errno == errno.EMFILE else ""
@@ -47,9 +47,9 @@ _INVISIBLE = re.compile(
 
 
 def print_json(value: Any) -> None:
-    """Print a value as JSON on stdout, with escapes for what a terminal would obey or the stream cannot hold.
+    """Print a value as JSON on stdout; control characters and those the stream cannot encode are escaped.
 
-    A number that JSON cannot hold is null.
+    nan and inf become null.
     """
     from rlzoo.store.run_folder import finite  # here: it brings torch
 
@@ -70,7 +70,7 @@ def write_stdout(text: str) -> None:
 
 
 class Unheard:
-    """A stream whose writes never fail: full, closed, or read by nobody any more."""
+    """A stream whose writes never fail, even if the device is full, closed, or has no reader."""
 
     def __init__(self, stream: TextIO) -> None:
         self.stream = stream
@@ -97,7 +97,7 @@ class Unheard:
 
 
 def prepare() -> None:
-    """Ready the process of a command: a stderr that never fails, warnings in words, a second Ctrl-C that is at once."""
+    """Prepare a command's process: a stderr that never fails, plain warnings, an immediate exit on a second Ctrl-C."""
     if sys.stderr is not None:
         sys.stderr = Unheard(sys.stderr)  # type: ignore[assignment]
     warnings.showwarning = lambda message, *_, **__: complain(str(message), kind="warning")

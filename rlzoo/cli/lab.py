@@ -24,8 +24,7 @@ def lab_command(
     """Measure objectives (all that can be, if none is named) at `centre`; with `out` sweep and draw as well.
 
     Raises:
-        UserError: an unknown objective, one that needs what a laboratory has not, or a figure's suffix that cannot be
-            drawn.
+        UserError: an unknown objective, one with a need that the laboratory cannot supply, or an unknown figure format.
     """
     chosen = [find_objective(name) for name in names or objectives.names()]
     missing = {objective.name: objective.needs - SUPPLIED for objective in chosen if objective.needs - SUPPLIED}
@@ -83,9 +82,9 @@ def lab_notes(rows: Sequence[Measurement], centre: Setting, out: Path | None) ->
         f"Groups of {centre.group_size} on one prompt, responses of at most {centre.longest} of {centre.vocabulary} "
         f"tokens, {centre.policy} policy that is right {centre.success:.1%} of the time; each update moves it "
         f"{centre.step:g} in parameters along the objective's own expected gradient.",
-        "Bias and error are relative to the squared true gradient, after the best rescaling (the learning rate's "
-        "business); noise is the number of sampled tokens at which it equals the signal; - where the expected "
-        "gradient does not point uphill. A shaped reward or a KL term aims at something else than the reward, and "
+        "Bias and error are relative to the squared true gradient, after the best rescaling (which a learning rate "
+        "could do). Noise: the number of sampled tokens at which noise equals signal; - where the expected "
+        "gradient does not point uphill. A shaped reward or a KL term has another aim than the reward, which "
         "counts as bias.",
     ]
     demanded = {row.objective: find_objective(row.objective).group_size for row in rows}

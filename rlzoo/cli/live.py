@@ -1,4 +1,4 @@
-"""What a terminal shows while a command works, and below its table."""
+"""Terminal output while a command runs, and below its table."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ err = terminal(stderr=True)
 
 @contextmanager
 def watched(configs: Mapping[str, RunConfig], folder: Path) -> Iterator[Callable[[str, dict[str, Any]], None]]:
-    """Show the live table while runs train; on Ctrl-C say what is safe and how to go on."""
+    """Show the live table while runs train; on Ctrl-C print what is safe and how to continue."""
     runs = [
         RunProgress(name, c.row, c.seed, c.train.steps, c.evaluation.every, Budget.of(c.train.budget))
         for name, c in configs.items()

@@ -1,6 +1,6 @@
-"""What can be named on the command line: `rlzoo list parts`, `rlzoo list tasks`, `rlzoo list settings`.
+"""`rlzoo list parts`, `rlzoo list tasks`, `rlzoo list settings`.
 
-Everything is read off the classes themselves: names, defaults and the docstrings beneath the fields.
+Names, defaults and descriptions are read from the classes and the docstrings below their fields.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ Kind = Literal["parts", "tasks", "settings"]
 LONGEST_DEFAULT = 20  # characters, on the screen; JSON has them whole
 
 ABOUT = {
-    "objective": "One of rlzoo list, or an ablation of one.",
+    "objective": "An objective from rlzoo list, or an ablation of one.",
     "objectives": "A list of these, or all.",
-    "seed": "Of prompts, noise and first adapter.",
+    "seed": "Seed of prompts, noise and first adapter.",
 }
 
 

@@ -1,4 +1,4 @@
-"""Outcomes on the screen: the table of a comparison, of single runs, and of evaluations."""
+"""Screen tables of comparisons, single runs and evaluations."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
     from rlzoo.experiments.compare import Comparison
 
 UNLIKE_SIDES = 1e-3
-"""From this difference of its two sides on, an interval is written with its ends."""
+"""If the two sides of an interval differ by more than this, its ends are written instead of ±."""
 
 ROOM_FOR_MORE = 120
-"""Columns of a terminal in which the table has tuned settings and pass@k as well; they always stand below it."""
+"""Minimum terminal width for the columns of tuned settings and pass@k; they are also listed below the table."""
 
 
 def comparison_table(comparison: Comparison, width: int = 100) -> Table:
@@ -70,14 +70,14 @@ def verdicts(comparison: Comparison) -> list[str]:
 
 
 def comparison_notes(comparison: Comparison) -> list[str]:
-    """Return what a reader of the table should know: how to read it, what failed, where everything is."""
+    """Return the notes below the table: how to read it, failures, and the folder."""
     seeds = max(row.seeds for row in comparison.rows)
     if seeds == 1:
         accuracy = "Held-out accuracy of one seed: without more seeds there is no interval and no verdict. "
     else:
         accuracy = (
             f"Held-out accuracy, mean ± 95% interval over {seeds} seeds and the problems; gain and distance to the "
-            "best are paired, each with an interval of its own, and dim where it holds 0. "
+            "best are paired differences with their own intervals, dim where the interval contains 0. "
         )
     judgement = comparison.judgement
     if judgement.pairs and judgement.refusal is None:

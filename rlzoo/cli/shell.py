@@ -1,7 +1,7 @@
-"""What all commands share: the application, common options, exit codes, and what happens when something goes wrong.
+"""Shared by all commands: the application, common options, exit codes, and error handling.
 
-Results go to stdout, progress and errors to stderr. Exit codes: 0 done, 1 a run failed, 2 something in the input to
-mend, 130 interrupted. Each command imports what it needs when it runs: help does not wait for torch.
+Results go to stdout, progress and errors to stderr. Exit codes: 0 done, 1 a run failed, 2 bad input, 130 interrupted.
+Each command imports its modules when it runs, so help does not wait for torch.
 """
 
 from __future__ import annotations
@@ -55,14 +55,14 @@ Rate = Annotated[
     ),
 ]
 Steps = Annotated[int | None, typer.Option("--steps", min=1, help="Rollouts.", show_default="60")]
-Resume = Annotated[bool, typer.Option("--resume", help="Go on with what the folder holds; start what it does not.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Continue the runs in the folder; start the missing ones.")]
 Trust = Annotated[bool, typer.Option("--trust", help="Run the reward code that a run folder's settings name.")]
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 def guarded(function: Function) -> Function:
-    """Let UserErrors end in a message without a traceback, and Ctrl-C in one that says how to go on."""
+    """Print UserErrors as a message without a traceback, and on Ctrl-C how to continue."""
 
     @functools.wraps(function)
     def run(*args: Any, **kwargs: Any) -> Any:

@@ -18,7 +18,7 @@ LIST, ALL = "list", "all"
 
 
 def find(name: str) -> None:
-    """Refuse a table that there is not.
+    """Refuse an unknown table.
 
     Raises:
         UserError: an unknown table.
@@ -119,7 +119,7 @@ def sheet_table(name: str, sheet: Sheet) -> Group:
 
 
 def cell(x: str | float | int) -> str:
-    """Return a number in four significant digits, what is rounding as 0."""
+    """Return a number with four significant digits; rounding errors become 0."""
     if isinstance(x, str | int):
         return str(x)
     return "0" if abs(x) < 1e-12 else f"{x:.4g}"

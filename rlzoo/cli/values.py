@@ -30,7 +30,7 @@ COLUMNS = {
 
 
 def first_of_each_family() -> list[Objective]:
-    """Return the first objective of every family that this world can supply with what it needs."""
+    """Return the first objective of every family whose needs this world can supply."""
     found = ([objectives.get(name) for name in names] for names in objectives.families().values())
     usable = ([objective for objective in family if objective.needs <= SUPPLIED] for family in found)
     return [family[0] for family in usable if family]
@@ -92,7 +92,7 @@ def values_notes(setting: ValueSetting) -> list[str]:
     )
     return [
         f"One prompt, responses of at most {setting.longest} of {setting.vocabulary} tokens, right if finished with an "
-        "odd number of token 1; the optimum is 1. Every learner begins knowing nothing and sees rewards through a "
+        "odd number of token 1; the optimum is 1. Every learner begins without knowledge and sees rewards from a "
         f"judge whose error has a standard deviation of {setting.judge:g}. Mean over {setting.seeds} seeds, ± 95% t "
         "interval.",
         f"Value-based learners sample {sampler} and answer greedily. Objectives are trained on responses of their own "
@@ -107,7 +107,7 @@ def values_notes(setting: ValueSetting) -> list[str]:
 
 
 def unseen(seeds: int) -> float:
-    """Return the share q with (1-q)^seeds = 5%: what a sample without a single exception leaves open."""
+    """Return the share q with (1-q)^seeds = 5%: the rate of exceptions that a sample without one cannot exclude."""
     return 1 - 0.05 ** (1 / seeds)
 
 

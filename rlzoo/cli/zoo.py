@@ -1,7 +1,7 @@
-"""The zoo on the screen: `rlzoo list` (an algorithm is a row of parts) and `rlzoo show NAME` (its page).
+"""Screen output of `rlzoo list` (an algorithm is a row of parts) and `rlzoo show NAME` (its page).
 
-An algorithm whose paper set out from another one is listed as that one with some cells changed, under its family; the
-others are listed with every cell. So the list stays short however many there are.
+An algorithm whose paper started from another one is listed under its family with only its changed cells; the others are
+listed with every cell. This keeps the list short.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def rows() -> list[dict[str, Any]]:
 
 
 def roots() -> list[str]:
-    """Return the objectives that set out from no other one, family by family: their rows are listed in full."""
+    """Return the objectives without a parent, family by family: their rows are listed in full."""
     return [row["name"] for row in rows() if row["parent"] is None]
 
 

@@ -1,4 +1,5 @@
 """Settings of a run, a comparison, an engine and a model, as pydantic classes.
 
-Imports no model library: reading and refusing settings is fast. What settings mean is done elsewhere.
+It imports no model library, so reading and refusing settings is fast.
+Not here: the code that acts on settings (`rlzoo.model`, `rlzoo.tasks`, `rlzoo.engine`, `rlzoo.training`).
 """

@@ -1,13 +1,13 @@
 """Budgets: what a run may spend. `tokens=200k` ends it after the first step at which it has sampled 200,000 tokens.
 
-    tokens     sampled tokens: everything, also what selection discarded, so dynamic sampling pays for it
+    tokens     all sampled tokens, including those that selection discards, so dynamic sampling pays for them
     trained    tokens in updates, once per epoch
     updates    optimizer updates
-    seconds    engine time charged to the run: its share of the batches it was in, evaluations included; by the clock
-               of its process, where others train beside it
+    seconds    engine time charged to the run: its share of its batches' time, evaluations included, measured in its
+               own process
 
 A run ends at a step, never within one, so it overshoots by less than a step. All but `seconds` are counted and repeat
-exactly; `seconds` depends on the machine, on what else runs there and on the runs beside, and does not repeat.
+exactly; `seconds` depends on the machine, its load and the other runs, and does not repeat.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import Any
 from advantages.names import nearest
 
 COUNTERS = {"tokens": "tokens_sampled", "trained": "tokens_trained", "updates": "updates", "seconds": "engine_s"}
-"""Unit -> the key that metrics.jsonl has it under."""
+"""Unit -> its key in metrics.jsonl."""
 SUFFIXES = {"": 1, "k": 1e3, "M": 1e6, "G": 1e9}
 
 
@@ -52,11 +52,11 @@ class Budget:
 
     @classmethod
     def of(cls, setting: str | None) -> Budget | None:
-        """The budget that a setting names, if it does."""
+        """Return the budget of a setting; None for None."""
         return None if setting is None else cls.parse(setting)
 
     def share(self, spent: Mapping[str, Any]) -> float:
-        """How much of it is spent, 1 being all; `spent` has the counters under the keys of metrics.jsonl."""
+        """Return the share of the budget that is spent (1: all); `spent` has the counters of metrics.jsonl."""
         return spent[COUNTERS[self.unit]] / self.limit
 
     def __str__(self) -> str:

@@ -23,19 +23,19 @@ from rlzoo.config.settings import Settings
 COUPLED = ("surrogate", "kl", "entropy", "value")
 """Columns of an objective whose constants a search may choose for each row."""
 MARGIN = 0.02
-"""Accuracies that are shown to be closer than this are called equivalent."""
+"""Default equivalence margin: accuracies shown to be closer than this are equivalent."""
 
 
 class TuneSettings(Settings):
-    """A search that every objective of a comparison gets alike; see `rlzoo.experiments.tune`."""
+    """A search that is the same for every objective of a comparison; see `rlzoo.experiments.tune`."""
 
     setting: str = "optimizer.lr"
     """A number that is chosen for each objective: of the optimizer's (lr is short for optimizer.lr), or one that is
     coupled to an algorithm, such as surrogate.high or kl.coef, which every objective must have then."""
     values: tuple[float, ...] = ()
-    """To choose from; none: no search."""
+    """Values to choose from; none: no search."""
     seeds: int = Field(default=2, ge=1)
-    """Number of the search's seeds, which are not those of the comparison."""
+    """Number of seeds of the search; they differ from the comparison's seeds."""
 
     @field_validator("setting")
     @classmethod
@@ -79,16 +79,16 @@ class CompareConfig(SharedConfig):
     """Objectives side by side: every objective with every seed."""
 
     objectives: tuple[AnyObjective, ...] = ()
-    """Of rlzoo list, or ablations of these; "all" for all of them that learn from a reward of the policy's own samples
-    and take any group size (one that demands its own is another row at that size). At least one has to be named."""
+    """Names from rlzoo list, or ablations of these; "all": every objective that learns from rewards of the policy's own
+    samples and accepts any group size. At least one."""
     seeds: tuple[int, ...] = (0, 1, 2, 3)
     """Seeds; a single number n means 0 .. n-1."""
     controls: tuple[Control, ...] = ()
-    """Rows beside, of the first objective: same (on other seeds), random_reward, frozen. They show what the comparison
-    makes of no difference, of no signal and of no training."""
+    """Control rows of the first objective: same (on other seeds), random_reward, frozen. They show the comparison's
+    result when there is no difference, no signal, or no training."""
     tune: TuneSettings = Field(default_factory=TuneSettings)
     tuned: dict[str, float] = Field(default_factory=dict)
-    """Objective -> its value of tune.setting; the search's choice, or given, which then is in the place of a search."""
+    """Objective -> its value of tune.setting, chosen by the search; if given, no search is run."""
     margin: float = Field(default=MARGIN, gt=0, lt=1)
     """Accuracies shown to be closer than this are called equivalent. Part of the plan: a later change is dated."""
     endpoint: Literal["tokens", "steps"] | None = None

@@ -1,6 +1,6 @@
-"""What this machine has: memory, files, whole numbers. Settings that ask for more are refused before anything is made.
+"""Limits of this machine: memory, open files, integers. Settings beyond them are refused before anything starts.
 
-The memory that is compared is a lower bound of what the settings need, so nothing that could work is refused.
+The memory estimate is a lower bound of the need, so no setting that could work is refused.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from pathlib import Path
 from rlzoo.errors import UserError
 
 LARGEST_INT = 2**63 - 1
-"""Of a tensor's index, a counter and a seed."""
+"""Limit of tensor indices, counters and seeds."""
 LARGEST_FLOAT = 3.4e38
-"""Of float32, in which losses, scalings and rates are applied."""
+"""Limit of float32, the format of losses, scalings and rates."""
 ROW_BYTES = 8 + 4 + 4 + 2
-"""Of one sampled token: its id, log-prob, advantage and masks."""
+"""Bytes of one sampled token: its id, log-prob, advantage and masks."""
 RUN_BYTES = 4 * 4
-"""Of one trained parameter of a run: itself, its gradient and two moments, in float32."""
+"""Bytes of one trained parameter of a run: value, gradient and two moments, in float32."""
 FILES_BESIDE = 64
-"""Files that are open besides those of the runs: libraries, data, pipes."""
+"""Number of open files besides those of the runs: libraries, data, pipes."""
 
 
 def memory_bytes() -> int:
@@ -34,10 +34,10 @@ def memory_bytes() -> int:
 
 
 def check_memory(needed: float, what: str, remedy: str) -> None:
-    """Refuse what cannot fit.
+    """Refuse settings whose memory need exceeds this machine's.
 
     Raises:
-        ValueError: more bytes are needed than there are.
+        ValueError: more bytes are needed than the machine has.
     """
     there = memory_bytes()
     if needed > there:
@@ -47,7 +47,7 @@ def check_memory(needed: float, what: str, remedy: str) -> None:
 
 
 def allow_files(runs: int) -> None:
-    """Let this process open the files of so many runs, as far as the system lets it.
+    """Raise this process's limit of open files for `runs` runs.
 
     Raises:
         UserError: the system's limit is too low.
@@ -64,10 +64,10 @@ def allow_files(runs: int) -> None:
 
 
 def check_runs(runs: int, parameters: int) -> None:
-    """Refuse more runs than have room in the memory of this machine.
+    """Refuse more runs than fit into the memory of this machine.
 
     Raises:
-        UserError: they have not.
+        UserError: they do not fit.
     """
     try:
         check_memory(

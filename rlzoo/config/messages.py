@@ -1,4 +1,4 @@
-"""What is wrong with settings, in words: where, what, and which name was meant."""
+"""Error messages for settings: the place, the problem, and the nearest known name."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ def validate(model: type[Model], table: dict[str, Any], source: str) -> Model:
     """Return the settings in `table` as a `model`.
 
     Args:
-        source: where the table is from, in words; begins the error.
+        source: origin of the table, in words; begins the error message.
 
     Raises:
-        UserError: what is wrong, one line each, with the full name of the setting and the nearest known one.
+        UserError: one line per problem, with the full name of the setting and the nearest known one.
     """
     try:
         return model.model_validate(table)

@@ -1,4 +1,4 @@
-"""Settings of the base model and of the adapters on it. What they are turned into is the business of `rlzoo.model`."""
+"""Settings of the base model and of the adapters on it; `rlzoo.model` applies them."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class BackboneConfig(Settings):
     revision: str | None = None
     """Branch, tag or commit of a model on the Hub; what was loaded is recorded in environment.json."""
     precision: Literal["nf4", "bf16", "fp32"] = "nf4"
-    """How the weights of the linear layers are held; nf4 is with double quantization. The head is held as `compute`."""
+    """Storage format of the linear layers' weights; nf4 uses double quantization. The head is stored in `compute`."""
     compute: Literal["auto", "fp32", "bf16"] = "auto"
     """Format of activations, embeddings, norms and head; auto: fp32 on a CPU or with fp32 weights, else bf16."""
     device: str = "auto"
@@ -58,9 +58,9 @@ class BackboneConfig(Settings):
     """Tokens that end a response, besides those that model and tokenizer declare; of a base model with a chat template
     that closes turns with another token, say `<|im_end|>`."""
     chat_template_kwargs: dict[str, str | int | float | bool] = Field(default_factory=dict)
-    """What the chat template takes besides the messages: `{enable_thinking = false}` for Qwen3."""
+    """Arguments of the chat template besides the messages: `{enable_thinking = false}` for Qwen3."""
     date: str = "2024-07-26"
-    """What a chat template that prints today's date is given, YYYY-MM-DD: prompts must not depend on the day."""
+    """Date for chat templates that print today's date, YYYY-MM-DD: prompts must not depend on the day."""
     lora: LoraSettings = Field(default_factory=LoraSettings)
 
     def __hash__(self) -> int:

@@ -1,18 +1,18 @@
-"""Names that become folders: `OBJECTIVE/seedN`. Validated once, here, whoever wrote them."""
+"""Names that become folders: `OBJECTIVE/seedN`. They are validated once, here."""
 
 from __future__ import annotations
 
 import re
 
 LONGEST = 200
-"""Bytes of a name; file systems end at 255, and a control or a suffix may follow."""
+"""Maximum bytes of a name: file systems allow 255, and a control or a suffix may follow."""
 RESERVED = frozenset({"tune", "tables", "adapter", "critic"})
-"""Folders that a comparison or a run makes itself."""
+"""Folder names that a comparison or a run uses itself."""
 _ALLOWED = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.,=+@\-\[\]]*")
 
 
 def folder_name(name: str) -> str:
-    """Return a name that is one folder's name everywhere.
+    """Return the name if it is a valid folder name on every system.
 
     Raises:
         ValueError: another character than letters and digits of ASCII and `_ . , = + @ - [ ]`, one of these at the

@@ -1,4 +1,4 @@
-"""The plan of a comparison: what will be run and how it will be judged, fixed before the first run.
+"""The plan of a comparison: its runs and how they will be judged, fixed before the first run.
 
 It is stored as plan.json in the comparison's folder. Verdicts wait until the plan is complete. More seeds extend a plan
 and use up a part of the level (`rlzoo.stats.spending`); any other change makes a new analysis, with its date.
@@ -28,11 +28,11 @@ class Question(Settings):
 
 
 class Plan(Settings):
-    """What is run, and the one endpoint that is judged. Everything else is a table without verdicts."""
+    """The runs, and the one endpoint that is judged. All other tables have no verdicts."""
 
     rows: tuple[str, ...]
     controls: tuple[str, ...] = ()
-    """Rows that are shown and never judged."""
+    """Rows that are shown but never judged."""
     task: str
     model: str
     seeds: tuple[int, ...]
@@ -43,7 +43,7 @@ class Plan(Settings):
     endpoint: Literal["tokens", "steps"]
     """Held-out accuracy at equal sampled tokens, or after equally many steps."""
     unlike_costs: bool = False
-    """Equal steps were asked for, although rows may sample unlike amounts of tokens in a step."""
+    """True if equal steps were requested explicitly, although rows may sample different numbers of tokens per step."""
     rate: str
     """How learning rates were chosen, in words: `at lr 0.0007 for all`."""
     margin: float = Field(gt=0)

@@ -1,4 +1,4 @@
-"""A published result as settings, with its source, its numbers, and how near ours have to come: one TOML file each."""
+"""A published result as settings, with its source, its numbers and their tolerances: one TOML file each."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rlzoo.config.warmstart import WarmstartConfig
 
 
 class Source(Settings):
-    """Where settings or numbers come from."""
+    """The source of settings or numbers."""
 
     what: str
     """Such as `settings`, `numbers`, `grader`."""
@@ -23,7 +23,7 @@ class Source(Settings):
 
 
 class Reference(Settings):
-    """One published number: `metric` of our records that it is to be compared with, after so many steps.
+    """One published number, and the metric and step of our records to compare it with.
 
     A metric is one of evaluations (`accuracy`, `accuracy_flexible`, `length`), or of training steps (`train.reward`).
     """
@@ -32,7 +32,7 @@ class Reference(Settings):
     metric: str = "accuracy"
     value: float
     tolerance: float = Field(gt=0)
-    """Ours is inside when it is within this distance, the edge included."""
+    """Our number is inside if it is within this distance, the edge included."""
 
     def inside(self, found: float) -> bool:
         """Whether a number of ours reproduces this one."""
@@ -45,23 +45,23 @@ class Published(Settings):
     title: str
     device: Literal["cpu", "gpu"]
     cost: str
-    """What a whole run takes, and on what."""
+    """Cost of a whole run, and the hardware."""
     sources: tuple[Source, ...] = Field(min_length=1)
     data: str | None = None
-    """What has to be in the folder that `--data` names; `{data}` in the settings is that folder."""
+    """Required content of the folder that `--data` names; `{data}` in the settings is that folder."""
     imports: tuple[str, ...] = ()
     """Python files beside this one that register tasks."""
     warmstart: dict[str, Any] | None = None
     """A base model to train from scratch first; `{base}` in the settings is its folder."""
     objective: dict[str, Any]
-    """The row of parts: `start`, a registered one, and what is changed in it, as `kl.coef = 0.001`; and its `name`."""
+    """The objective: `start`, a registered one, its changed cells, such as `kl.coef = 0.001`, and its `name`."""
     run: dict[str, Any]
     """Everything else of the run, as in a config file."""
     reference: tuple[Reference, ...] = Field(min_length=1)
     tolerance: str
-    """Why the tolerances are what they are."""
+    """Reason for the tolerances."""
     differs: tuple[str, ...] = ()
-    """What is known not to match the published run."""
+    """Known differences from the published run."""
 
     @model_validator(mode="after")
     def _uses_what_it_names(self) -> Self:

@@ -1,7 +1,8 @@
-"""Settings of a run. Closed: a misspelt key is an error, and so is a setting that would do nothing.
+"""Settings of a run. A misspelt key is an error, and so is a setting that would have no effect.
 
-A run is (objective, seed) plus what all runs of a comparison share. A step is one rollout: `prompts_per_step` prompts
-with `group_size` responses each, trained on in `epochs` passes of `minibatches` optimizer updates.
+A run is (objective, seed) plus the settings that all runs of a comparison share. A step is one rollout:
+`prompts_per_step` prompts with `group_size` responses each, trained on in `epochs` passes of `minibatches` optimizer
+updates.
 """
 
 from __future__ import annotations
@@ -25,23 +26,23 @@ from rlzoo.config.task import TaskConfig
 Control = Literal["same", "random_reward", "frozen"]
 
 OTHER_SEEDS = 1_000_000
-"""What the control `same` adds to a seed, so that its prompts, noise and first adapter are those of no other run."""
+"""Offset that the control `same` adds to a seed, so that no other run has its prompts, noise and first adapter."""
 
 
 TUNE_SEEDS = 2_000_000
 """The first seed of a search for settings; the comparison's own seeds are below `OTHER_SEEDS`."""
 
 TUNABLE = ("lr", "eps", "weight_decay", "max_grad_norm")
-"""Settings of the optimizer that may differ between objectives; all others make the task or the budget another one."""
+"""Optimizer settings that may differ between objectives; any other setting would change the task or the budget."""
 
 
 class TeacherConfig(Settings):
-    """Whom to learn from: an adapter on the run's own base, or another model. A string is an adapter's folder."""
+    """The teacher: an adapter on the run's own base model, or another model. A string is an adapter's folder."""
 
     adapter: str | None = None
     """Folder of an adapter on the same base, such as runs/sort/grpo/seed0/adapter."""
     model: str | None = None
-    """Another model that reads the same tokens: "shipped", a local folder, or a name on the Hub."""
+    """Another model with the same tokenizer: "shipped", a local folder, or a name on the Hub."""
     precision: Literal["nf4", "bf16", "fp32"] = "nf4"
     """Of the other model, as in `backbone`."""
     compute: Literal["auto", "fp32", "bf16"] = "auto"
@@ -86,23 +87,23 @@ class TrainSettings(Settings):
     epochs: int = Field(default=1, ge=1)
     """Passes over a rollout."""
     max_new_tokens: int = Field(default=32, ge=1)
-    """Longest response; 256 or 512 for a model that is not the shipped one or as small."""
+    """Maximum response length in tokens; 256 or 512 for models larger than the shipped one."""
     shuffle: bool = True
-    """Whether the rows of data are shuffled in every epoch; without, they come in the order of the file."""
+    """true: shuffle the rows of data in every epoch; false: use the order of the file."""
     temperature: float = Field(default=1.0, gt=0)
-    """Of the sampler, and of the trainer's log-probs alike."""
+    """Temperature of the sampler and of the trainer's log-probs."""
     critic: Literal["head", "adapter"] | None = None
-    """Where values come from, for objectives that need them: a head on the policy (None means that too), or an adapter
-    and head of the critic's own, on the same base."""
+    """Source of the values, for objectives that need them: a head on the policy (the default), or a separate adapter
+    with a head, on the same base."""
     value_warmup_steps: int = Field(default=0, ge=0)
-    """Steps, from the first, that train the critic alone while the policy samples and stays as it is (VAPO, 2504.05118,
-    pretrains its critic for 50)."""
+    """Number of first steps that train only the critic, on samples of the unchanged policy (VAPO, 2504.05118, pretrains
+    its critic for 50)."""
     teacher: TeacherConfig | None = None
     """For objectives that learn from a teacher: the folder of an adapter, or {model = ...}."""
     old_logp: Literal["auto", "sampler", "recompute"] = "auto"
-    """Log-probs that ratios and the KL in the reward start from: those the sampler took on the way, or a forward pass
-    of the trainer's own. In bfloat16 the two differ by more than some clips are wide (`sampler_gap` shows it), so auto
-    recomputes there, and for an objective that weighs one against the other; in float32 it takes the sampler's."""
+    """Source of the old log-probs, for ratios and the KL in the reward: the sampler, or a separate forward pass of the
+    trainer. In bfloat16 the two can differ by more than the width of a clip (see `sampler_gap`), so auto recomputes
+    there, and also for objectives with a correction for this difference; in float32 it uses the sampler's."""
     save_every: int = Field(default=10, ge=1)
     """Steps between checkpoints."""
     grading_timeout: float = Field(default=600.0, gt=0)
@@ -128,7 +129,7 @@ class TrainSettings(Settings):
 
 
 FINAL_PROMPTS = 8
-"""Times as many problems as in an evaluation on the way."""
+"""Factor from `prompts` to the default of `final_prompts`."""
 
 
 class EvaluationSettings(Settings):
@@ -174,7 +175,7 @@ class EvaluationSettings(Settings):
 
 
 class SharedConfig(Settings):
-    """What all runs of a comparison have in common."""
+    """The settings that all runs of a comparison share."""
 
     task: TaskConfig = Field(default_factory=lambda: TaskConfig(name="sort"))
     backbone: BackboneConfig = Field(default_factory=BackboneConfig)
@@ -226,7 +227,7 @@ def parse_objective(value: object) -> object:
 
 
 OWN = {"critic": "value", "value_warmup_steps": "value", "teacher": "teacher_logp"}
-"""Setting of `train` -> the need of the objectives that alone take it."""
+"""Setting of `train` -> the need that an objective must have for it to apply."""
 
 
 def named_for_a_folder(objective: Objective) -> Objective:
@@ -244,8 +245,8 @@ class RunConfig(SharedConfig):
     objective: AnyObjective
     seed: int = Field(default=0, ge=0)
     control: Control | None = None
-    """What is wrong with the run on purpose: it is the same on other seeds, its rewards are coin flips, or its updates
-    are not applied. What a comparison says of such a run says what it would say of nothing."""
+    """Negative control of the run: the same objective on other seeds, coin flips as rewards, or updates that are not
+    applied. A comparison should find no effect of such a run."""
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -303,7 +304,7 @@ class RunConfig(SharedConfig):
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """Constants of the objective that were chosen for another setting than this run's."""
+        """Warnings about the objective's constants that do not fit this run's settings."""
         return self.objective.check(self._settings)
 
     @property
@@ -313,14 +314,14 @@ class RunConfig(SharedConfig):
 
     @property
     def row(self) -> str:
-        """Name of the row that the run belongs to: the objective, and its control if it is one."""
+        """Name of the run's row: the objective, and its control if there is one."""
         return self.objective.name if self.control is None else f"{self.objective.name}+{self.control}"
 
     @property
     def noise_seed(self) -> int:
-        """What prompts, noise and first adapter are derived from: the seed, but for the control `same`."""
+        """Seed of prompts, noise and first adapter: the run's seed, shifted for the control `same`."""
         return self.seed + OTHER_SEEDS if self.control == "same" else self.seed
 
     def stored(self) -> dict[str, Any]:
-        """The resolved configuration as it stands in config.json; `engine` changes no result and is left out."""
+        """The resolved configuration as stored in config.json, without `engine`, which changes no result."""
         return self.model_dump(mode="json", exclude={"engine"})

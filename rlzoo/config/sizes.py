@@ -1,4 +1,4 @@
-"""Defaults that depend on how large the model is: what suits the shipped model would ruin a pretrained one.
+"""Defaults that depend on the model's size: the shipped model's learning rate would ruin a pretrained model.
 
 | parameters  | learning rate | new tokens | weights on a CPU | warm-up        |
 |-------------|---------------|------------|------------------|----------------|
@@ -61,7 +61,7 @@ def _of_folder(path: Path) -> float | None:
 
 
 def defaults(size: float | None, steps: int, gpu_bytes: int | None) -> dict[str, dict[str, Any]]:
-    """Return the settings that a model of this size has where nobody set them; none for a small one.
+    """Return the default settings for a model of this size; none for a small one.
 
     Args:
         size: parameters; None: unknown.
@@ -90,9 +90,9 @@ def gpu_bytes(device: str) -> int | None:
 
 
 def fill(table: dict[str, Any], steps: int) -> dict[str, Any]:
-    """Return a table of settings with the defaults of its model's size in the place of those that nobody set.
+    """Return a table of settings in which unset values have the defaults of the model's size.
 
-    Sections that are settings already, not tables, are left as they are, and so is a table without a model's name.
+    Sections that are already settings objects are left unchanged, and so is a table without a model's name.
     """
     backbone = table.get("backbone")
     model = backbone.get("model") if isinstance(backbone, dict) else None

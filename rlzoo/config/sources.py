@@ -1,4 +1,4 @@
-"""Settings from a TOML file with `--set a.b=c` over it, and errors that say where, what, and which name was meant."""
+"""Settings from a TOML file with `--set a.b=c` over it."""
 
 from __future__ import annotations
 
@@ -91,11 +91,11 @@ def merge(table: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 def settings(
     model: type[Model], file: Path | None, assignments: Sequence[str], given: Mapping[str, Any], trust: bool = False
 ) -> Model:
-    """Return the settings of a command: the file's, under what options gave, under --set.
+    """Return the settings of a command: options override the file, and --set overrides options.
 
     Args:
-        given: option -> value; None is an option that was not given.
-        trust: whether code may run that a run folder's file names (a JSON file; a TOML file was written by its user).
+        given: option -> value; None: the option was not given.
+        trust: allow running code that a run folder's config.json names (a TOML file is trusted: its user wrote it).
 
     Raises:
         UserError: the file cannot be read, an assignment is malformed, a setting is unknown or wrong, or names code
@@ -116,7 +116,7 @@ def settings(
 
 
 def split_sweeps(assignments: Sequence[str]) -> tuple[dict[str, list[str]], list[str]]:
-    """Tell the sweeps among --set (a column or a part's field, and several values) from settings.
+    """Separate the sweeps among --set (a column or a part's field, with several values) from settings.
 
     Raises:
         UserError: a column with one value, or with an empty one.

@@ -11,13 +11,13 @@ from rlzoo.config.trust import Code
 
 
 class TaskConfig(Settings):
-    """Every kind of task reads `name`, `reward` and `accuracy` and declares which others it reads (`Task.uses`).
+    """Every kind of task reads `name`, `reward` and `accuracy` and declares its other settings (`Task.uses`).
 
-    None means not set; a field that is set and that the kind does not read is an error, never ignored.
+    None means not set. Setting a field that the kind does not read is an error.
     """
 
     name: str
-    """`kind` or `kind:argument`; the argument is a level, a path, or a name, as the kind says."""
+    """`kind` or `kind:argument`; depending on the kind, the argument is a level, a path or a name."""
     level: str | None = None
     """Difficulty of a procedural task: easy, medium, hard, or mixed."""
     reward: Annotated[str | None, Code()] = None
@@ -31,7 +31,7 @@ class TaskConfig(Settings):
     """Column with the right answer, or a list of right ones; `reward_model.ground_truth` is a field of a struct. None:
     `answer`."""
     grader: str | None = None
-    """What decides whether a response to a row of data is right: strict (the final answer), flexible (the last number),
+    """The grader of responses to rows of data: strict (the final answer), flexible (the last number),
     math-verify, or gsm8k (as verl); None: strict. Not together with `accuracy`."""
     demonstration_column: str | None = None
     """Column with a response to imitate, for objectives that learn from demonstrations."""

@@ -1,8 +1,7 @@
-"""Code that settings name, and who named it.
+"""Trust in the code that settings name.
 
-A reward function is imported and called. Where the person at the keyboard typed its path, or wrote it into a TOML file,
-that is what they asked for. Where it stands in the config.json of a run folder, it is whoever made the folder who asks:
-such code runs with `--trust` only.
+A reward function is imported and called. A path that the user typed, or wrote into a TOML file, is trusted. A path in
+the config.json of a run folder was chosen by whoever made the folder: such code runs only with `--trust`.
 """
 
 from __future__ import annotations
@@ -48,8 +47,8 @@ def refuse_code(settings: BaseModel, source: str | Path, typed: Collection[str] 
     """Refuse settings from a run folder that name code.
 
     Args:
-        source: the file that they stand in.
-        typed: names of settings, or of tables of them, that the person at the keyboard gave over it.
+        source: the file with the settings.
+        typed: names of settings, or of tables of them, that the user overrode.
 
     Raises:
         UserError: one names code; the message has the file and the function.

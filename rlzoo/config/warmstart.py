@@ -10,7 +10,7 @@ from rlzoo.config.settings import Settings
 
 
 class WarmstartConfig(Settings):
-    """What to imitate, the shape of the model, and the optimizer. The defaults made the shipped base."""
+    """Demonstrations, shape of the model, and optimizer. The shipped base was trained with the defaults."""
 
     tasks: dict[str, float] = Field(
         default={

@@ -1,4 +1,4 @@
-"""Whether a run folder is whole: every file readable, every checksum right, every record in order, every counter true.
+"""Integrity of a run folder: readable files, right checksums, records in order, consistent counters.
 
 metrics.jsonl    steps never fall, counters never fall, one record per training step
 state.pt         its tensors' checksums, and those of the logs as far as they went when it was written
@@ -21,7 +21,7 @@ COUNTERS = ("updates", "prompts_sampled", "prompts_discarded", "tokens_sampled",
 
 
 def check_run(path: Path) -> list[str]:
-    """Return what is wrong with a run folder, a sentence each; nothing is changed.
+    """Return the problems of a run folder, one sentence each; nothing is changed.
 
     Raises:
         UserError: there is no run.
@@ -61,7 +61,7 @@ def check_run(path: Path) -> list[str]:
 
 
 def check_records(records: list[dict[str, Any]], summary: dict[str, Any] | None) -> list[str]:
-    """Return what is wrong with a run's records by themselves and against its outcome, if there is one."""
+    """Return the problems of a run's records, alone and against its outcome, if there is one."""
     return [*_order(records), *([] if summary is None else _outcome(summary, records))]
 
 
@@ -76,7 +76,7 @@ def lost_runs(folder: Path, stored: dict[str, Any], known: set[tuple[str, int]],
 
 
 def notes_on(path: Path) -> list[str]:
-    """Return what is not wrong, but worth knowing: leftovers of a kill, other versions than were trained with."""
+    """Return remarks that are not problems: leftovers of a kill, library versions that differ from the run's."""
     notes = [f"{left} was left by a kill; the next start removes it" for left in RunFolder(path).leftovers()]
     try:
         made_with = RunFolder(path).read_json(ENVIRONMENT)

@@ -1,4 +1,4 @@
-"""Two configurations that should be one: which settings differ, with both values."""
+"""Differences between two configurations that should be equal."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Reading and writing one file of a folder that may be somebody else's.
+"""Reading and writing one file of a folder that may come from somebody else.
 
-What is written is whole or not there, stays in the folder that was named, and takes the place of a regular file only:
-no symbolic link is followed below that folder, no device is replaced. What is read is a regular file, as UTF-8.
+Writes are atomic, stay inside the named folder, and replace regular files only: no symbolic link below that folder is
+followed, no device is replaced. Only regular files are read, as UTF-8.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from typing import Any, BinaryIO
 from rlzoo.errors import UserError
 
 PARTIAL = ".partial"
-"""Suffix of a file that is being written; readers never look at it."""
+"""Suffix of a file that is being written; readers ignore it."""
 
 
 def replace(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Have `write` fill a file aside and move it into place, so that readers see the old file or the new one.
+    """Let `write` fill a temporary file and move it into place, so that readers see the old file or the new one.
 
     Raises:
         UserError: what is there is a link, a device or a folder.
@@ -98,7 +98,7 @@ def make_folder(path: Path) -> Path:
 
 
 def sync(path: Path) -> None:
-    """Have the disk keep what the operating system was given; of a folder: its list of names."""
+    """Flush a file to disk (fsync); for a folder: its list of names."""
     if not path.exists() or (path.is_dir() and os.name == "nt"):
         return
     descriptor = os.open(path, os.O_RDONLY)

@@ -1,6 +1,7 @@
-"""Logs of other trainers under our names: TRL's trainer_state.json, JSON lines (verl, prime-rl), CSV (wandb).
+"""Logs of other trainers, with their metrics renamed to ours: TRL's trainer_state.json, JSON lines (verl, prime-rl),
+CSV (wandb).
 
-A name is looked up without its prefixes; whatever is not known is left out.
+Prefixes of names are ignored, and unknown metrics are left out.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ NAMES = {
     "kl": ("train/kl", "kl", "actor/ppo_kl", "actor/kl_loss", "mismatch_kl/all/mean", "mismatch_kl/mean", "kl_old"),
     "ratio_first": ("ratio_first", "train/ratio_first"),
 }
-"""Our name -> theirs, the first that is there."""
+"""Our name -> the other trainers' names; the first one present is used."""
 
 
 def read_log(path: Path) -> dict[str, list[float | None]]:

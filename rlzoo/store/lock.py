@@ -1,6 +1,6 @@
-"""One writer per folder: an advisory lock on the folder itself, which the kernel releases when its holder ends.
+"""One writer per folder: an advisory lock on the folder itself, which the kernel releases when the process ends.
 
-It is no file in the folder, so nobody can delete it while somebody writes.
+The lock is not a file in the folder, so it cannot be deleted during writing.
 """
 
 from __future__ import annotations

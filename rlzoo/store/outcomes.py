@@ -2,8 +2,8 @@
 
     {"problems": 1024, "right": "base64 of the bits"}        {"problems": 3, "scores": [0.5, 1.0, 0.25]}
 
-With them intervals can count problems as a sample, evaluations can be judged again, and two policies can be compared
-problem by problem.
+With the outcomes, intervals can treat problems as a sample, evaluations can be judged again later, and two policies can
+be compared problem by problem.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a result was made with: versions, code, hardware, command. Without these no number can be compared."""
+"""Provenance of a result: versions, code, hardware, command. Without it, numbers cannot be compared."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LIBRARIES = ("rlzoo", "torch", "transformers", "peft", "bitsandbytes", "datasets
 
 
 def environment() -> dict[str, Any]:
-    """Describe this process: a flat JSON object. Memory in GiB; a value that cannot be known is null."""
+    """Describe this process as a flat JSON object. Memory is in GiB; unknown values are null."""
     return {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": sys.argv,
@@ -38,7 +38,7 @@ def environment() -> dict[str, Any]:
 def commit(folder: Path) -> str | None:
     """Return the git commit of the checkout that `folder` is in, marked "+changes" when edited; None outside one.
 
-    Asked of git once per process and folder: a comparison has many run folders.
+    Git runs once per process and folder, because a comparison has many run folders.
     """
 
     def git(*arguments: str) -> str:

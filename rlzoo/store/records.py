@@ -1,6 +1,6 @@
-"""What each file of a folder holds, one model per file: it is written through its model and read through it.
+"""Models of the files in a folder, one per file, used for writing and for reading.
 
-A model names what readers rely on, with its range. It lets through whatever else a run records.
+A model checks the keys that readers rely on, with their ranges; other keys are allowed.
 """
 
 from __future__ import annotations

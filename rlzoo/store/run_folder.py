@@ -1,13 +1,13 @@
-"""The folder of one run: everything that a kill must not lose and a reader may want.
+"""The folder of one run: its configuration, records, samples, checkpoint and outcome.
 
     config.json        the resolved configuration         samples.jsonl   prompts with sampled responses
     environment.json   versions, commit, hardware         state.pt        the checkpoint
     metrics.jsonl      one JSON object per record         adapter/        the LoRA adapter in PEFT's format
     summary.json       the outcome                        curves.png      learning curves
 
-The rule of resuming: the checkpoint remembers how long the two logs were when it was made, and loading it cuts them
-back to that length. So checkpoint and logs agree, whatever was killed when, and a resumed run writes the records that
-an uninterrupted one would have written. A folder has one writer at a time (see `rlzoo.store.lock`).
+Resuming: the checkpoint stores the lengths of the two logs, and loading it truncates them to these lengths. So
+checkpoint and logs agree after a kill at any time, and a resumed run writes the records that an uninterrupted one would
+have written. A folder has one writer at a time (see `rlzoo.store.lock`).
 """
 
 from __future__ import annotations
@@ -61,15 +61,15 @@ class RunFolder:
 
     @classmethod
     def create(cls, path: str | Path, config: dict[str, Any], resume: bool = False) -> RunFolder:
-        """Make the folder, or take up the one that is there.
+        """Create the folder, or open the existing one.
 
-        With `resume`, a folder that does not exist yet is made: the same command starts a run and continues it. A
-        folder without a record, left by a run that could not begin, is nobody's: it is taken over.
+        With `resume`, a missing folder is created, so the same command starts a run and continues it. An existing
+        folder without a record, left by a run that could not begin, is reused.
 
         Args:
-            path: where; parents are made.
+            path: the folder; parents are created.
             config: the resolved configuration, as JSON types.
-            resume: continue what is there instead of refusing it.
+            resume: continue an existing run instead of refusing the folder.
 
         Raises:
             UserError: the folder is in use and `resume` is false; it holds another configuration; it cannot be written;
@@ -121,11 +121,11 @@ class RunFolder:
 
     @property
     def began(self) -> bool:
-        """Whether there is anything to lose: a record, or a checkpoint."""
+        """Whether the folder has a record or a checkpoint."""
         return files.length(self.path / METRICS) > 0 or (self.path / STATE).exists()
 
     def clean(self) -> None:
-        """Remove what a kill leaves: files that were being written, and folders of half an adapter."""
+        """Remove the leftovers of a kill: partly written files and adapter folders."""
         for path in self.leftovers():
             if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path)
@@ -133,7 +133,7 @@ class RunFolder:
                 path.unlink()
 
     def leftovers(self) -> list[Path]:
-        """Return what a kill has left: files that were being written, and folders of half an adapter."""
+        """Return the leftovers of a kill: partly written files and adapter folders."""
         partial = [*self.path.glob("*" + PARTIAL), *self.path.glob("checkpoint-*/*" + PARTIAL)]
         adapters = [*self.path.glob("checkpoint-*/*"), self.path / ADAPTER, self.path / CRITIC]
         halves = [path for folder in adapters if not folder.is_symlink() for path in folder.glob("tmp*")]
@@ -294,7 +294,7 @@ class RunFolder:
 
     @contextmanager
     def safely(self, action: str) -> Iterator[None]:
-        """Turn a failure of the disk into what the user needs: what failed, what is safe, what to do."""
+        """Turn a disk error into a `UserError` that says what failed, what is safe and what to do."""
         try:
             yield
         except (OSError, RuntimeError) as error:

@@ -1,6 +1,6 @@
-"""Tasks: problems, graders and reward functions, procedural or over real data. No model, no tensor, no training.
+"""Tasks: problems, graders, reward functions and environments, procedural or over real data.
 
-`load_task("sort:hard")`, `load_task("jsonl:train.jsonl")`.
+`load_task("sort:hard")`, `load_task("jsonl:train.jsonl")`. Not here: models, tensors, training.
 """
 
 from __future__ import annotations

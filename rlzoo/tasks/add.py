@@ -1,7 +1,7 @@
 """add: the sum of two numbers, with an optional scratchpad. `A347+586=` -> `933`, or `76=13,48=13,35=9>933`
 
-The scratchpad is each column's two digits and their sum with the carry, units first. A guess is short and seldom right,
-the scratchpad is long and mostly right: a policy that is rewarded for being right learns to write more.
+The scratchpad has each column's two digits and their sum with the carry, units first. A guess is short and seldom
+right, the scratchpad is long and mostly right: a policy that is rewarded for right answers learns to write more.
 """
 
 from __future__ import annotations

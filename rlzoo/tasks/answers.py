@@ -1,11 +1,11 @@
-r"""The answer in a completion, and whether two answers are the same text or number.
+r"""Extraction of the answer from a completion, and comparison of two answers as text or number.
 
-The final answer is what the last of these marks holds, or the whole text where there is none:
+The final answer is the content of the last of these marks, or the whole text if there is none:
 
     \boxed{72}    \boxed 72    \fbox{72}        #### 72        <answer>72</answer>
 
-Thinking is no answer: only what follows the last `</think>` counts, and nothing where `<think>` is never closed.
-Everything here takes time linear in the text, whatever a policy writes.
+Thinking does not count: only the text after the last `</think>` does, and nothing if `<think>` is never closed.
+All functions take time linear in the text, for any input.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import re
 from decimal import Decimal, InvalidOperation
 
 LONGEST_NUMBER = 400
-"""Characters; what is longer is no number (our choice)."""
+"""Maximum characters of a number; longer text is not read as one (our choice)."""
 
 _HASHES = re.compile(r"####[ \t]*([^\n]*)")
 _BOXED = re.compile(r"\\(?:boxed|fbox)\b")
@@ -30,7 +30,7 @@ _BOOLEANS = ("true", "false")
 
 
 def spoken(text: str) -> str:
-    """Return what a response says after its thinking; nothing where the thinking does not end."""
+    """Return the text after the thinking; empty if the thinking does not end."""
     _, closed, rest = text.rpartition("</think>")
     if closed:
         return rest
@@ -38,7 +38,7 @@ def spoken(text: str) -> str:
 
 
 def final_answer(text: str) -> str:
-    """Return the content of the last mark, stripped; what is said after the thinking, stripped, without a mark."""
+    """Return the stripped content of the last mark; without a mark, the stripped text after the thinking."""
     text = spoken(text)
     marked = [mark for mark in (_tagged(text), _boxed(text)) if mark is not None]
     hashes = [(m.start(), m.group(1)) for m in _HASHES.finditer(text)]
@@ -49,7 +49,7 @@ def final_answer(text: str) -> str:
 
 
 def last_number(text: str) -> str | None:
-    """Return the last number that a response says, as it is spelt; None without one."""
+    """Return the last number after the thinking, as written; None without one."""
     found = _NUMBER.findall(spoken(text).translate(_SPELLINGS).replace("{,}", ","))
     return found[-1].replace("$", "").rstrip(",") if found else None
 
@@ -68,7 +68,7 @@ def same(found: str, wanted: str) -> bool:
 
 
 def plain(answer: str) -> str:
-    """Return an answer without what only dresses it up."""
+    """Return an answer without decoration such as `$`, `**` and `\\text{}`."""
     text = _LATEX_SPACE.sub("", answer.translate(_SPELLINGS)).replace("{,}", ",")
     text = _TEXT.sub(r"\1", text).replace("\\$", "$").replace("\\%", "%").replace("\\left", "").replace("\\right", "")
     text = text.strip().strip("*`").strip().strip("$").strip().removesuffix(".").strip("*`$").strip()

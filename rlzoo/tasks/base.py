@@ -2,10 +2,10 @@
 
     problem(split, index) -> Problem        score(problems, completions) -> Scores
 
-Accuracy and reward are separate. Accuracy is the task's own verdict (0 or 1, or a fraction for graded data): it is what
-evaluation reports and what dynamic sampling looks at. The reward is what training maximizes; it equals the accuracy
-unless a reward function is named. No small format term is added by default: where a group's std divides the advantage,
-a tiny difference between two wrong answers would count as much as right against wrong.
+Accuracy and reward are separate. Accuracy is the task's own verdict (0 or 1, or a fraction for graded data);
+evaluations report it and dynamic sampling uses it. Training maximizes the reward, which equals the accuracy unless a
+reward function is named. There is no small format reward by default: if the advantage is divided by the group's std, a
+tiny difference between two wrong answers would count as much as right against wrong.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ Split = Literal["train", "test"]
 
 @dataclass(frozen=True)
 class Scores:
-    """One entry per completion. A reward of None means unscorable: the response is left out of its group's baseline.
+    """One entry per completion. A reward of None means that the response cannot be scored; its group ignores it.
 
     Attributes:
-        named: the rewards that make up `reward`, by name, where a reward function gives several; None for one reward.
+        named: the rewards whose sum is `reward`, by name, if a reward function returns several; None for one reward.
     """
 
     reward: list[float | None]
@@ -40,9 +40,9 @@ class Scores:
 
 
 class Task(ABC):
-    """What a trainer asks for problems and verdicts. A subclass defines `from_config`, `size`, `problem` and `grade`.
+    """A source of problems and verdicts. A subclass defines `from_config`, `size`, `problem` and `grade`.
 
-    `reward` and `accuracy` are import paths of functions (see `rlzoo.tasks.rewards`) that take the place of `grade`.
+    `reward` and `accuracy` are import paths of functions (see `rlzoo.tasks.rewards`) that replace `grade`.
     """
 
     kind: ClassVar[str]
@@ -50,7 +50,7 @@ class Task(ABC):
     uses: ClassVar[frozenset[str]] = frozenset()
     """The fields of TaskConfig that this kind reads, apart from name, reward and accuracy. All others are rejected."""
     at_hand: ClassVar[bool] = False
-    """True if problems are rows to look up, not drawn: a trainer looks through all of them before it starts."""
+    """True if problems are stored rows, not generated: a trainer checks all of them before it starts."""
 
     several_turns: ClassVar[bool] = False
     """True if `environment` may answer more than one response; otherwise all responses are scored at once."""
@@ -64,7 +64,7 @@ class Task(ABC):
     @classmethod
     @abstractmethod
     def from_config(cls, config: TaskConfig, argument: str) -> Task:
-        """Build the task; `argument` is what stands after the colon of the name, or ''."""
+        """Build the task; `argument` is the part of the name after the colon, or ''."""
 
     @abstractmethod
     def size(self, split: Split) -> int | None:
@@ -79,15 +79,15 @@ class Task(ABC):
         """
 
     def doubtful(self, split: Split, most_bytes: int) -> Sequence[int]:
-        """Indices of the problems whose prompts may be empty or longer than so many bytes; none of problems drawn."""
+        """Indices of problems whose prompts may be empty or longer than `most_bytes`; none if generated."""
         return range(self.size(split) or 0) if self.at_hand else ()
 
     def identity(self, problem: Problem) -> str:
-        """Return what two problems share when one would give the other away; here the prompt."""
+        """Return a key that two problems share if one reveals the answer of the other; here the prompt."""
         return repr(problem.prompt)
 
     def environment(self, problem: Problem) -> Environment:
-        """What answers the policy on one problem, a new one for each trajectory."""
+        """Return a new environment for one trajectory on the problem."""
         return SingleTurn(self.score, problem)
 
     @abstractmethod
@@ -95,14 +95,14 @@ class Task(ABC):
         """The task's own verdict on one completion: 0 or 1, or a fraction for graded data."""
 
     def grades(self, problems: Sequence[Problem], completions: Sequence[str]) -> dict[str, list[float]]:
-        """The accuracies of the same completions under every grader that evaluations report; none but for data."""
+        """Accuracies of the same completions under every reported grader; empty except for tasks over data."""
         return {}
 
     def demonstration(self, problem: Problem, rng: Random, clean: bool = False) -> str:
         """A response to imitate, drawn by `rng` where there are several.
 
         Args:
-            clean: only one that shows how it is done; without it, bad ones too where the task has some.
+            clean: exclude bad demonstrations, if the task has some.
 
         Raises:
             UserError: this kind of task has none.
@@ -115,7 +115,7 @@ class Task(ABC):
     def scored_by(
         self, reward: str | Callable[..., Any] | None = None, accuracy: str | Callable[..., Any] | None = None
     ) -> Self:
-        """Return the task with functions, or their import paths, in the place of its reward and its accuracy.
+        """Return the task with its reward and accuracy replaced by functions or their import paths.
 
         Raises:
             UserError: a path leads to no function.

@@ -1,7 +1,7 @@
 """countdown: reach a target with three numbers, each used once. `C257:17=` -> `2*5+7`, or `7+5*2`, or `2+5+7=14>2*5+7`
 
-Many answers are right. An attempt may be followed by what it makes, `=17`; a search writes attempts that miss, with
-`>` between them, until one hits.
+Many answers are right. An attempt may be followed by its value, `=17`; a search writes wrong attempts, separated by
+`>`, until one is right.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from rlzoo.tasks.registry import register_task
 
 
 class Grammar(NamedTuple):
-    """The operations that a level's targets are made with (any may reach them), and whether with brackets."""
+    """The operations that generate a level's targets (answers may use any), and whether brackets occur."""
 
     operations: str
     brackets: bool

@@ -1,10 +1,10 @@
-"""An environment answers the policy, turn after turn; a task that is over after one response is one of a single step.
+"""An environment answers the policy turn by turn; a single-turn task is an environment with one step.
 
     prompt = await environment.reset()
     while it goes on:   response = policy(everything so far);   answer = await environment.step(response)
 
-What an environment says becomes tokens that exist and are not learned from. There is one environment per trajectory, so
-it may keep what has happened in itself.
+An environment's text becomes tokens that exist but are not learned from. Each trajectory has its own environment, which
+may keep state.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from rlzoo.tasks.problem import Problem, Prompt
 
 @dataclass(frozen=True)
 class Answer:
-    """What an environment answers to one response.
+    """An environment's answer to one response.
 
     Attributes:
-        reward: of this response; None if it cannot be scored, and then nothing of the trajectory is learned from.
+        reward: of this response; None if it cannot be scored: then the whole trajectory is not learned from.
         accuracy: the verdict on the trajectory so far, 0 to 1; the last one counts.
         done: whether the trajectory is over.
-        text: what comes before the next response, as the model is to read it, its chat marks included.
+        text: text before the next response, exactly as the model reads it, including chat marks.
     """
 
     reward: float | None
@@ -42,12 +42,12 @@ class Environment(Protocol):
         ...
 
     async def step(self, response: str) -> Answer:
-        """Take in a response and answer it."""
+        """Answer a response."""
         ...
 
 
 class SingleTurn:
-    """A task's problem as an environment: one response, and what `Task.score` says of it."""
+    """A task's problem as an environment: one response, scored by `Task.score`."""
 
     def __init__(self, score: Callable[[list[Problem], list[str]], Any], problem: Problem) -> None:
         self.score, self.problem = score, problem

@@ -7,8 +7,8 @@ r"""Graders: functions (completion, answer) -> bool that decide whether a respon
 | math-verify | math-verify parses both to the same expression: 1/2, 0.5 and \frac{1}{2} are one (extra `math`)      |
 | gsm8k       | the last `#### N` of the last 300 characters is the answer's string, commas removed; as verl grades |
 
-Much of what reinforcement learning gains early is format. So evaluations report the accuracy under the first three,
-from the same samples, whichever of them decides (`task.grader`).
+Early gains of reinforcement learning are often gains in format. So evaluations report the accuracy of the same samples
+under the first three graders; `task.grader` chooses the one that counts.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ GRADERS: dict[str, Grader] = {
     "gsm8k": gsm8k,
 }
 REPORTED = ("strict", "flexible", "math-verify")
-"""Under which evaluations report the accuracy; math-verify where it is installed."""
+"""Graders whose accuracy evaluations report; math-verify if it is installed."""
 
 
 def grader(name: str, where: str) -> Grader:

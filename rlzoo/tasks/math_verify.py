@@ -1,7 +1,7 @@
 r"""The grader math-verify: mathematical equality, with many spellings of one answer (1/2, 0.5, \frac{1}{2}).
 
-It runs in a process of its own, one per process that grades: what a policy writes can make symbolic algebra run for
-ever (9^9^9^9), and a process can be ended where a thread cannot. A pair that takes longer than `SECONDS` is unequal.
+It runs in a separate process, one per grading process: a response such as 9^9^9^9 can make symbolic algebra run
+forever, and a process can be killed while a thread cannot. A pair that takes longer than `SECONDS` counts as unequal.
 """
 
 from __future__ import annotations

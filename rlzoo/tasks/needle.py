@@ -1,7 +1,7 @@
 """needle: the digits in descending order, which the demonstrations hardly ever show. `N53197=` -> `97531`
 
-A demonstration is a shuffle of the digits; a fixed small share of them, `levels`, is right. A policy that imitates them
-finds the answer in about as many of its samples, so that nearly every group of samples is all wrong and has no signal.
+A demonstration is a shuffle of the digits; a small fixed share of them (see `levels`) is right. A policy that imitates
+them is right in about the same share of its samples, so nearly every group is all wrong and has no signal.
 """
 
 from __future__ import annotations

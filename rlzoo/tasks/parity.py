@@ -1,7 +1,7 @@
 """parity: is the sum of the digits even (0) or odd (1)? `P4721=` -> `0`, or `40712110>0`
 
-The scratchpad is each digit and the parity so far. At once a small transformer guesses at chance; one digit after the
-other it is nearly always right: the case for writing it out (2510.11495 mixes short and long demonstrations likewise).
+The scratchpad has each digit and the parity so far. Without it a small transformer guesses at chance; digit by digit it
+is nearly always right, which shows the use of writing it out (2510.11495 mixes short and long demonstrations too).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""One item of a task: what is asked, what is right, and what a grader may know of it."""
+"""One item of a task: prompt, right answer, and the columns for graders and rewards."""
 
 from __future__ import annotations
 

@@ -1,11 +1,11 @@
 """Procedural tasks: problems drawn from a seed, exact verdicts, levels, and demonstrations in good and bad styles.
 
 A problem is a pure function of (task, level, split, index). A hash of its key decides whether it is a train or a test
-problem; the key is the content that two problems share when one would give the other away (the digits of a sorting
-problem in whatever order they are shown). So the splits are disjoint by construction, within and across levels.
+problem. Two problems have the same key if one reveals the answer of the other (for sorting: the same digits in any
+order). So the splits are disjoint by construction, within and across levels.
 
 Prompts are short and begin with a letter that names the task, so that one small model can serve all of them. A
-completion may think before it answers: the answer is what follows its last `>`, or all of it.
+completion may think before it answers: the answer is the text after its last `>`, or all of it.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class ProceduralTask(Task):
     levels: ClassVar[Mapping[str, Any]]
     default_level: ClassVar[str] = "medium"
     clean_styles: ClassVar[frozenset[str]]
-    """The styles that a learner should see first, the ones that show how it is done."""
+    """The styles that show how to solve the problem; a learner should see them first."""
 
     def __init__(self, level: str | None = None, reward: str | None = None, accuracy: str | None = None):
         level = level or self.default_level
@@ -82,7 +82,7 @@ class ProceduralTask(Task):
     def demonstration(self, problem: Problem, rng: Random, clean: bool = False) -> str:
         """A completion to imitate, in a style drawn by its share; it need not be right.
 
-        `clean` leaves only the styles that show how it is done (`clean_styles`), in the same proportions.
+        `clean` leaves only `clean_styles`, in the same proportions.
         """
         shares = {s: share for s, share in self.styles(problem).items() if s in self.clean_styles or not clean}
         style = rng.choices(list(shares), weights=list(shares.values()))[0]
@@ -94,7 +94,7 @@ class ProceduralTask(Task):
 
     @abstractmethod
     def key(self, problem: Problem) -> str:
-        """What decides the split: equal for problems that would give each other away."""
+        """The key that decides the split: equal for problems that reveal each other's answer."""
 
     @abstractmethod
     def styles(self, problem: Problem) -> Mapping[str, float]:

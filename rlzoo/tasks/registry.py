@@ -1,5 +1,5 @@
-"""Tasks by name. `register_task(Sort)` on the last line of a task's file is all it takes; a package of one's own names
-its Task class under the entry-point group `rlzoo.tasks`.
+"""Tasks by name. A task's file ends with `register_task(Sort)`; a third-party package names its Task class under the
+entry-point group `rlzoo.tasks`.
 """
 
 from __future__ import annotations

@@ -36,12 +36,12 @@ from rlzoo.errors import UserError, nearest
 from rlzoo.tasks.problem import Problem
 
 LARGEST = 3.4e38
-"""Rewards are held in float32; what is larger would become infinite there."""
+"""Largest reward: rewards are stored in float32."""
 
 
 @dataclass(frozen=True)
 class RewardFunction:
-    """A user's function, called with the columns it takes and held to the contract on what it returns."""
+    """A user's function: called with the columns that it takes, and its result checked."""
 
     path: str
     role: str
@@ -97,7 +97,7 @@ class RewardFunction:
         return {str(name): _checked(column, len(completions), f"{where}[{name!r}]") for name, column in named.items()}
 
     def without_none(self, problems: Sequence[Problem], completions: Sequence[str]) -> list[float]:
-        """As a call, for a number that has to be known."""
+        """As a call, but None is an error."""
         values = self(problems, completions)
         known = [value for value in values if value is not None]
         if len(known) < len(values):
@@ -135,9 +135,9 @@ def total(named: dict[str, list[float | None]]) -> list[float | None]:
 
 
 def path_of(function: Callable[..., Any]) -> str:
-    """Return a function's import path; one that no import finds has a digest of its source behind it.
+    """Return a function's import path; if it cannot be imported, a digest of its source is appended.
 
-    So a run is not resumed with a reward that has changed meanwhile in the notebook.
+    So a run does not resume with a reward that has changed in the notebook.
     """
     module = getattr(function, "__module__", None) or type(function).__module__
     name = getattr(function, "__qualname__", None) or type(function).__qualname__
@@ -181,7 +181,7 @@ def _checked(values: Any, count: int, where: str) -> list[float | None]:
 
 
 def _awaited(values: Awaitable[Any]) -> Any:
-    """What an async function ends with. It has its own event loop: the trainer's may be running in this thread."""
+    """Return the result of an async function, in a new event loop: the trainer's may be running in this thread."""
 
     async def wait() -> Any:
         return await values
@@ -192,9 +192,9 @@ def _awaited(values: Awaitable[Any]) -> Any:
 
 @contextlib.contextmanager
 def _of_the_user(what: str) -> Iterator[None]:
-    """Within runs code of the user's: what it prints goes to stderr, and whatever it raises is said with its line.
+    """Context for user code: its output goes to stderr, and its exceptions become errors that name their line.
 
-    SystemExit too: code of a model's that is run by `exec` must not end training by calling exit().
+    This includes SystemExit: model-written code that a reward runs with `exec` must not end training by calling exit().
     """
     try:
         with contextlib.redirect_stdout(sys.stderr or io.StringIO()):

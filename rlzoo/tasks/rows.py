@@ -1,6 +1,6 @@
-"""Rows of data without the data in memory: where each line of a file is, and per row what a split needs to know.
+"""Rows of data that stay on disk: the position of each line of a file, and two numbers per row.
 
-hash [N] uint64   of the prompt, which decides who is held out      size [N] int64   of the prompt, in bytes
+hash [N] uint64   of the prompt, which decides the split      size [N] int64   of the prompt, in bytes
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from rlzoo.errors import UserError
 
 PER_MESSAGE = 64
-"""Bytes that a chat message counts for besides its content: role and template."""
+"""Allowance in bytes per chat message for its role and template."""
 
 
 class Rows(Protocol):
@@ -32,10 +32,10 @@ class Rows(Protocol):
 
 
 class LinesOfFile:
-    """The objects of a JSON-lines file, each read from the disk when it is asked for; blank lines are none.
+    """The objects of a JSON-lines file, each read from disk on access; blank lines are skipped.
 
-    A line ends at a line feed and nowhere else: U+2028 and its like may stand raw in a JSON text. The file is read once
-    when the object is made, `look` being given every object with words that say where it stands.
+    A line ends only at a line feed: U+2028 and similar characters may occur raw in JSON. The file is read once at
+    construction, and `look` is called with every object and a description of its place.
 
     Raises:
         UserError: no such file, or a line (its number is given) that is not a JSON object in UTF-8.
@@ -106,13 +106,13 @@ class Picked:
 
 
 class Survey:
-    """What is known of every prompt of a table; see the head of this file. Each is told once, in order."""
+    """Hash and size of every prompt of a table; each prompt is added once, in order."""
 
     def __init__(self) -> None:
         self._hash, self._size = array("Q"), array("q")
 
     def add(self, prompt: Any) -> None:
-        """Take in the next row's prompt, as it stands in the data."""
+        """Add the next row's prompt, as stored in the data."""
         text = json.dumps(prompt, sort_keys=True, default=str)
         self._hash.append(int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), "big"))
         self._size.append(prompt_bytes(prompt))

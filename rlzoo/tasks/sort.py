@@ -1,6 +1,6 @@
 """sort: write the digits in ascending order. `S4721=` -> `1247`
 
-The careless styles hand in a first attempt with a slip; `check` follows such an attempt with the right answer.
+The careless styles answer with a first attempt that has a slip; `check` corrects such an attempt afterwards.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Tasks over rows of data: columns become prompt, answer and what reward functions receive."""
+"""Tasks over rows of data: columns become prompt, answer and the arguments of reward functions."""
 
 from __future__ import annotations
 

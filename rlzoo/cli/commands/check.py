@@ -1,4 +1,4 @@
-"""What anybody's objective owes its trainer: `rlzoo check`."""
+"""The conformance suite for one objective: `rlzoo check`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def check(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Check an objective, yours too: micro-batches add up, rows permute, nothing outside the mask counts, ..."""
+    """Run the conformance suite on an objective, yours too: micro-batches add up, masked tokens do not count, ..."""
     from rlzoo.cli.modules import import_module
 
     for module in modules or []:

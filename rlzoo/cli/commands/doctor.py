@@ -1,4 +1,4 @@
-"""Whether what was written is whole: `rlzoo doctor`."""
+"""Integrity of run folders and symptoms of training runs: `rlzoo doctor`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def doctor(
     ],
     as_json: Json = False,
 ) -> None:
-    """Check run folders byte by byte, and say in words what is wrong with a training run, ours or another trainer's."""
+    """Verify the files of run folders, and diagnose training runs, ours or another trainer's, in plain words."""
     with starting():
         from rlzoo.experiments.doctor import examine
 

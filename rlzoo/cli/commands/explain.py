@@ -1,4 +1,4 @@
-"""What a configuration will do, before anything runs: `rlzoo explain`."""
+"""Work, memory and effect of a configuration before it runs: `rlzoo explain`."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def explain(
     budget: BudgetOption = None,
     as_json: Json = False,
 ) -> None:
-    """Say what a configuration will do before anything runs: tokens, updates, memory, and what will do nothing."""
+    """Show what a configuration will do before it runs: tokens, updates, memory, and settings without effect."""
     with starting():
         from rlzoo.config.comparison import CompareConfig
         from rlzoo.config.run import RunConfig

@@ -23,7 +23,7 @@ def lab(
     updates: Annotated[int, typer.Option(min=1, help="Updates per rollout; clips begin to act at the second.")] = 4,
     policy: Annotated[Literal["tabular", "transformer"], typer.Option(help="The small policy.")] = "tabular",
     critic: Annotated[Literal["exact", "noisy", "zero"], typer.Option(help="Values that a critic is given.")] = "exact",
-    step: Annotated[float, typer.Option(min=0, help="How far each update moves the parameters.")] = 0.3,
+    step: Annotated[float, typer.Option(min=0, help="Size of each update in parameter space.")] = 0.3,
     seed: Annotated[int, typer.Option(help="Seed of the base, and of sampling where sums are too long.")] = 0,
     groups: Annotated[int, typer.Option(min=40, help="Groups sampled where sums are too long.")] = 2000,
     budget: Annotated[float, typer.Option(min=1, help="Sampled tokens that the error is given for.")] = 1000,
@@ -35,7 +35,7 @@ def lab(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Measure what objectives' gradients estimate, exactly: direction, bias, variance in an enumerated world."""
+    """Compute objectives' expected gradients exactly in an enumerated world: direction, bias, variance."""
     if table is not None:
         with starting():
             from rlzoo.cli import tables
@@ -74,7 +74,7 @@ def values(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Set Q-learning and DQN beside the objectives, all measured against the exact optimum of an enumerated world."""
+    """Compare Q-learning, DQN and the objectives with the exact optimum of an enumerated world."""
     with starting():
         from rlzoo.cli import values
         from rlzoo.lab.families import ValueSetting

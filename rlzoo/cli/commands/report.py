@@ -1,4 +1,4 @@
-"""What is made of run folders: `rlzoo curves`, `rlzoo report`, `rlzoo power`."""
+"""Outputs from run folders: `rlzoo curves`, `rlzoo report`, `rlzoo power`."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def report(
 
 @command("power runs/add")
 def power(folder: Annotated[Path, typer.Argument(help="Folder of a comparison, such as a pilot of 4 seeds.")]) -> None:
-    """Say which differences more seeds and more problems would find, by what varies in a comparison that was made."""
+    """Estimate from a finished comparison which differences more seeds and problems would detect."""
     with starting():
         from rich.table import Table
 

@@ -23,7 +23,7 @@ def reproduce(
     resume: Resume = False,
     as_json: Json = False,
 ) -> None:
-    """Run a published result with its own settings and say whether ours is inside or outside its tolerance."""
+    """Rerun a published result with its own settings and report whether ours is inside its tolerance."""
     from rlzoo.errors import UserError
 
     if (name is None) != show:

@@ -1,4 +1,4 @@
-"""What trains and measures: `rlzoo train`, `compare`, `ablate`, `evaluate`."""
+"""Training and evaluation: `rlzoo train`, `compare`, `ablate`, `evaluate`."""
 
 from __future__ import annotations
 
@@ -155,7 +155,7 @@ def ablate(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the rows, train nothing.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Take an objective back to its parent one column at a time, and measure what each is worth."""
+    """Change an objective back to its parent one column at a time, and measure the effect of each column."""
     with starting():
         from rlzoo.config.comparison import CompareConfig
         from rlzoo.config.sources import settings, split_sweeps

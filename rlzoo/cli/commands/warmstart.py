@@ -1,4 +1,4 @@
-"""What makes a base model: `rlzoo warmstart`."""
+"""Training a base model: `rlzoo warmstart`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What there is: `rlzoo list`, `rlzoo show`."""
+"""Lists and pages: `rlzoo list`, `rlzoo show`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def list_(
         bool, typer.Option("--markdown", help="Print the objectives as they stand in the README.")
     ] = False,
 ) -> None:
-    """Show what there is: objectives (a row of parts each), parts, tasks, or the settings that --set takes."""
+    """List objectives (a row of parts each), parts, tasks, or the settings that --set takes."""
     from rlzoo.cli import names, zoo
     from rlzoo.errors import UserError
 
