@@ -31,6 +31,7 @@ MODEL_FILES = {
     "rlzoo/model/attach.py",  # PEFT chooses the adapted layers
     "rlzoo/model/checkpoints.py",  # runs layers again
     "rlzoo/model/hub.py",  # finds it and its tokenizer
+    "rlzoo/model/quiet.py",  # switches their progress bars off
     "rlzoo/model/gguf.py",  # converts GGUF files
     "rlzoo/model/cpu/llama.py",  # the layers of Llama-like models
     "rlzoo/model/adapters.py",  # PEFT owns the adapter's targets and format

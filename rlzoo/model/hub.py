@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +12,11 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, PreTrainedTokenizerFast
 from transformers.models.auto.tokenization_auto import get_tokenizer_config
 from transformers.utils import cached_file, find_adapter_config_file
-from transformers.utils import logging as transformers_logging
 
 from rlzoo.config.model import BackboneConfig
 from rlzoo.errors import UserError
 from rlzoo.model import gguf
+from rlzoo.model.quiet import no_progress_bars
 
 SHIPPED = Path(__file__).parents[1] / "assets" / "base"
 
@@ -87,7 +85,7 @@ def load(config: BackboneConfig, name: str, device: torch.device, dtype: torch.d
     options: dict[str, Any] = {"trust_remote_code": False}  # left out, transformers asks on stdin whether to run code
     if config.revision:
         options["revision"] = config.revision
-    with quiet_loading():
+    with no_progress_bars():
         try:
             tokenizer = load_tokenizer(name, config.revision)
             _refuse_adapter(config.model, name, config.revision)
@@ -239,15 +237,3 @@ def decode(tokenizer: Any, end_ids: list[int], ids: list[int] | Tensor) -> str:
         marks = tokenizer.added_tokens_decoder.keys() & set(end_ids)
         ids = [token for token in ids if token not in marks]
     return tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-
-
-@contextlib.contextmanager
-def quiet_loading() -> Iterator[None]:
-    """Within: transformers shows no progress bar."""
-    shown = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            transformers_logging.enable_progress_bar()

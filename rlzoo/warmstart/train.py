@@ -21,7 +21,6 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 from transformers import GenerationConfig, PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
-from transformers.utils import logging as transformers_logging
 
 from objectives import PolicyOutput, TokenBatch
 from objectives.sft import SFT
@@ -30,6 +29,7 @@ from rlzoo.config.warmstart import WarmstartConfig
 from rlzoo.errors import UserError
 from rlzoo.model.backbone import Backbone
 from rlzoo.model.char_tokenizer import char_tokenizer
+from rlzoo.model.quiet import no_progress_bars
 from rlzoo.tasks import ProceduralTask, load_task
 from rlzoo.warmstart.report import card, sample_report
 
@@ -158,8 +158,6 @@ def warmstart(
 
 def save(model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
     """Write weights (float32 safetensors), configurations and tokenizer, as AutoModel and AutoTokenizer read them."""
-    shown = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.disable_progress_bar()
     model.generation_config = GenerationConfig(
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
@@ -167,10 +165,9 @@ def save(model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Pa
         temperature=1.0,
         top_k=0,
     )
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    if shown:
-        transformers_logging.enable_progress_bar()
+    with no_progress_bars():
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
 
 
 def train(

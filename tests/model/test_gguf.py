@@ -27,7 +27,9 @@ def test_the_package_is_named_where_it_is_missing(monkeypatch: pytest.MonkeyPatc
     assert hub.locate(gguf.SMOLLM2) == gguf.SMOLLM2  # the Hub's business
 
 
-def test_a_converted_file_is_the_model_that_was_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_converted_file_is_the_model_that_was_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """F32 tensors lose nothing: logits of the folder are those of the model that the file was made from."""
     writer_package = pytest.importorskip("gguf")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
@@ -35,6 +37,7 @@ def test_a_converted_file_is_the_model_that_was_written(tmp_path: Path, monkeypa
     path = tmp_path / "tiny.gguf"
     _write(writer_package, model, path)
     folder = Path(hub.locate(str(path)))
+    assert capsys.readouterr().err == ""  # no progress bar of another library
     assert folder == Path(hub.locate(str(path))) and folder.parent == tmp_path / "cache/rlzoo/gguf"
     assert [entry.name for entry in folder.parent.iterdir()] == [folder.name]  # nothing is left of the making
     loaded = AutoModelForCausalLM.from_pretrained(folder)
