@@ -54,6 +54,12 @@ Rate = Annotated[
         "--lr", help="Learning rate; by default less for a model larger than the shipped one.", show_default="0.0007"
     ),
 ]
+EngineName = Annotated[
+    str | None,
+    typer.Option(
+        "--engine", metavar="NAME", help="Where to train: local, ray, or ray://HOST:PORT.", show_default="local"
+    ),
+]
 Steps = Annotated[int | None, typer.Option("--steps", min=1, help="Rollouts.", show_default="60")]
 Resume = Annotated[bool, typer.Option("--resume", help="Continue the runs in the folder; start the missing ones.")]
 Trust = Annotated[bool, typer.Option("--trust", help="Run the reward code that a run folder's settings name.")]
@@ -110,10 +116,20 @@ def command(*examples: str) -> Callable[[Function], Function]:
 
 
 def with_shortcuts(
-    assignments: list[str] | None, *, budget: str | None = None, lr: float | None = None, steps: int | None = None
+    assignments: list[str] | None,
+    *,
+    budget: str | None = None,
+    engine: str | None = None,
+    lr: float | None = None,
+    steps: int | None = None,
 ) -> list[str]:
-    """Put the options --budget, --lr and --steps before what --set gave."""
-    texts = {"train.budget": budget and json.dumps(budget), "optimizer.lr": lr, "train.steps": steps}
+    """Put the options --budget, --engine, --lr and --steps before what --set gave."""
+    texts = {
+        "engine.name": engine and json.dumps(engine),
+        "train.budget": budget and json.dumps(budget),
+        "optimizer.lr": lr,
+        "train.steps": steps,
+    }
     return [*(f"{name}={text}" for name, text in texts.items() if text is not None), *(assignments or [])]
 
 

@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from rlzoo.config.settings import Settings
 
+RAY_URL = "ray://"
+
 
 class EngineSettings(Settings):
-    """How work is batched. Changes speed and memory, never results."""
+    """Where runs are trained and how work is batched. Changes speed and memory, never results."""
 
+    name: Literal["local", "ray"] = "local"
+    """local: this machine; ray: the workers of a Ray cluster, each with one device and a share of the runs. Written as
+    ray://HOST:PORT it sets `url` too."""
+    url: str | None = None
+    """Of ray: ray://HOST:PORT (from outside the cluster) or HOST:PORT (from one of its nodes). None: the environment
+    variable RAY_ADDRESS, or else a cluster started on this machine for the time of the training."""
     micro_batch_tokens: int = Field(default=4096, ge=1)
-    """Maximum tokens of the forward passes that run at one time, over all processes; a prompt counts once per group."""
+    """Maximum tokens of the forward passes that run at one time, over all processes of a machine (with ray: of one
+    worker); a prompt counts once per group."""
     processes: int | None = Field(default=None, ge=1)
     """Number of processes that share the runs of a fleet, at most one per run; None: on a CPU one per core, or fewer if
-    the passes would become too small. Several processes need Linux and no visible GPU."""
+    the passes would become too small. Several processes on one machine need Linux and no visible GPU. With ray: the
+    number of workers; None: as many as the cluster has room for."""
     fast_path: Literal["auto", "off"] = "auto"
     """auto: for model types known to allow it, pack rows without padding, and on a CPU use layers optimized for small
     models; off: transformers' own forward pass on padded rows. `environment.json` records the path."""
@@ -24,4 +34,35 @@ class EngineSettings(Settings):
     """Compute each layer again in the backward pass instead of keeping its activations: less memory, about a third more
     time. For models whose passes of `micro_batch_tokens` do not fit."""
     sample_rows: int = Field(default=768, ge=1)
-    """Maximum number of responses decoded at once, over all processes."""
+    """Maximum number of responses decoded at once, over all processes of a machine (with ray: by one worker)."""
+    fleet: int | None = Field(default=None, ge=1)
+    """Of ray: maximum number of runs that a worker trains at the same time; the others wait in a queue. None: an equal
+    share of all runs."""
+    worker_cpus: float | None = Field(default=None, gt=0)
+    """Of ray: CPUs that a worker asks for; None: 1."""
+    worker_memory: float | None = Field(default=None, gt=0)
+    """Of ray: memory in GiB that a worker asks for, which Ray places workers by; None: 1."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_address(cls, value: Any) -> Any:
+        """Write the string "ray", and `name = "ray://HOST:PORT"`, as a table with name and url."""
+        value = {"name": value} if isinstance(value, str) else value
+        name = value.get("name") if isinstance(value, dict) else None
+        if not isinstance(name, str) or not name.startswith(RAY_URL):
+            return value
+        if value.get("url") not in (None, name):
+            raise ValueError(f"engine.name = {name!r} and engine.url = {value['url']!r} differ: leave one of them out")
+        return value | {"name": "ray", "url": name}
+
+    @model_validator(mode="after")
+    def _nothing_is_idle(self) -> Self:
+        if self.name != "ray":
+            for field in ("url", "fleet", "worker_cpus", "worker_memory"):
+                if getattr(self, field) is not None:
+                    raise ValueError(f"engine.{field} is for engine.name = 'ray', and the name is {self.name!r}")
+        elif self.url is not None:
+            host, _, port = self.url.removeprefix(RAY_URL).rpartition(":")
+            if not host or "/" in host or not port.isdecimal() or not 0 < int(port) < 2**16:
+                raise ValueError(f"engine.url = {self.url!r} is no address: write ray://HOST:PORT or HOST:PORT")
+        return self

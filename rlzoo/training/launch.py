@@ -69,6 +69,8 @@ def train_fleet(
     for section in ("task", "backbone", "engine"):
         if len({repr(getattr(config, section)) for config in configs}) > 1:
             raise UserError(f"the runs of a fleet share one {section}, but these differ in it: train them one by one")
+    if first.engine.name != "local":
+        raise UserError(f"engine.name = {first.engine.name!r} cannot train yet: leave it out")
     for warning in dict.fromkeys(text for config in configs for text in config.warnings):
         warnings.warn(warning, stacklevel=2)
     task = task or load_task(first.task)

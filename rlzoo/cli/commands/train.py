@@ -14,6 +14,7 @@ from rlzoo.cli.shell import (
     FAILED,
     BudgetOption,
     Config,
+    EngineName,
     Json,
     Out,
     Rate,
@@ -43,6 +44,7 @@ def train(
     steps: Steps = None,
     lr: Rate = None,
     budget: BudgetOption = None,
+    engine: EngineName = None,
     out: Out = None,
     resume: Resume = False,
     trust: Trust = False,
@@ -54,7 +56,9 @@ def train(
         from rlzoo.config.sources import settings
 
     given = {"objective": objective, "task": task, "seed": seed}
-    chosen = settings(RunConfig, config, with_shortcuts(assignments, budget=budget, lr=lr, steps=steps), given, trust)
+    chosen = settings(
+        RunConfig, config, with_shortcuts(assignments, budget=budget, engine=engine, lr=lr, steps=steps), given, trust
+    )
     with starting():
         from rlzoo.api import reported
         from rlzoo.cli import live, report
@@ -87,6 +91,7 @@ def compare(
     steps: Steps = None,
     lr: Rate = None,
     budget: BudgetOption = None,
+    engine: EngineName = None,
     tune: Annotated[
         str | None,
         typer.Option(metavar="NAME=A,B,...", help="First choose a value for each on other seeds: lr=3e-4,7e-4,2e-3."),
@@ -104,7 +109,10 @@ def compare(
     as_json: Json = False,
 ) -> None:
     """Train objectives side by side, each with several seeds, and compare them."""
-    assignments = [*with_search(tune, tune_seeds), *with_shortcuts(assignments, budget=budget, lr=lr, steps=steps)]
+    assignments = [
+        *with_search(tune, tune_seeds),
+        *with_shortcuts(assignments, budget=budget, engine=engine, lr=lr, steps=steps),
+    ]
     with starting():
         from rlzoo.config.comparison import CompareConfig
         from rlzoo.config.sources import settings
@@ -149,6 +157,7 @@ def ablate(
     steps: Steps = None,
     lr: Rate = None,
     budget: BudgetOption = None,
+    engine: EngineName = None,
     out: Out = None,
     resume: Resume = False,
     trust: Trust = False,
@@ -161,7 +170,7 @@ def ablate(
         from rlzoo.config.sources import settings, split_sweeps
         from rlzoo.experiments.ablation_plan import plan_of
 
-    sweeps, rest = split_sweeps(with_shortcuts(assignments, budget=budget, lr=lr, steps=steps))
+    sweeps, rest = split_sweeps(with_shortcuts(assignments, budget=budget, engine=engine, lr=lr, steps=steps))
     factors = [[column.strip() for column in one.split("+")] for one in (factorial or "").split(",")]
     made = plan_of(name, to, only=only, sweeps=sweeps, factors=factors if factorial is not None else None)
     given = {"task": task, "seeds": seeds, "objectives": [row.name for row in made.rows]}
