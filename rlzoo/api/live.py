@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+from rlzoo.api.notebook import in_notebook
 from rlzoo.api.results import html_table
 from rlzoo.config.budget import Budget
 from rlzoo.config.run import RunConfig
@@ -35,12 +36,6 @@ def watcher(progress: bool | None) -> Watch:
     if progress or sys.stderr.isatty():
         return terminal_view
     return unwatched
-
-
-def in_notebook() -> bool:
-    """Whether this process is the kernel of a notebook."""
-    shell = sys.modules.get("IPython") and sys.modules["IPython"].get_ipython()
-    return bool(shell) and type(shell).__name__ == "ZMQInteractiveShell"
 
 
 def progress_of(runs: Mapping[str, RunConfig]) -> list[RunProgress]:

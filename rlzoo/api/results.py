@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlzoo.api.frames import frame, run_records, summary_records, verdict_records
+from rlzoo.api.notebook import show_figures
 from rlzoo.experiments import ablate, compare
 from rlzoo.report.outputs import collect_curves
 from rlzoo.report.page import write_report
@@ -40,6 +41,7 @@ class _Folder:
         """Return the learning curves as a matplotlib figure, over `step` or `tokens_sampled`."""
         from rlzoo.report.curves import plot
 
+        show_figures()
         return plot(collect_curves([self.folder]), x)  # type: ignore[arg-type]
 
     def report(self, out: str | Path | None = None) -> Path:

@@ -1,0 +1,22 @@
+"""Whether the caller sits in a Jupyter notebook, and what has to be set there."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+
+def in_notebook() -> bool:
+    """Whether this process is the kernel of a notebook."""
+    shell = sys.modules.get("IPython") and sys.modules["IPython"].get_ipython()
+    return bool(shell) and type(shell).__name__ == "ZMQInteractiveShell"
+
+
+def show_figures() -> None:
+    """In a notebook: show a matplotlib figure that ends a cell as a picture, also where pyplot was never imported."""
+    if not in_notebook():
+        return
+    shell = sys.modules["IPython"].get_ipython()
+    figure = importlib.import_module("matplotlib.figure").Figure
+    if not any(figure in formatter for formatter in shell.display_formatter.formatters.values()):
+        importlib.import_module("IPython.core.pylabtools").select_figure_formats(shell, {"png"})
