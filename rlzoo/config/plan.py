@@ -36,8 +36,8 @@ class Plan(Settings):
     task: str
     model: str
     seeds: tuple[int, ...]
-    problems: int
-    """Held-out problems of the last evaluation; fewer where the task has fewer distinct ones."""
+    problems: int | Literal["all"]
+    """Held-out problems of the last evaluation; fewer where the task has fewer distinct ones. "all": the test split."""
     steps: int
     budget: str | None = None
     endpoint: Literal["tokens", "steps"]

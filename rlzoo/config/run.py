@@ -137,8 +137,10 @@ class EvaluationSettings(Settings):
 
     every: int = Field(default=10, ge=1)
     """Steps between evaluations; before the first and after the last step there always is one."""
-    prompts: int = Field(default=128, ge=1)
-    """The first so many problems of the test split, or all of a smaller one."""
+    prompts: Annotated[int, Field(ge=1)] | Literal["all"] = 128
+    """Number of held-out problems, chosen by a hash, of which a smaller split gives all. "all": every row of the test
+    split each time, those of validation included, as published numbers are; there is then no other evaluation at the
+    ends. For tasks with a finite test split."""
     samples: int = Field(default=1, ge=1)
     """Responses per prompt, at the training temperature; accuracy is their mean (pass@1)."""
     final_prompts: int | None = Field(default=None, ge=0)
@@ -168,9 +170,22 @@ class EvaluationSettings(Settings):
             )
         return self
 
+    @model_validator(mode="after")
+    def _all_is_all(self) -> Self:
+        if self.prompts == "all" and (self.final_prompts or self.final_samples):
+            raise ValueError(
+                "prompts = 'all' scores every held-out problem at each evaluation, so there is no other one at the "
+                "ends: leave out final_prompts and final_samples"
+            )
+        return self
+
     def at_the_ends(self) -> EvaluationSettings:
-        """The settings of the first and the last evaluation."""
-        prompts = FINAL_PROMPTS * self.prompts if self.final_prompts is None else self.final_prompts
+        """The settings of the first and the last evaluation on the test split; 0 prompts: there is none."""
+        prompts = self.final_prompts
+        if self.prompts == "all":
+            prompts = 0
+        elif prompts is None:
+            prompts = FINAL_PROMPTS * self.prompts
         return self.model_copy(update={"prompts": prompts, "samples": self.final_samples or self.samples})
 
 
@@ -206,7 +221,8 @@ class SharedConfig(Settings):
             f"a step's {sampled:,} responses of up to {train.max_new_tokens:,} tokens",
             "lower train.prompts_per_step, train.group_size or train.max_new_tokens",
         )
-        asked = held_out.prompts * max(held_out.samples, held_out.final_samples or 1)
+        known = 1 if held_out.prompts == "all" else held_out.prompts
+        asked = known * max(held_out.samples, held_out.final_samples or 1)
         check_memory(
             ROW_BYTES * asked,
             f"an evaluation's {asked:,} responses",

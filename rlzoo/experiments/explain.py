@@ -53,7 +53,10 @@ class Explanation:
     updates: int
     updates_in_all: int
     evaluations: int
-    evaluation_responses: int
+    evaluation_responses: int | None
+    """Of each evaluation on the way; None: of every held-out problem, whose number is not known yet."""
+    final_responses: int
+    """Of each evaluation on the test split, the first and the last; 0: there is none."""
     settings: dict[str, Any]
     parameters: float | None
     memory: dict[str, float] = field(default_factory=dict)
@@ -68,6 +71,7 @@ def explain(config: RunConfig | CompareConfig) -> Explanation:
     """Say what a configuration will do."""
     runs = config.runs() if isinstance(config, CompareConfig) else [config]
     train, evaluation = config.train, config.evaluation
+    ends = evaluation.at_the_ends()
     responses = train.prompts_per_step * train.group_size
     rounds = max(run.objective.select.max_rounds for run in runs)
     shape = shape_of(config.backbone.model)
@@ -82,7 +86,8 @@ def explain(config: RunConfig | CompareConfig) -> Explanation:
         updates=train.updates_per_rollout,
         updates_in_all=train.updates_per_rollout * train.steps * len(runs),
         evaluations=1 + -(-train.steps // evaluation.every),
-        evaluation_responses=evaluation.prompts * evaluation.samples,
+        evaluation_responses=None if evaluation.prompts == "all" else evaluation.prompts * evaluation.samples,
+        final_responses=int(ends.prompts) * ends.samples,
         settings={
             "optimizer.lr": config.optimizer.lr,
             "optimizer.warmup_steps": config.optimizer.warmup_steps,

@@ -18,6 +18,7 @@ from typing import Any
 
 from rlzoo.config.comparison import CompareConfig
 from rlzoo.config.run import TUNE_SEEDS, RunConfig
+from rlzoo.errors import UserError
 from rlzoo.experiments.folders import TUNE, refuse_taken
 from rlzoo.experiments.watch import Watch, unwatched
 from rlzoo.store.files import inside
@@ -101,6 +102,10 @@ def search(
     Raises:
         UserError: as `rlzoo.experiments.compare.compare`.
     """
+    if config.evaluation.prompts == "all":
+        raise UserError(
+            "evaluation.prompts = 'all' scores the test split, which a search for settings must not see: give a number"
+        )
     refuse_taken(config, folder, resume)
     runs = search_runs(config)
     with watch(runs) as on_record:

@@ -18,3 +18,5 @@ class Problem:
     columns: dict[str, Any] = field(default_factory=dict)
     answers: tuple[str, ...] = ()
     """Of data: the answers of which any is right; `answer` shows them."""
+    place: str = field(default="", compare=False)
+    """Of data, for messages: `train row 17`."""

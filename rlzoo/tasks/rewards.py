@@ -85,31 +85,58 @@ class RewardFunction:
         """What the function returns: one number per completion, or several by name. Raises as a call does."""
         where = f"{self.role} function {self.path}"
         keywords = self._keywords(problems, completions)
-        with _of_the_user(f"{where} raised"):
-            values = self.function(**keywords)
-            if inspect.isawaitable(values):
-                values = _awaited(values)
+        try:
+            with _of_the_user(f"{where} raised"):
+                values = self._call(keywords)
+        except UserError as error:
+            raise UserError(f"{error}{self._culprit(problems, completions)}") from error.__cause__
+        asked = list(zip(problems, completions, strict=True))
         if not isinstance(values, dict):
-            return _checked(values, len(completions), where)
+            return _checked(values, asked, where)
         named = cast("dict[object, Any]", values)
         if not named or not all(isinstance(name, str) and name for name in named):
             raise UserError(f"{where} returned a dict with keys {list(named)}: expected the names of its rewards")
-        return {str(name): _checked(column, len(completions), f"{where}[{name!r}]") for name, column in named.items()}
+        return {str(name): _checked(column, asked, f"{where}[{name!r}]") for name, column in named.items()}
+
+    def _call(self, keywords: dict[str, Any]) -> Any:
+        values = self.function(**keywords)
+        return _awaited(values) if inspect.isawaitable(values) else values
+
+    def _culprit(self, problems: Sequence[Problem], completions: Sequence[str]) -> str:
+        """Name the response for which the function raises, found by calling it on halves of the batch, as a suffix."""
+        rows = range(len(problems))
+        while len(rows) > 1:
+            halves = rows[: len(rows) // 2], rows[len(rows) // 2 :]
+            raising = next((half for half in halves if self._raises(problems, completions, half)), None)
+            if raising is None:
+                return f", for {len(rows)} responses together and for neither half of them"
+            rows = raising
+        return f", for {described(problems[rows[0]], completions[rows[0]])}" if rows else ""
+
+    def _raises(self, problems: Sequence[Problem], completions: Sequence[str], rows: range) -> bool:
+        some = slice(rows.start, rows.stop)
+        try:
+            with contextlib.redirect_stdout(io.StringIO()):
+                self._call(self._keywords(problems[some], completions[some]))
+        except (Exception, SystemExit):
+            return True
+        return False
 
     def without_none(self, problems: Sequence[Problem], completions: Sequence[str]) -> list[float]:
         """As a call, but None is an error."""
         values = self(problems, completions)
         known = [value for value in values if value is not None]
         if len(known) < len(values):
+            place = values.index(None)
             raise UserError(
-                f"{self.role} function {self.path} returned None at position {values.index(None)}: "
-                f"{self.role} has to be known for every completion (None is for the reward)"
+                f"{self.role} function {self.path} returned None at position {place}: {self.role} has to be known for "
+                f"every completion (None is for the reward); that is {described(problems[place], completions[place])}"
             )
         for place, value in enumerate(known):
             if not 0 <= value <= 1:
                 raise UserError(
                     f"{self.role} function {self.path} returned {value:g} at position {place}: {self.role} is a share "
-                    "of 1, from 0 for wrong to 1 for right"
+                    f"of 1, from 0 for wrong to 1 for right; that is {described(problems[place], completions[place])}"
                 )
         return known
 
@@ -159,23 +186,39 @@ def _as_in_prompt(problem: Problem, completion: str) -> str | list[dict[str, str
     return completion if isinstance(problem.prompt, str) else [{"role": "assistant", "content": completion}]
 
 
-def _checked(values: Any, count: int, where: str) -> list[float | None]:
+def described(problem: Problem, completion: str) -> str:
+    """Return which response a message is about: its row of data, if it has one, its prompt and its text, shortened."""
+    prompt = problem.prompt if isinstance(problem.prompt, str) else problem.prompt[-1]["content"]
+    return f"{problem.place or 'the'} prompt {_short(prompt)} and its response {_short(completion)}"
+
+
+def _short(text: str, most: int = 60) -> str:
+    return repr(text) if len(text) <= most else f"{text[:most]!r}..."
+
+
+def _checked(values: Any, asked: Sequence[tuple[Problem, str]], where: str) -> list[float | None]:
     try:
         values = list(values)
     except TypeError:
-        raise UserError(f"{where} returned {type(values).__name__}, not a list of {count} numbers") from None
-    if len(values) != count:
-        raise UserError(f"{where} returned {len(values)} values for {count} completions")
+        raise UserError(f"{where} returned {type(values).__name__}, not a list of {len(asked)} numbers") from None
+    if len(values) != len(asked):
+        raise UserError(f"{where} returned {len(values)} values for {len(asked)} completions")
+
+    def refused(shown: str, position: int, why: str) -> UserError:
+        return UserError(
+            f"{where} returned {shown} at position {position}: {why}; that is {described(*asked[position])}"
+        )
+
     checked: list[float | None] = []
     for position, value in enumerate(values):
         try:
             number = None if value is None else float(value)
         except (TypeError, ValueError, OverflowError):
-            raise UserError(f"{where} returned {value!r} at position {position}: not a number and not None") from None
+            raise refused(repr(value), position, "not a number and not None") from None
         if number is not None and not math.isfinite(number):
-            raise UserError(f"{where} returned {number} at position {position}: return None for what cannot be scored")
+            raise refused(str(number), position, "return None for what cannot be scored")
         if number is not None and abs(number) > LARGEST:
-            raise UserError(f"{where} returned {number:g} at position {position}: float32 ends at {LARGEST:g}")
+            raise refused(f"{number:g}", position, f"float32 ends at {LARGEST:g}")
         checked.append(number)
     return checked
 

@@ -66,7 +66,8 @@ class TableTask(Task):
         if not 0 <= index < self.size(split):
             raise IndexError(f"task {self.name!r}: no {split} problem {index}; there are {self.size(split)}")
         row = dict(self._rows[split][index])
-        where = f"task {self.name!r}, {split} row {index}"
+        place = f"{split} row {index}"
+        where = f"task {self.name!r}, {place}"
         prompt = as_prompt(column(row, self._prompt_column, "prompt_column", where), self._chat, self._system, where)
         prompt = with_suffix(prompt, self._suffix)
         if self._demonstration_column is not None and split == "train":
@@ -75,10 +76,10 @@ class TableTask(Task):
         if self._demonstration_column == self._prompt_column:
             columns[self._prompt_column] = last_reply(row[self._prompt_column], where)
         if not self._answer_needed and self._answer_column not in row:
-            return Problem(prompt, "", columns)
+            return Problem(prompt, "", columns, place=place)
         answers = as_answers(column(row, self._answer_column, "answer_column", where), self._answer_needed, where)
         text = answers[0] if len(answers) == 1 else json.dumps(answers, ensure_ascii=False)
-        return Problem(prompt, text, columns, answers)
+        return Problem(prompt, text, columns, answers, place)
 
     def demonstration(self, problem: Problem, rng: Random, clean: bool = False) -> str:
         if self._demonstration_column is None:

@@ -15,29 +15,43 @@ from hashlib import blake2b
 from typing import Literal
 from weakref import WeakKeyDictionary
 
+from rlzoo.errors import UserError
 from rlzoo.tasks import Task
 from rlzoo.tasks.problem import Problem
 
 HeldOut = Literal["validation", "test"]
+Count = int | Literal["all"]
 VALIDATION = 4
 """One held-out identity in this many is for validation, and at least one where there are two or more."""
 PATIENCE = 500
 """After this many draws from an endless task without a new problem, the task is assumed to have no more."""
 
-_found: WeakKeyDictionary[Task, dict[tuple[HeldOut, int], list[Problem]]] = WeakKeyDictionary()
+_found: WeakKeyDictionary[Task, dict[tuple[HeldOut, Count], list[Problem]]] = WeakKeyDictionary()
 
 
-def held_out(task: Task, split: HeldOut, count: int) -> list[Problem]:
-    """Return `count` distinct problems of a split, or all of fewer.
+def held_out(task: Task, split: HeldOut, count: Count) -> list[Problem]:
+    """Return `count` distinct problems of a split, or all of fewer; "all": every row of both, repeated ones too.
 
     A finite split is taken in the order of a hash, as data sets are often sorted by subject; an endless one in its own.
 
     A task that holds out a single problem has it for validation, and no test.
+
+    Raises:
+        UserError: all problems of a task that has no end of them.
     """
     known = _found.setdefault(task, {})
     if (split, count) not in known:
-        known[split, count] = _search(task, split, count)
+        known[split, count] = _every(task) if count == "all" else _search(task, split, count)
     return known[split, count]
+
+
+def _every(task: Task) -> list[Problem]:
+    size = task.size("test")
+    if size is None:
+        raise UserError(
+            f"evaluation.prompts = 'all', and task {task.name!r} draws its held-out problems without end: give a number"
+        )
+    return [task.problem("test", i) for i in range(size)]
 
 
 def _search(task: Task, split: HeldOut, count: int) -> list[Problem]:

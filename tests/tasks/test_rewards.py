@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -199,3 +201,36 @@ def test_an_accuracy_is_a_share(tmp_path: Path, value: float) -> None:
     file = written(tmp_path, f"def f(completions, **_): return [{value}] * len(completions)\n")
     with pytest.raises(UserError, match="accuracy is a share of 1"):
         load_task(TaskConfig(name="sort", accuracy=f"{file}:f")).score(PROBLEMS, ["12", "?"])
+
+
+def test_an_exception_names_the_row_and_the_response_that_caused_it(tmp_path: Path) -> None:
+    """Five rows; the function fails for the answer of the fourth: halves 0-1, 2-4, then 2, 3-4, then 3."""
+    rows = [{"prompt": f"{i} + 1?", "answer": str(i + 1)} for i in range(5)]
+    (tmp_path / "train.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    file = written(
+        tmp_path,
+        "calls = []\n"
+        "def f(completions, answer):\n"
+        "    calls.append(len(answer))\n"
+        "    return [1 / (int(a) - 4) for a in answer]\n",
+    )
+    paths = {"name": f"jsonl:{tmp_path}/train.jsonl", "test_path": f"{tmp_path}/train.jsonl"}
+    task = load_task(TaskConfig(**paths, reward=f"{file}:f"))
+    problems = [task.problem("train", i) for i in range(5)]
+    with pytest.raises(UserError, match=r"for train row 3 prompt '3 \+ 1\?' and its response 'd'") as caught:
+        task.score(problems, list("abcde"))
+    assert isinstance(caught.value.__cause__, ZeroDivisionError)
+    assert sys.modules[str(file)].calls == [5, 2, 3, 1, 2, 1]
+
+
+def test_a_bad_value_names_its_row(file: Path) -> None:
+    with pytest.raises(
+        UserError, match=r"nan at position 1: .*; that is the prompt 'S21=' and its response 'x{60}'\.\.\."
+    ):
+        call(file, "nan", ("12", "x" * 100))
+
+
+def test_an_exception_of_the_whole_batch_blames_no_row(tmp_path: Path) -> None:
+    file = written(tmp_path, "def f(completions):\n    assert len(completions) < 2, 'too many'\n    return [0.0]\n")
+    with pytest.raises(UserError, match=r"too many .* for 2 responses together and for neither half"):
+        call(file, "f")

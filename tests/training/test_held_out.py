@@ -51,6 +51,29 @@ def test_a_small_split_is_divided_whole_and_without_duplicates() -> None:
     assert [len(some) for some in prompts] == [2, 6] and not prompts[0] & prompts[1]
 
 
+def test_all_is_every_row_of_the_test_split_at_every_evaluation(
+    make_config: Callable[..., RunConfig], backbone: Backbone, tmp_path: Path
+) -> None:
+    """Sixteen rows, eight different prompts: 16 outcomes each time, and no other evaluation at the ends."""
+    every = held_out(Few(), "test", "all")
+    assert len(every) == 16 and every == held_out(Few(), "validation", "all")
+    config = make_config(evaluation={"every": 2, "prompts": "all"})
+    summary = train(config, tmp_path, backbone=backbone, task=Few())
+    records = [r for r in RunFolder.open(tmp_path).read_metrics() if r["kind"] != "train"]
+    assert [(r["kind"], r["step"]) for r in records] == [("eval", 0), ("eval", 2), ("eval", 3)]
+    assert all(len(unpack(record["outcomes"])) == 16 for record in records)
+    assert summary["after"]["accuracy"] == records[-1]["accuracy"]
+
+
+def test_all_of_an_endless_task_or_beside_other_numbers_is_refused() -> None:
+    with pytest.raises(UserError, match=r"task 'sort' draws its held-out problems without end: give a number"):
+        held_out(load_task("sort:easy"), "test", "all")
+    with pytest.raises(ValueError, match="leave out final_prompts"):
+        EvaluationSettings(prompts="all", final_prompts=8)
+    with pytest.raises(ValueError, match="prompts"):
+        EvaluationSettings.model_validate({"prompts": "most"})
+
+
 def test_one_held_out_problem_is_for_validation(make_config: Callable[..., RunConfig], backbone: Backbone) -> None:
     assert len(held_out(Few(1), "validation", 5)) == 1 and held_out(Few(1), "test", 5) == []
     with pytest.raises(UserError, match=r"too few different problems are held out .*task.test_fraction"):

@@ -49,12 +49,18 @@ def print_explanation(made: Any) -> None:
     rounds = (
         f", and up to {made.rounds_at_most} times that where prompts are drawn again" if made.rounds_at_most > 1 else ""
     )
+    each = (
+        "a response to every held-out problem"
+        if made.evaluation_responses is None
+        else f"{made.evaluation_responses:,} responses"
+    )
+    ends = f", and {made.final_responses:,} before the first step and after the last" if made.final_responses else ""
     lines = {
         "runs": f"{made.runs}, of {made.steps} steps each",
         "a step": f"{made.prompts} prompts, {made.responses} responses{rounds}",
         "": f"at most {made.tokens_at_most:,} sampled tokens",
         "updates": f"{made.updates} per step, {made.updates_in_all:,} in all runs",
-        "evaluations": f"{made.evaluations} per run, {made.evaluation_responses:,} responses each",
+        "evaluations": f"{made.evaluations} per run, {each} each{ends}",
         "settings": ", ".join(f"{key} = {value}" for key, value in made.settings.items()),
         "model": "of unknown size"
         if made.parameters is None
