@@ -23,7 +23,7 @@ from objectives import Objective
 from rlzoo.config.engine import EngineSettings
 from rlzoo.engine.batcher import Batcher, Kind
 from rlzoo.engine.batches import Gathered, LearnedPart, Learning, PassOutput, Scoring
-from rlzoo.engine.memory import halving
+from rlzoo.engine.memory import affordable_tokens, free_bytes, halving
 from rlzoo.engine.micro_batches import Pass, halves, passes, passes_together
 from rlzoo.engine.optimizer import Trainable
 from rlzoo.engine.protocol import (
@@ -237,7 +237,10 @@ class LocalEngine:
         losses = [0.0] * len(requests)
         gradients: list[list[Tensor] | None] = [None] * len(requests)
         outputs = [Gathered(request.tokens.learn_NT) for request in requests]
-        cut = self._passes([request.tokens for request in requests])
+        graphs = 2 if any(self.runs[r.run].critic is not self.runs[r.run].theta for r in requests) else 1
+        free = free_bytes(self.backbone.device)
+        fits = affordable_tokens(self.backbone, free, self.settings.gradient_checkpointing, graphs)
+        cut = self._passes([request.tokens for request in requests], most=fits)
         for chunk, learned in halving(cut, lambda chunk: self._learn_pass(requests, chunk), halves):
             for k, part in learned.items():
                 losses[k] += part.loss
@@ -282,9 +285,10 @@ class LocalEngine:
             return error
         return Stepped(norm, self.runs[run].policy)
 
-    def _passes(self, tokens: Sequence[Tokens], together: bool = False) -> Iterator[Pass]:
+    def _passes(self, tokens: Sequence[Tokens], together: bool = False, most: int = 1 << 30) -> Iterator[Pass]:
+        """Cut rows into passes of at most `engine.micro_batch_tokens` tokens, and at most `most`."""
         cut = passes_together if together else passes
-        return cut(tokens, self.settings.micro_batch_tokens, self.backbone.packs)
+        return cut(tokens, min(self.settings.micro_batch_tokens, most), self.backbone.packs)
 
     def _forward(
         self,

@@ -1,6 +1,7 @@
 """Work that fits the device: as many rows as fit into the free memory, and half as many after running out of it.
 
-    rows = SHARE * free / (positions * bytes of a cached position + bytes of a row's logits)
+    rows decoded = SHARE * free / (positions * bytes of a cached position + bytes of a row's logits)
+    prompts prefilled at once, and tokens of a training pass, in the same way from what their activations take
 
 Halves give the same results: a row's sample is a function of its counters, and a loss is a plain sum over rows.
 """
@@ -13,14 +14,18 @@ from typing import TypeVar
 
 import torch
 
+from rlzoo.config.sizes import activation_bytes
 from rlzoo.errors import UserError
 from rlzoo.model.backbone import Backbone
 
 SHARE = 0.6
-"""Part of the free memory that keys, values and logits of decoded rows may take; growing and reordering a cache copies
-one layer of it at a time."""
+"""Part of the free memory that any of these may take; growing and reordering a cache copies one layer of it at a time,
+and a pass has gradients, and logits in pieces, besides its activations."""
 LOGITS = 3 * 4
 """Bytes per row and token of the vocabulary while a token is drawn: logits, log-probs and noise in float32."""
+PREFILL = 4 * 4
+"""Bytes per prompt token and inner unit of an MLP during prefill: gate, up, their product, and the copy in float32 that
+an adapter takes."""
 
 Work = TypeVar("Work")
 Done = TypeVar("Done")
@@ -42,11 +47,39 @@ def cache_bytes(backbone: Backbone) -> int:
     return 2 * text.num_hidden_layers * heads * width * backbone.dtype.itemsize
 
 
-def affordable_rows(backbone: Backbone, positions: int, free: int | None) -> int:
-    """Return how many rows of `positions` tokens, prompt included, can be decoded at once in `free` bytes (>= 1)."""
+def prefill_bytes(backbone: Backbone) -> int:
+    """Bytes that one prompt token takes while its prompt is prefilled: in the widest layer, and in the cache."""
+    text = backbone.model.config.get_text_config()
+    inner = getattr(text, "intermediate_size", None) or 4 * text.hidden_size
+    return PREFILL * inner + cache_bytes(backbone)
+
+
+def affordable_rows(backbone: Backbone, positions: int, free: int | None, prompt: int = 0, group: int = 1) -> int:
+    """Return how many rows of `positions` tokens, prompt included, can be decoded at once in `free` bytes (>= 1).
+
+    Args:
+        prompt: tokens of the longest prompt; all prompts of the rows are prefilled at once, each of them for `group`
+            rows.
+    """
     if free is None:
         return 1 << 30
-    return max(1, int(SHARE * free / (positions * cache_bytes(backbone) + LOGITS * backbone.vocab_size)))
+    decoding = positions * cache_bytes(backbone) + LOGITS * backbone.vocab_size
+    prefilling = prompt * prefill_bytes(backbone) / group
+    return max(1, int(SHARE * free / max(decoding, prefilling)))
+
+
+def affordable_tokens(backbone: Backbone, free: int | None, checkpointing: bool, graphs: int = 1) -> int:
+    """Return how many tokens one forward and backward pass can have in `free` bytes (>= 1).
+
+    Args:
+        graphs: forward passes that are kept at one time: two where a critic is an adapter of its own.
+    """
+    if free is None:
+        return 1 << 30
+    text = backbone.model.config.get_text_config()
+    compute = "fp32" if backbone.dtype == torch.float32 else "bf16"
+    of_token = activation_bytes(text.hidden_size, text.num_hidden_layers, compute, checkpointing)
+    return max(1, int(SHARE * free / (graphs * of_token)))
 
 
 def halving(

@@ -66,8 +66,9 @@ def sample(
     order = sorted(range(len(requests)), key=slots.__getitem__)
     prompts = _Prompts.of([requests[i] for i in order], [slots[i] for i in order])
     with backbone.held_weights():
-        longest = max(map(len, prompts.tokens)) + int(prompts.limit.max())
-        fits = affordable_rows(backbone, longest, free_bytes(backbone.device))
+        prompt, group = max(map(len, prompts.tokens)), int(prompts.group_size.min())
+        longest = prompt + int(prompts.limit.max())
+        fits = affordable_rows(backbone, longest, free_bytes(backbone.device), prompt, group)
         rows = max(1, min(max_rows, LOGITS_AT_ONCE // backbone.vocab_size, fits))
         batches = _batches(prompts.group_size, prompts.slot, rows)
 

@@ -2,29 +2,31 @@
 
     memory = weights + runs * (theta, gradient, two moments) + the larger of (keys and values | activations of a pass)
 
-Sizes come from the model's config.json if it is here, and are estimates. Nothing is loaded and no network is asked.
+Sizes come from the model's config.json, in its folder or in the cache of the Hub, and are estimates. Without it only
+the weights are estimated, from the model's name. Nothing is loaded and no network is asked.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub import try_to_load_from_cache
+
 from rlzoo.config.comparison import CompareConfig
 from rlzoo.config.run import RunConfig
-from rlzoo.config.sizes import parameters
+from rlzoo.config.sizes import ITEM_BYTES, activation_bytes, parameters
 from rlzoo.model.hub import SHIPPED
 
 GIB = 2**30
+_NAME_ON_HUB = re.compile(r"[\w.-]+/[\w.-]+")
 WEIGHT_BYTES = {"nf4": 0.52, "bf16": 2.0, "fp32": 4.0}
 """Per weight of a linear layer; nf4 with its doubly quantized scales."""
 THETA_BYTES = 16
 """Per adapter parameter: itself, its gradient and Adam's two moments, in float32."""
-ACTIVATION_BYTES = {"bf16": 76, "fp32": 110}
-"""Kept for the backward pass per token, layer and unit of width; 116 KB a token and layer were measured at width 1,536
-in bf16, and float32 keeps its activations twice as wide."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,8 @@ class Explanation:
     settings: dict[str, Any]
     parameters: float | None
     memory: dict[str, float] = field(default_factory=dict)
+    missing: str | None = None
+    """What is not known of the memory, and how it can be."""
     notes: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
@@ -95,16 +99,16 @@ def explain(config: RunConfig | CompareConfig) -> Explanation:
             "backbone.precision": config.backbone.precision,
         },
         parameters=size,
-        memory=memory(config, shape, len(runs)) if shape else {},
+        memory=memory(config, shape, len(runs)) if shape else weights_alone(config, size),
+        missing=None if shape else missing(config.backbone.model, size),
         notes=tuple(notes(runs)),
     )
 
 
 def shape_of(model: str) -> Shape | None:
-    """Return the shape of a model whose config.json is here; None for any other."""
-    folder = SHIPPED if model == "shipped" else Path(model).expanduser()
+    """Return the shape of a model whose config.json is here or in the cache of the Hub; None for any other."""
     try:
-        known = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        known = json.loads(_config_of(model).read_text(encoding="utf-8"))
         known = known.get("text_config", known)
         layers, width, inner = (known[key] for key in ("num_hidden_layers", "hidden_size", "intermediate_size"))
         heads, vocabulary = known["num_attention_heads"], known["vocab_size"]
@@ -119,19 +123,45 @@ def shape_of(model: str) -> Shape | None:
     return Shape(count, layers, width, kv_width, sum(a + b for a, b in maps), vocabulary)
 
 
+def _config_of(model: str) -> Path:
+    """Return where the model's config.json is, or would be."""
+    folder = SHIPPED if model == "shipped" else Path(model).expanduser()
+    if not folder.exists() and _NAME_ON_HUB.fullmatch(model):
+        cached = try_to_load_from_cache(model, "config.json")
+        if isinstance(cached, str):
+            return Path(cached)
+    return folder / "config.json"
+
+
+def weights_alone(config: RunConfig | CompareConfig, size: float | None) -> dict[str, float]:
+    """Return the one part of the memory that follows from the number of parameters."""
+    return {} if size is None else {"weights": round(size * WEIGHT_BYTES[config.backbone.precision] / GIB, 3)}
+
+
+def missing(model: str, size: float | None) -> str:
+    """Say what cannot be estimated of a model without its shape, and what to do for it."""
+    lacks = "adapters, sampling, learning and peak" if size else "all of it"
+    if model == "smollm2" or model.endswith(".gguf"):
+        return f"unknown: {lacks}, as the shape of a GGUF file is read when it is first loaded"
+    if _NAME_ON_HUB.fullmatch(model) and not Path(model).expanduser().exists():
+        return f"unknown: {lacks}, as {model}'s config.json is not in the cache; hf download {model} config.json"
+    return f"unknown: {lacks}, as {model} has no config.json with the sizes of a transformer's layers"
+
+
 def memory(config: RunConfig | CompareConfig, shape: Shape, runs: int) -> dict[str, float]:
     """Return where memory goes, in GiB: `weights`, `adapters`, `sampling`, `learning` and the `peak` of these."""
     backbone, train, engine = config.backbone, config.train, config.engine
     full = backbone.compute == "fp32" or backbone.precision == "fp32"
     compute = "fp32" if full or (backbone.compute == "auto" and backbone.device == "cpu") else "bf16"
-    bytes_each = 4 if compute == "fp32" else 2
+    bytes_each = ITEM_BYTES[compute]
     embeddings = shape.vocabulary * shape.width
     linear = shape.parameters - embeddings
     weights = embeddings * bytes_each + linear * WEIGHT_BYTES[backbone.precision]
     theta = shape.layers * shape.linear_width * backbone.lora.r
     rows = min(engine.sample_rows, runs * train.prompts_per_step * train.group_size)
     keys_values = 2 * shape.layers * shape.kv_width * bytes_each * rows * train.max_new_tokens
-    activations = ACTIVATION_BYTES[compute] * shape.width * shape.layers * engine.micro_batch_tokens
+    of_token = activation_bytes(shape.width, shape.layers, compute, engine.gradient_checkpointing)
+    activations = of_token * engine.micro_batch_tokens
     parts = {
         "weights": weights,
         "adapters": float(runs * theta * THETA_BYTES),

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
 from rlzoo.engine import sampler
-from rlzoo.engine.memory import affordable_rows, cache_bytes, halving
+from rlzoo.engine.local import LocalEngine
+from rlzoo.engine.memory import affordable_rows, affordable_tokens, cache_bytes, halving, prefill_bytes
 from rlzoo.engine.micro_batches import halves
-from rlzoo.engine.protocol import SampleRequest
+from rlzoo.engine.protocol import SampleRequest, StepSettings
 from rlzoo.errors import UserError
 from rlzoo.model.backbone import Backbone
 from tests.backbones import *  # noqa: F403  these tests take their backbones from there, not the runs'
+from tests.engine.clients import hold, on_local
+from tests.engine.test_conformance import learn
 from tests.models import random_adapter
 from tests.sampling import named, sample
 
@@ -23,6 +28,50 @@ def test_rows_are_what_free_memory_takes(fp32: Backbone) -> None:
     row = 100 * 512 + 12 * fp32.vocab_size
     assert affordable_rows(fp32, 100, 1 << 20) == int(0.6 * (1 << 20) / row) == 12
     assert affordable_rows(fp32, 100, 10) == 1 and affordable_rows(fp32, 100, None) > 10**9
+
+
+def test_prompts_prefilled_at_once_are_what_free_memory_takes(fp32: Backbone) -> None:
+    """An MLP of 128 takes 16 * 128 bytes a prompt token beside its 512 in the cache: 2,560. A prompt of 1,000 tokens for
+    every row outweighs its 1,010 cached positions (518,308 bytes); where 8 rows share one it takes an eighth per row."""
+    inner = fp32.model.config.intermediate_size
+    assert prefill_bytes(fp32) == 16 * inner + 512
+    free, of_prompt = 1 << 26, 1000 * (16 * inner + 512)
+    decoding = 1010 * 512 + 12 * fp32.vocab_size
+    assert of_prompt > decoding > of_prompt / 8
+    assert affordable_rows(fp32, 1010, free, 1000, 1) == int(0.6 * free / of_prompt)
+    assert affordable_rows(fp32, 1010, free, 1000, 8) == affordable_rows(fp32, 1010, free)
+
+
+def test_tokens_of_a_training_pass_are_what_free_memory_takes(fp32: Backbone) -> None:
+    """Two layers in float32 keep 110 bytes per unit of width and token each; checkpoints keep the two inputs, and one
+    layer while it runs again. Two graphs at once halve what fits."""
+    width, free = fp32.model.config.hidden_size, 1 << 20
+    assert affordable_tokens(fp32, free, False) == int(0.6 * free / (2 * 110 * width))
+    assert affordable_tokens(fp32, free, True) == int(0.6 * free / ((110 + 2 * 4) * width))
+    assert affordable_tokens(fp32, free, False, graphs=2) == affordable_tokens(fp32, free, False) // 2
+    assert affordable_tokens(fp32, 1, False) == 1 and affordable_tokens(fp32, None, False) > 10**9
+
+
+def test_passes_are_cut_to_free_memory_and_learn_the_same(fp32: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Six rows with 2 prompts have 28 tokens in all; memory for 12 makes three passes of them, or more."""
+    original, rows = LocalEngine._learn_pass, []
+
+    def counted(engine: LocalEngine, requests: Any, chunk: Any) -> Any:
+        rows.append(sum(len(some) for some in chunk.values()))
+        return original(engine, requests, chunk)
+
+    async def job(engine: LocalEngine) -> float:
+        await hold(engine, "run", random_adapter(fp32, 1))
+        await engine.forward_backward(learn("run"))
+        return (await engine.optim_step("run", StepSettings(lr=1e-3))).gradient_norm
+
+    monkeypatch.setattr(LocalEngine, "_learn_pass", counted)
+    whole = on_local(fp32, job)
+    assert rows == [6]
+    memory = int(12 * 2 * 110 * fp32.model.config.hidden_size / 0.6) + 1
+    monkeypatch.setattr("rlzoo.engine.local.free_bytes", lambda device: memory)
+    assert on_local(fp32, job) == pytest.approx(whole, rel=1e-5)
+    assert len(rows) >= 4 and sum(rows[1:]) == 6
 
 
 def test_work_is_halved_until_it_fits_and_every_piece_is_done_once() -> None:

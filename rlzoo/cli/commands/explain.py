@@ -54,6 +54,8 @@ def print_explanation(made: Any) -> None:
         if made.evaluation_responses is None
         else f"{made.evaluation_responses:,} responses"
     )
+    known = ", ".join(f"{name} {value:g}" for name, value in made.memory.items())
+    known = f"{known} GiB (estimates)" if known else ""
     ends = f", and {made.final_responses:,} before the first step and after the last" if made.final_responses else ""
     lines = {
         "runs": f"{made.runs}, of {made.steps} steps each",
@@ -65,9 +67,7 @@ def print_explanation(made: Any) -> None:
         "model": "of unknown size"
         if made.parameters is None
         else f"about {made.parameters / 1e6:,.1f} million parameters",
-        "memory": ", ".join(f"{name} {value:g}" for name, value in made.memory.items()) + " GiB (estimates)"
-        if made.memory
-        else "unknown: the model's config.json is not here",
+        "memory": "; ".join(filter(None, [known, made.missing])),
     }
     for name, text in lines.items():
         table.add_row(name, Text(text))
