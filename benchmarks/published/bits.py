@@ -22,8 +22,8 @@ class Bits(ProceduralTask):
     """Levels are D-P: the number of bits, and the percentage of long demonstrations."""
 
     kind = "bits"
-    levels = {f"{d}-{p}": (d, p / 100) for d in (8, 12, 20, 50) for p in (5, 10, 25, 50, 100)}  # noqa: RUF012
-    default_level = "20-25"
+    levels = {f"{d}-{p}": (d, p / 100) for d in (8, 12, 16, 20, 50) for p in (5, 10, 25, 50, 100)}  # noqa: RUF012
+    default_level = "16-25"
     clean_styles = frozenset({"long"})
 
     def draw(self, level: str, rng: Random) -> Problem:

@@ -11,6 +11,7 @@ from rlzoo.config.messages import validate
 from rlzoo.config.run import RunConfig
 from rlzoo.config.settings import Settings
 from rlzoo.config.warmstart import WarmstartConfig
+from rlzoo.errors import UserError
 
 
 class Source(Settings):
@@ -30,13 +31,34 @@ class Reference(Settings):
 
     step: int = Field(ge=0)
     metric: str = "accuracy"
+    since: int | None = Field(default=None, ge=0)
+    """The number is the change of the metric since this step; None: the metric itself."""
+    relation: Literal["near", "above", "below"] = "near"
+    """near: within `tolerance` of `value`. above, below: by more than `tolerance`, where the source says that a metric
+    rises or falls, and not by how much."""
     value: float
     tolerance: float = Field(gt=0)
-    """Our number is inside if it is within this distance, the edge included."""
+    """Of a number that is near, the edge included. Of a direction: the change that chance alone makes."""
 
     def inside(self, found: float) -> bool:
-        """Whether a number of ours reproduces this one."""
-        return abs(found - self.value) <= self.tolerance + 1e-12
+        """Whether a number of ours, or its change, reproduces this one."""
+        difference = found - self.value
+        if self.relation == "near":
+            return abs(difference) <= self.tolerance + 1e-12
+        return difference > self.tolerance if self.relation == "above" else -difference > self.tolerance
+
+    @property
+    def label(self) -> str:
+        """The metric, as a change if it is one."""
+        return self.metric if self.since is None else f"{self.metric}, change since {self.since}"
+
+    @property
+    def wanted(self) -> str:
+        """The published number with its tolerance, or the direction, in words."""
+        if self.relation == "near":
+            return f"{self.value:.4g} ± {self.tolerance:.2g}"
+        edge = self.value + (self.tolerance if self.relation == "above" else -self.tolerance)
+        return f"{self.relation} {edge:.4g}"
 
 
 class Published(Settings):
@@ -80,7 +102,9 @@ class Published(Settings):
         changes = dict(self.objective)
         start = changes.pop("start")
         table = _filled(self.run, places) | {"objective": get(start).but(**changes).model_dump()}
-        if steps is not None:
+        if steps is not None and steps < table["train"]["steps"]:
+            if table.get("optimizer", {}).get("schedule", "constant") != "constant":
+                raise UserError("the rate of this row falls until its last step, so fewer steps are another schedule")
             table["train"] = {**table.get("train", {}), "steps": min(steps, table["train"]["steps"])}
         return validate(RunConfig, table, self.title)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import sys
 import tomllib
 from collections.abc import Callable
@@ -13,6 +14,7 @@ from typing import Any
 from rlzoo.config.messages import validate
 from rlzoo.config.published import Published, Reference
 from rlzoo.config.run import RunConfig
+from rlzoo.config.warmstart import WarmstartConfig
 from rlzoo.errors import UserError, nearest
 from rlzoo.store.run_folder import RunFolder
 from rlzoo.training.launch import train
@@ -132,9 +134,22 @@ def prepare(
     places = {"base": str(out / "base")} | ({} if data is None else {"data": str(data)})
     config = row.config(steps, **places)  # wrong settings are found before anything is trained
     base = row.base()
-    if base is not None and not (out / "base" / "warmstart.json").is_file():
-        warmstart(base, out / "base", on_base)
+    if base is not None:
+        make_base(base, out / "base", on_base)
     return config
+
+
+def make_base(base: WarmstartConfig, folder: Path, on_base: Callable[[int, float], None]) -> None:
+    """Train a row's base model, unless it is there already.
+
+    Raises:
+        UserError: the one that is there was trained with other settings.
+    """
+    summary = folder / "warmstart.json"
+    if not summary.is_file():
+        warmstart(base, folder, on_base)
+    elif json.loads(summary.read_text(encoding="utf-8"))["config"] != base.model_dump(mode="json"):
+        raise UserError(f"the base model in {folder} was trained with other settings: name another folder with --out")
 
 
 def compared(name: str, row: Published, out: Path) -> Reproduction:
@@ -144,8 +159,15 @@ def compared(name: str, row: Published, out: Path) -> Reproduction:
     evaluated = [record for record in records if record["kind"] == "eval"]
     metrics |= dict.fromkeys(key for record in evaluated for key in record if key.startswith("accuracy_"))
     curves = {metric: curve(records, metric) for metric in metrics}
-    points = [Point(one, dict(curves[one.metric]).get(one.step)) for one in row.reference]
+    points = [Point(one, found(one, dict(curves[one.metric]))) for one in row.reference]
     return Reproduction(name, row, out, points, curves)
+
+
+def found(one: Reference, values: dict[int, float]) -> float | None:
+    """Return our number for a reference, from the values of its metric by step; None if a step was not reached."""
+    last = values.get(one.step)
+    first = 0.0 if one.since is None else values.get(one.since)
+    return None if last is None or first is None else last - first
 
 
 def curve(records: list[dict[str, Any]], metric: str) -> list[tuple[int, float]]:

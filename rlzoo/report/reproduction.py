@@ -19,7 +19,8 @@ def draw(made: Reproduction, path: Path) -> None:
     panels = figure.subplots(1, count, squeeze=False)[0]
     for panel, (metric, points) in zip(panels, made.curves.items(), strict=False):
         panel.plot([step for step, _ in points], [value for _, value in points], "o-", ms=3, lw=1.2, label="ours")
-        known = [point.reference for point in made.points if point.reference.metric == metric]
+        every = [point.reference for point in made.points if point.reference.metric == metric]
+        known = [one for one in every if one.since is None and one.relation == "near"]
         if known:
             panel.errorbar(
                 [one.step for one in known],

@@ -142,8 +142,8 @@ def response_metrics(rollout: Rollout) -> dict[str, float]:
     """Return metrics of sampled responses. Responses without a reward count in everything but `reward`.
 
     The metrics: reward (if it is a sum of several, also `reward_NAME` for each), accuracy, length in tokens (all,
-    right, wrong), the share that finished, the share of silent groups, and the entropy as the mean of -log p at the
-    sampled tokens. A mean over nothing is nan.
+    right, wrong), the share that finished, the share of silent groups, the number of different responses per prompt,
+    and the entropy as the mean of -log p at the sampled tokens. A mean over nothing is nan.
     """
     length_N = rollout.tokens.learn_NT.sum(dim=1).float()
     right = rollout.accuracy_N > 0.5
@@ -156,6 +156,7 @@ def response_metrics(rollout: Rollout) -> dict[str, float]:
         "length_wrong": _mean(length_N[~right]),
         "finished": _mean(rollout.finished_N.float()),
         "silent_groups": silent_groups(rollout),
+        "distinct": distinct(rollout),
         "entropy": _mean(-rollout.logp_NT[rollout.tokens.learn_NT]),
     }
 
@@ -190,6 +191,13 @@ def silent_groups(rollout: Rollout) -> float:
     low_P = reward_PG.where(known_PG, math.inf).amin(dim=1)
     high_P = reward_PG.where(known_PG, -math.inf).amax(dim=1)
     return _mean((low_P == high_P)[known_PG.any(dim=1)].float())
+
+
+def distinct(rollout: Rollout) -> float:
+    """Mean number of different responses per prompt, from 1 to the group's size; nan with one response per prompt."""
+    size = rollout.group_size
+    groups = [rollout.completions[i : i + size] for i in range(0, len(rollout.completions), size)]
+    return sum(len(set(group)) for group in groups) / len(groups) if groups and size > 1 else math.nan
 
 
 def pass_at_k(accuracy_PG: Tensor) -> dict[str, float]:

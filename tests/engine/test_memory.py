@@ -31,8 +31,8 @@ def test_rows_are_what_free_memory_takes(fp32: Backbone) -> None:
 
 
 def test_prompts_prefilled_at_once_are_what_free_memory_takes(fp32: Backbone) -> None:
-    """An MLP of 128 takes 16 * 128 bytes a prompt token beside its 512 in the cache: 2,560. A prompt of 1,000 tokens for
-    every row outweighs its 1,010 cached positions (518,308 bytes); where 8 rows share one it takes an eighth per row."""
+    """An MLP of 128 takes 16 * 128 bytes a prompt token beside its 512 in the cache: 2,560. A prompt of 1,000 tokens
+    outweighs a row's 1,010 cached positions (518,308 bytes); where 8 rows share one it takes an eighth per row."""
     inner = fp32.model.config.intermediate_size
     assert prefill_bytes(fp32) == 16 * inner + 512
     free, of_prompt = 1 << 26, 1000 * (16 * inner + 512)

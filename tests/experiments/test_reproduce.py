@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 from pathlib import Path
+from random import Random
 from types import SimpleNamespace
 from typing import Any
 
@@ -33,7 +34,7 @@ def test_a_row_is_whole_and_its_settings_can_be_used(name: str) -> None:
     evaluated = {one.step for one in row.reference if not one.metric.startswith("train.")}
     assert all(step % config.evaluation.every == 0 or step == config.train.steps for step in evaluated)
     assert (row.base() is None) == (row.warmstart is None)
-    assert row.config(1).train.steps == 1 or row.data or row.warmstart
+    assert row.data or row.warmstart or row.config(1).train.steps == 1
 
 
 def test_rows_that_the_field_is_known_by_are_there() -> None:
@@ -52,6 +53,47 @@ def test_a_point_is_inside_up_to_its_tolerance() -> None:
     one = Reference(step=5, value=0.5, tolerance=0.1)
     found = [Point(one, value).outcome for value in (0.4, 0.6, 0.61, None)]
     assert found == ["inside", "inside", "outside", "not reached"]
+
+
+def test_a_direction_holds_by_more_than_chance_and_a_change_needs_both_steps() -> None:
+    """From 0.5 to 0.58 are 0.08, more than 0.05 up; not more than 0.1."""
+    up = Reference(step=2, since=0, relation="above", value=0, tolerance=0.05)
+    values = {0: 0.5, 2: 0.58}
+    change = reproduce.found(up, values)
+    assert change == pytest.approx(0.08) and up.inside(change)
+    assert not up.model_copy(update={"tolerance": 0.1}).inside(change)
+    assert not up.model_copy(update={"relation": "below"}).inside(change)
+    assert up.model_copy(update={"relation": "below"}).inside(-change)
+    assert reproduce.found(up, {2: 0.58}) is None and reproduce.found(up, {0: 0.5}) is None
+    assert (up.label, up.wanted) == ("accuracy, change since 0", "above 0.05")
+
+
+def test_fewer_steps_of_a_falling_rate_are_refused() -> None:
+    with pytest.raises(UserError, match="fewer steps are another schedule"):
+        find("nanochat-reinforce-gsm8k-d24").config(300, data="/data")
+
+
+def test_a_base_of_other_settings_is_not_taken(tmp_path: Path) -> None:
+    row = small()
+    prepare("mine", row, tmp_path)
+    other = small(warmstart={**(row.warmstart or {}), "steps": 3})
+    with pytest.raises(UserError, match="trained with other settings: name another folder"):
+        prepare("mine", other, tmp_path)
+
+
+def test_paths_are_walks_of_the_graph_and_splits_are_apart() -> None:
+    prepare("paths-pg", ROWS["paths-pg"].model_copy(update={"warmstart": None}), Path("."))
+    made, paths = importlib.import_module("published_paths"), load_task(TaskConfig(name="paths"))
+    train, test = (set(made.pairs()[split]) for split in ("train", "test"))
+    assert not train & test and 0.15 < len(train) / len(train | test) < 0.25
+    problem = paths.problem("train", 3)
+    assert problem.prompt in train and paths.problem("test", 3).prompt in test
+    s, t = str(problem.prompt)
+    shown = {paths.demonstration(problem, Random(seed)) for seed in range(50)}
+    assert 1 < len(shown) <= made.WALKS and all(paths.grade(problem, path) == 1 for path in shown)
+    path = max(shown, key=len)
+    wrong = ["", s, path[1:], path[:-1], path[:-1] + made.NAMES[0] + t]
+    assert all(paths.grade(problem, one) == 0 for one in wrong)
 
 
 def test_what_a_row_needs_is_asked_for(tmp_path: Path) -> None:

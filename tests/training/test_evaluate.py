@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from rlzoo.engine.protocol import BASE, SampleRequest
 from rlzoo.engine.sampler import sample
 from rlzoo.model.backbone import Backbone
 from rlzoo.tasks import Problem, load_task
-from rlzoo.training.evaluate import Evaluation, evaluate_policy
+from rlzoo.training.evaluate import Evaluation, distinct, evaluate_policy
 from rlzoo.training.launch import train
 from tests.models import random_adapter
 from tests.runs import EvenTask
@@ -54,6 +55,14 @@ def test_evaluation_has_noise_of_its_own(backbone: Backbone) -> None:
         request = SampleRequest(BASE, rollout.tokens.prompts, 1, 6, seed=seed, step=0, prompt_keys=list(range(8)))
         (trained_on,) = sample(backbone, [request])
         assert trained_on.response_NT.tolist() != rollout.tokens.token_NT.tolist()
+
+
+def test_different_responses_per_prompt_are_counted(backbone: Backbone) -> None:
+    """Two prompts: "a" "b" "a" are two different responses, three times "c" is one: 1.5 on average."""
+    made = evaluated(backbone, prompts=2, samples=3)
+    assert distinct(replace(made.rollout, completions=["a", "b", "a", "c", "c", "c"])) == 1.5
+    assert made.metrics["distinct"] == distinct(made.rollout) > 1
+    assert math.isnan(evaluated(backbone).metrics["distinct"])
 
 
 def test_held_out_is_the_test_split(backbone: Backbone) -> None:

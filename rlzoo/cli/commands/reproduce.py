@@ -78,8 +78,9 @@ def print_outcome(made: Any) -> None:
     for point in made.points:
         one = point.reference
         found = "-" if point.found is None else f"{point.found:.4g}"
-        known = f"{one.value:.4g} ± {one.tolerance:.2g}"
-        table.add_row(str(one.step), Text(one.metric), known, found, Text(point.outcome, style=styles[point.outcome]))
+        table.add_row(
+            str(one.step), Text(one.label), one.wanted, found, Text(point.outcome, style=styles[point.outcome])
+        )
     console.print(table)
     console.print()
     others = [metric for metric in made.curves if metric.startswith("accuracy_") and made.curves[metric]]
