@@ -92,7 +92,7 @@ class CompareConfig(SharedConfig):
     margin: float = Field(default=MARGIN, gt=0, lt=1)
     """Accuracies shown to be closer than this are called equivalent. Part of the plan: a later change is dated."""
     endpoint: Literal["tokens", "steps"] | None = None
-    """What is judged: accuracy at equal sampled tokens, or after equally many steps at any cost. None: tokens where
+    """The endpoint: accuracy at equal sampled tokens, or after equally many steps at any cost. None: tokens where
     train.budget is in tokens; else steps, and rows that sampled unlike amounts have no verdict."""
     family: Literal["pairs", "reference"] = "pairs"
     """Which questions share the chance of a wrong verdict: all pairs, or every row against the first one."""

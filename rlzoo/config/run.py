@@ -136,11 +136,11 @@ class EvaluationSettings(Settings):
     """Held-out evaluation: the same prompts and the same noise every time, for every run."""
 
     every: int = Field(default=10, ge=1)
-    """Steps between evaluations; before the first and after the last step there always is one."""
+    """Steps between evaluations; there is always one before the first and after the last step."""
     prompts: Annotated[int, Field(ge=1)] | Literal["all"] = 128
-    """Number of held-out problems, chosen by a hash, of which a smaller split gives all. "all": every row of the test
-    split each time, those of validation included, as published numbers are; there is then no other evaluation at the
-    ends. For tasks with a finite test split."""
+    """Number of held-out problems, chosen by a hash; all of them if there are fewer. "all": every row of the test split,
+    those of validation included, as in published numbers; then no other evaluation is made before or after training.
+    For tasks with a finite test split."""
     samples: int = Field(default=1, ge=1)
     """Responses per prompt, at the training temperature; accuracy is their mean (pass@1)."""
     final_prompts: int | None = Field(default=None, ge=0)

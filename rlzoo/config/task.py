@@ -36,11 +36,11 @@ class TaskConfig(Settings):
     demonstration_column: str | None = None
     """Column with a response to imitate, for objectives that learn from demonstrations."""
     suffix: str | None = None
-    """Text put behind every prompt, such as how to write the answer; of a chat, behind its last message."""
+    """Text appended to every prompt, such as how to write the answer; in a chat, to its last message."""
     system: str | None = None
-    """System message put before every prompt; makes a text prompt a chat."""
+    """System message before every prompt; it makes a text prompt a chat."""
     chat: bool | None = None
-    """True: a text prompt is sent as a user message, through the model's chat template. None: as it is."""
+    """True: send a text prompt as a user message, through the model's chat template. None: as plain text."""
     subset: str | None = None
     """Configuration of a Hub data set, such as `main` of gsm8k."""
     train_split: str | None = None

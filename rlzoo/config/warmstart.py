@@ -28,7 +28,7 @@ class WarmstartConfig(Settings):
     weight_decay: float = Field(default=0.01, ge=0)
     gradient_clip: float = Field(default=1.0, gt=0)
     clean: float = Field(default=0.5, ge=0, le=1)
-    """Share of the steps, from the first, with clean demonstrations only: a skill is learned sooner from those."""
+    """Share of the steps, from the first, with clean demonstrations only, which teach a skill faster."""
     seed: int = Field(default=0, ge=0)
 
     hidden_size: int = Field(default=128, multiple_of=64, gt=0)
