@@ -1,11 +1,13 @@
-"""The frozen base model and what is put into it: loading, adapters, packing, log-probs.
+"""The frozen base model with LoRA adapters: loading, tokenizing, packing, attention, log-probs.
 
-The only package that knows transformers, PEFT and bitsandbytes. It knows nothing of runs, rewards or objectives.
+Only this package and `rlzoo.warmstart` import transformers; only this one imports PEFT and bitsandbytes.
+Not here: sampling and gradients of runs (`rlzoo.engine`), rewards (`rlzoo.tasks`), losses (`objectives`).
+Start with `backbone` (the model), `adapters` (what a run trains) and `log_probs` (what training asks of it).
 """
 
 from __future__ import annotations
 
 import logging
 
-# Importing bitsandbytes tells every user about an optional CPU kernel, which this project never calls.
+# On import, bitsandbytes logs a hint about an optional CPU kernel that this project never calls.
 logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)

@@ -2,9 +2,9 @@
 
     theta = [ A_1, B_1, A_2, B_2, ..., value weight, value bias ]        A_i [r, in_i]   B_i [out_i, r]
 
-so optimizers, clipping, checkpoints and fleets are vector operations (K runs are one [K, n] tensor). PEFT decides which
-layers are adapted, with what scaling, and owns the format of the files; this module owns the arithmetic of the vector.
-Dropout is always 0: with it, the trainer's log-probs would not be those of the policy that sampled.
+Optimizers, clipping and checkpoints are then vector operations, and K runs are one [K, n] tensor. PEFT selects the
+adapted layers, sets the scaling and defines the file format; this module does the arithmetic on the vector.
+Dropout is always 0: with dropout, the trainer's log-probs would differ from those of the policy that sampled.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from rlzoo.errors import UserError
 
 
 def to_peft(lora: LoraSettings, base: str) -> LoraConfig:
-    """Return PEFT's own configuration of this adapter on the model named `base`."""
+    """Return PEFT's configuration of this adapter on the model named `base`."""
     targets = lora.target_modules if isinstance(lora.target_modules, str) else list(lora.target_modules)
     return LoraConfig(
         r=lora.r,
@@ -53,7 +53,14 @@ class AdaptedLayer:
 
 @dataclass(frozen=True)
 class AdapterLayout:
-    """Where everything lies in theta: per layer A [r, in] then B [out, r], and at the end the value head."""
+    """Order of the pieces of theta: per layer A [r, in], then B [out, r]; the value head is last.
+
+    Attributes:
+        layers: the adapted layers, in the order of theta.
+        r: the rank.
+        scaling: the factor s of s B A.
+        hidden_size: width of the value head's weight.
+    """
 
     layers: tuple[AdaptedLayer, ...]
     r: int
@@ -68,6 +75,7 @@ class AdapterLayout:
 
     @property
     def sizes(self) -> list[int]:
+        """Number of elements of every piece, in the order of `shapes`."""
         return [torch.Size(shape).numel() for shape in self.shapes]
 
     @property
@@ -102,10 +110,10 @@ def init_adapter(layout: AdapterLayout, seed: int) -> Tensor:
 
 
 class AdapterStack:
-    """K adapters side by side, as the leaves of autograd: `a[i]` [K, r, in], `b[i]` [K, out, r], and the value heads.
+    """K adapters as leaves of autograd: `a[i]` [K, r, in], `b[i]` [K, out, r], and the value heads.
 
-    The leaves are views of one [K, n] copy of the vectors. With `requires_grad` they collect gradients over as many
-    backward passes as wanted, which `grads` lays out as the vectors are.
+    The leaves are views of one [K, n] tensor. With `requires_grad` they accumulate gradients over several backward
+    passes; `grads` returns these in the layout of theta.
     """
 
     def __init__(self, layout: AdapterLayout, theta_KN: Tensor, requires_grad: bool) -> None:
@@ -118,22 +126,25 @@ class AdapterStack:
 
     @classmethod
     def of(cls, layout: AdapterLayout, thetas: Sequence[Tensor], requires_grad: bool = False) -> AdapterStack:
-        """Stack K vectors [n]; the stack is a copy, so later changes of the vectors do not reach it."""
+        """Stack copies of K vectors [n], as float32: later changes of the vectors do not change the stack."""
         return cls(layout, torch.stack([theta.detach().float() for theta in thetas]), requires_grad)
 
     def __len__(self) -> int:
         return self.value_bias.shape[0]
 
     def grads(self) -> Tensor:
-        """Return the gradients accumulated so far, [K, n]; zero where nothing flowed."""
+        """Return the gradients accumulated so far, [K, n]; zero for a leaf without one."""
         grads = [torch.zeros_like(leaf) if leaf.grad is None else leaf.grad for leaf in self._leaves]
         return torch.cat([grad.flatten(1) for grad in grads], dim=1)
 
 
 def save_adapter(layout: AdapterLayout, peft_config: LoraConfig, theta: Tensor, folder: str | Path) -> None:
-    """Write theta [n] as a PEFT adapter (`PeftModel.from_pretrained` loads it) and the value head beside it.
+    """Write theta [n] as a PEFT adapter (`PeftModel.from_pretrained` loads it), and the value head in a second file.
 
-    Each file is written aside and moved into place, so none is ever half there. Raises `OSError` when it cannot be.
+    Each file is written to a temporary folder and moved into place, so no incomplete file has its final name.
+
+    Raises:
+        OSError: a file cannot be written.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -142,7 +153,7 @@ def save_adapter(layout: AdapterLayout, peft_config: LoraConfig, theta: Tensor, 
     with tempfile.TemporaryDirectory(dir=folder) as aside:
         peft_config.save_pretrained(aside)
         matrices = save(dict(zip(keys, pieces, strict=True)), metadata={"format": "pt"})
-        # Written by Python: safetensors' own writing hides what the system said, a full disk for instance.
+        # Written by Python, because safetensors' writer hides the system's error, such as a full disk.
         Path(aside, "adapter_model.safetensors").write_bytes(matrices)
         Path(aside, "value_head.safetensors").write_bytes(save({"weight": weight, "bias": bias}))
         for file in Path(aside).iterdir():
@@ -150,9 +161,10 @@ def save_adapter(layout: AdapterLayout, peft_config: LoraConfig, theta: Tensor, 
 
 
 def load_adapter(layout: AdapterLayout, folder: str | Path) -> Tensor:
-    """Read a PEFT LoRA adapter back to theta [n], float32 on the CPU; without a value head's file, the head is zero.
+    """Read a PEFT LoRA adapter as theta [n], float32 on the CPU. The value head is zero if its file is missing.
 
-    Raises `UserError` when the folder holds no adapter, or one of another shape, rank or scaling.
+    Raises:
+        UserError: the folder holds no plain LoRA adapter, or one of another shape, rank or scaling.
     """
     folder = Path(folder)
     if not (folder / "adapter_config.json").is_file() or not (folder / "adapter_model.safetensors").is_file():
@@ -192,25 +204,25 @@ PLAIN = {
     "trainable_token_indices": (None, []),
     "fan_in_fan_out": (False, None),
 }
-"""Field of adapter_config.json -> its values in an adapter that is two matrices per layer and nothing else."""
+"""Field of adapter_config.json -> the values that a plain LoRA adapter (two matrices per layer) may have."""
 
 
 def _plain_lora(path: Path) -> tuple[int, float]:
-    """Rank and scaling of a stored adapter. Raises `UserError` for another kind than plain LoRA, and for nonsense."""
+    """Return rank and scaling of a stored adapter. Raises `UserError` for anything but a valid plain LoRA."""
     try:
         table = json.loads(path.read_text(encoding="utf-8"))
         kind, rank, alpha = table["peft_type"], table["r"], table["lora_alpha"]
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise UserError(f"{path} describes no adapter: {type(error).__name__}: {str(error)[:200]}") from error
     if kind != "LORA":
-        raise UserError(f"{path} is of a {kind} adapter: only LoRA can be loaded")
+        raise UserError(f"{path} describes a {kind} adapter: only LoRA can be loaded")
     sound = type(rank) is int and rank > 0 and type(alpha) in (int, float) and 0 < alpha < math.inf
     if not sound:
-        raise UserError(f"{path}: r = {rank!r} and lora_alpha = {alpha!r} have to be numbers above 0")
+        raise UserError(f"{path}: r = {rank!r} and lora_alpha = {alpha!r} must be numbers above 0")
     for field, usual in PLAIN.items():
         if table.get(field) not in usual:
             raise UserError(
-                f"{path}: {field} = {table[field]!r} is not supported, and would be left out: merge it first"
+                f"{path}: {field} = {table[field]!r} is not supported: merge the adapter into its base first"
             )
     return rank, alpha / (rank**0.5 if table.get("use_rslora") else rank)
 
@@ -218,8 +230,8 @@ def _plain_lora(path: Path) -> tuple[int, float]:
 def _tensors(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
-    except Exception as error:  # safetensors' own kinds: a file cut short, a pickle
-        raise UserError(f"{path} holds no tensors that can be read: {str(error)[:200]}") from error
+    except Exception as error:  # safetensors' own exceptions: a truncated file, a pickle
+        raise UserError(f"{path} cannot be read as safetensors: {str(error)[:200]}") from error
 
 
 def _peft_keys(layer: AdaptedLayer) -> list[str]:

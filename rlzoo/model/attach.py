@@ -1,7 +1,7 @@
-"""Choosing the layers to adapt, and putting a `MultiLoraLinear` in the place of every linear layer but the head.
+"""Selecting the layers to adapt, and replacing every linear layer but the head by a `MultiLoraLinear`.
 
 Layers without an adapter are replaced too: in eval mode a bare 4-bit layer may repack its weight (see `multi_lora`).
-Only the exact layer types below are replaced. A subclass may compute anything else: it stays as it is, and cannot be
+Only the exact layer types below are replaced. A subclass may compute something else, so it is left alone and cannot be
 adapted.
 """
 
@@ -23,16 +23,16 @@ from rlzoo.model.multi_lora import AdapterSwitch, MultiLoraLinear
 from rlzoo.model.reference import Reference
 
 LINEAR = (nn.Linear, Linear4bit, Conv1D)
-"""The exact types of linear layers; Conv1D is GPT-2's, with its weight transposed."""
+"""The exact types of linear layers; Conv1D is GPT-2's and stores its weight transposed."""
 NAMED = {"FalconLinear"}
-"""Subclasses of `nn.Linear` that compute W x + b too."""
+"""Subclasses of `nn.Linear` that also compute W x + b, by class name."""
 ALL = "all-linear"
 MLP = {"mlp", "feed_forward", "block_sparse_moe", "moe", "experts", "shared_experts", "shared_expert"}
-"""What transformers calls the MLPs of models with experts."""
+"""Names of the MLP modules in transformers' models with experts."""
 
 
 def linear_layers(model: Any) -> dict[str, nn.Module]:
-    """Return the layers of the text decoder that are exactly of the types `LINEAR`, by name, without the head."""
+    """Return the linear layers of the text decoder (types `LINEAR` and `NAMED`) by name, without the output head."""
     decoder, head = model.get_decoder(), model.get_output_embeddings()
     (prefix,) = (name for name, module in model.named_modules() if module is decoder)
     inside = ((name, module) for name, module in model.named_modules() if name.startswith(prefix))
@@ -44,7 +44,7 @@ def _is_linear(module: nn.Module) -> bool:
 
 
 def round_weights(linears: dict[str, nn.Module]) -> None:
-    """Round the weights to bfloat16, in the format that they have."""
+    """Round the weights to bfloat16 and keep their dtype."""
     for module in linears.values():
         module.weight.data = module.weight.data.bfloat16().to(module.weight.dtype)
 
@@ -52,9 +52,16 @@ def round_weights(linears: dict[str, nn.Module]) -> None:
 def attach(
     model: Any, config: BackboneConfig, switch: AdapterSwitch, linears: dict[str, nn.Module], reference: Reference
 ) -> tuple[AdapterLayout, LoraConfig, list[MultiLoraLinear]]:
-    """Replace the linear layers, and give those that `config.lora` selects a place in the adapter's layout.
+    """Replace the linear layers of `model` in place; those that `config.lora` selects get an adapter.
 
-    "all-linear" selects the layers that see whole rows: not routers, experts and others that are given selected tokens.
+    "all-linear" selects the layers whose input is whole rows. Routers, experts and others that receive selected tokens
+    get no adapter.
+
+    Returns:
+        The layout of theta, PEFT's configuration, and all replaced layers.
+
+    Raises:
+        UserError: `config.lora` selects no layer, or one that cannot have an adapter per row.
     """
     wrapped = _select(model, config, linears, reference)
     peft_config = wrapped.peft_config["default"]
@@ -66,7 +73,7 @@ def attach(
         _check(model, config, name, base, linears, reference)
         layers.append(AdaptedLayer(name, module.in_features, module.out_features))
     scaling = adapted[0][1].scaling["default"]
-    del model.peft_config  # PEFT's mark on the model it wraps: the adapters are ours from here on
+    del model.peft_config  # PEFT's mark on a model that it wraps; its layers are gone
     index_of = {layer.name: index for index, layer in enumerate(layers)}
     replaced = []
     for name, module in linears.items():
@@ -85,26 +92,26 @@ def _select(model: Any, config: BackboneConfig, linears: dict[str, nn.Module], r
         lora.target_modules = _endings(model, _all_linear(model, linears, reference))
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # PEFT asks transformers by a name that is on its way out
-            warnings.filterwarnings("ignore", message="fan_in_fan_out")  # GPT-2: PEFT notices and does what is right
+            warnings.simplefilter("ignore", FutureWarning)  # PEFT uses a deprecated name of transformers
+            warnings.filterwarnings("ignore", message="fan_in_fan_out")  # GPT-2: PEFT corrects the setting itself
             return get_peft_model(model, lora, low_cpu_mem_usage=True)
     except ValueError as error:
         raise UserError(
-            f"no adapter can be put on {config.model!r} with target_modules={config.lora.target_modules!r}: "
+            f"{config.model!r} cannot have an adapter with target_modules={config.lora.target_modules!r}: "
             f"{str(error).splitlines()[0][:300]} Linear layers here: {_list(linears)}"
         ) from error
 
 
 def _all_linear(model: Any, linears: dict[str, nn.Module], reference: Reference) -> set[str]:
-    """The layers that see whole rows. Of a model with experts none of the MLPs: PEFT takes their names for those of the
-    experts, which are given selected tokens."""
+    """Return the layers whose input is whole rows. In a model with experts, no MLP: PEFT would match its name with
+    the experts, which receive selected tokens."""
     experts = any(name.endswith(".experts") for name, _ in model.named_modules())
     whole = {name for name in linears if name in reference.whole_rows}
     return {name for name in whole if not (experts and MLP & set(name.split(".")))}
 
 
 def _endings(model: Any, names: set[str]) -> set[str]:
-    """Return the last parts of the names if they select these modules and no others, else the names."""
+    """Return the last components of the names if these select the same modules, else the full names."""
     endings = {name.rsplit(".", 1)[-1] for name in names}
     selected = {name for name, _ in model.named_modules() if name.rsplit(".", 1)[-1] in endings}
     return endings if selected == names else names
@@ -124,7 +131,7 @@ def _check(
     if name not in reference.whole_rows:
         usable = {name: linears[name] for name in linears if name in reference.whole_rows}
         raise UserError(
-            f"target_modules selects {name!r} of {config.model!r}, which does not see whole rows of tokens, so it "
+            f"target_modules selects {name!r} of {config.model!r}, whose input is not whole rows of tokens, so it "
             f"cannot have one adapter per row. Layers that can: {_list(usable)}"
         )
 

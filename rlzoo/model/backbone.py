@@ -1,15 +1,15 @@
-"""One frozen base model for many runs: loaded once, quantized on request, with per-row adapters on its linear layers.
+"""One frozen base model for many runs: loaded once, optionally quantized, with per-row adapters on its linear layers.
 
     logits = model(tokens; W frozen, theta of each row's run)
 
 The reference policy is the backbone without adapters; there is no second model. The model is always in eval mode, so
-dropout is off while training too. The output head is never quantized, and logits are float32.
+dropout is off in training as well. The output head is never quantized, and logits are float32.
 
-Three paths compute the same numbers. `use_fast_path` chooses by stated rules, and `describe` says which one is used:
+Three paths compute the same logits up to rounding. `use_fast_path` chooses by rule; `describe` records the choice:
 
-    padded          transformers' model on padded rows: any model, and every model with fast_path = "off"
-    packed          transformers' layers on packed rows: `packing.can_pack`
-    packed, cpu     the layers of `rlzoo.model.cpu`: `LlamaLayers.of`, for short sequences; longer ones are packed
+    padded          transformers' model on padded rows; always with fast_path = "off"
+    packed          transformers' layers on packed rows, where `packing.can_pack` allows it
+    packed, cpu     packed rows through `rlzoo.model.cpu`, where `LlamaLayers.of` allows it and sequences are short
 """
 
 from __future__ import annotations
@@ -39,25 +39,30 @@ from rlzoo.model.prompts import Prompts
 from rlzoo.model.reference import LENGTHS, Reference
 
 WIDE = 512
-"""Hidden size from which a matrix product on a CPU is worth several threads; at 128, two take 1.2 times as long."""
+"""Hidden size from which several threads speed up a matrix product on a CPU; at 128, two threads take 1.2 times as long
+as one."""
 
 
 def resolve_device(config: BackboneConfig) -> torch.device:
-    """Return the device to use; raises `UserError` for a name torch does not know or a GPU that is not there."""
+    """Return the device that `config.device` names; "auto" is a GPU if there is one.
+
+    Raises:
+        UserError: torch does not know the name, or the device is not available.
+    """
     if config.device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         torch.empty(0, device=config.device)
         if torch.device(config.device).type == "meta":
-            raise RuntimeError("it holds no numbers")
+            raise RuntimeError("tensors on it have no data")
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError(f"backbone.device {config.device!r} cannot be used here ({reason}): try auto or cpu") from error
+        raise UserError(f"backbone.device {config.device!r} cannot be used ({reason}): try auto or cpu") from error
     return torch.device(config.device)
 
 
 def resolve_compute(config: BackboneConfig, device: torch.device) -> torch.dtype:
-    """Return the dtype of activations."""
+    """Return the dtype of activations. `config.compute` "auto": float32 on a CPU or for fp32 weights, else bfloat16."""
     full = config.compute == "fp32" or (
         config.compute == "auto" and (device.type == "cpu" or config.precision == "fp32")
     )
@@ -65,11 +70,26 @@ def resolve_compute(config: BackboneConfig, device: torch.device) -> torch.dtype
 
 
 class Backbone:
-    """A frozen causal language model with its tokenizer, whose linear layers can carry many runs' adapters at once.
+    """A frozen causal language model with its tokenizer; its linear layers apply the adapters of several runs at once.
 
-    Make one with `Backbone.load`. Attributes: config, model, tokenizer, layout (of theta), peft_config, device, dtype
-    (of activations), pad_id, end_ids, context_length (None: unlimited), hidden_size (of the states that the head
-    reads), vocab_size (of the logits), packs (whether rows are packed), checkpoints (of gradients).
+    Make one with `Backbone.load`.
+
+    Attributes:
+        config, model, tokenizer: the settings, transformers' model and its tokenizer.
+        layout: layout of theta, the vector that a run trains.
+        peft_config: PEFT's configuration of the adapters.
+        device: where the weights are.
+        dtype: of activations.
+        pad_id: padding token.
+        end_ids: tokens that end a response.
+        context_length: most positions of a sequence; None: unlimited.
+        hidden_size: width of the states that the output head reads.
+        vocab_size: number of logits.
+        packs: whether rows are packed.
+        checkpoints: gradient checkpointing, off until switched on.
+
+    Raises:
+        UserError: the model has no pad or end token, no layer to adapt, or other logits through this class than alone.
     """
 
     def __init__(self, config: BackboneConfig, model: Any, tokenizer: Any, device: torch.device) -> None:
@@ -77,7 +97,7 @@ class Backbone:
         self.dtype = resolve_compute(config, device)
         rows = model.get_input_embeddings().weight.shape[0]
         pad_id = hub.pad_id(tokenizer, config.pad_token, config.model)
-        self.pad_id = pad_id if pad_id < rows else 0  # it is masked by position, so any token that has a row will do
+        self.pad_id = pad_id if pad_id < rows else 0  # padding is masked by position, so any token in range will do
         self.end_ids = hub.end_ids(model, tokenizer, config)
         self._prompts = Prompts(tokenizer, config, self.end_ids, rows)
         self._text = model.config.get_text_config()
@@ -88,7 +108,7 @@ class Backbone:
         self._takes = inspect.signature(self._decoder.forward).parameters.keys()
         model.requires_grad_(False).eval()
         linears = linear_layers(model)
-        if config.precision == "bf16":  # before the reference, which is of the weights that are used
+        if config.precision == "bf16":  # first, so that the reference logits come from the rounded weights
             round_weights(linears)
         self._reference = Reference.of(model, linears)
         self._attention: str = model.config._attn_implementation
@@ -104,7 +124,11 @@ class Backbone:
 
     @classmethod
     def load(cls, config: BackboneConfig) -> Backbone:
-        """Load the model and its tokenizer; whatever is wrong with them, or cannot be found, is a `UserError`."""
+        """Load the model and its tokenizer.
+
+        Raises:
+            UserError: they cannot be found, loaded or used as a backbone.
+        """
         name, device = hub.locate(config.model), resolve_device(config)
         model, tokenizer = hub.load(config, name, device, resolve_compute(config, device))
         try:
@@ -118,10 +142,10 @@ class Backbone:
             ) from error
 
     def use_fast_path(self, setting: Literal["auto", "off"]) -> None:
-        """Choose the path: by the rules of the fast ones, or the padded one.
+        """Choose the path: "auto", the fastest one whose conditions hold; "off", the padded one.
 
         Raises:
-            UserError: a fast path that should be used computes something else than the model does.
+            UserError: the chosen path computes other logits than the untouched model.
         """
         auto = setting == "auto"
         self.packs = auto and self._attention == "sdpa" and can_pack(self.model)
@@ -132,48 +156,56 @@ class Backbone:
             self._compared = True
 
     def use_checkpoints(self, enabled: bool) -> None:
-        """Switch gradient checkpointing on or off. Raises `UserError` for a model without layers to do it at."""
+        """Switch gradient checkpointing on or off.
+
+        Raises:
+            UserError: transformers declares no layer of this model for checkpointing.
+        """
         if enabled and not self.checkpoints.layers:
             raise UserError(
-                f"engine.gradient_checkpointing: {type(self.model).__name__} has no layers that transformers declares "
-                "for it; lower engine.micro_batch_tokens instead"
+                f"engine.gradient_checkpointing: transformers declares no layers of {type(self.model).__name__} for "
+                "it; lower engine.micro_batch_tokens instead"
             )
         self.checkpoints.enabled = enabled
 
     @property
     def path(self) -> str:
-        """Which path computes: "padded", "packed", or "packed, cpu"."""
+        """The path in use: "padded", "packed" or "packed, cpu"."""
         return ("packed, cpu" if self._cpu_layers else "packed") if self.packs else "padded"
 
     def encode(self, prompt: str | list[dict[str, Any]]) -> list[int]:
-        """Return the tokens of a text, or of a list of chat messages followed by the opening of the model's turn."""
+        """Return the tokens of a text, or of chat messages followed by the start of the model's turn.
+
+        Raises:
+            UserError: see `prompts.Prompts.encode`.
+        """
         return self._prompts.encode(prompt)
 
     def encode_continuation(self, text: str) -> list[int]:
-        """Return the tokens of a text that continues others, without special tokens of the tokenizer's own."""
+        """Return the tokens of a text that continues a sequence, without special tokens."""
         return self.tokenizer(text, add_special_tokens=False)["input_ids"]
 
     def encode_response(self, text: str) -> list[int]:
-        """Return the tokens of a text as a response that comes to an end: the end token is the last."""
+        """Return the tokens of a complete response: those of the text, then the end token."""
         end = self.tokenizer.eos_token_id
         ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
         return [*ids, self.end_ids[0] if end is None else end]
 
     def decode(self, ids: list[int] | Tensor) -> str:
-        """Return the text of the tokens, without special tokens and end marks; see `hub.decode`."""
+        """Return the text of the tokens, without special tokens and end markers; see `hub.decode`."""
         return hub.decode(self.tokenizer, self.end_ids, ids)
 
     def new_adapter(self, seed: int) -> Tensor:
         """Return a fresh theta [n] on the backbone's device; see `adapters.init_adapter`.
 
         Raises:
-            UserError: it is larger than the memory of this machine.
+            UserError: its optimizer state does not fit into the memory of this machine (`config.limits.check_runs`).
         """
         check_runs(1, self.layout.size)
         return adapters.init_adapter(self.layout, seed).to(self.device)
 
     def save_adapter(self, theta: Tensor, folder: str | Path) -> None:
-        """Write theta [n] in PEFT's format, with the value head beside it; see `adapters.save_adapter`."""
+        """Write theta [n] in PEFT's format, and its value head; see `adapters.save_adapter`."""
         adapters.save_adapter(self.layout, self.peft_config, theta, folder)
 
     def load_adapter(self, folder: str | Path) -> Tensor:
@@ -181,7 +213,7 @@ class Backbone:
         return adapters.load_adapter(self.layout, folder).to(self.device)
 
     def stack(self, thetas: list[Tensor], requires_grad: bool = False) -> AdapterStack:
-        """Stack K vectors [n] side by side on the backbone's device; see `adapters.AdapterStack`."""
+        """Stack K vectors [n] on the backbone's device; see `adapters.AdapterStack`."""
         return AdapterStack.of(self.layout, [theta.to(self.device) for theta in thetas], requires_grad)
 
     @contextlib.contextmanager
@@ -193,14 +225,17 @@ class Backbone:
         decoding: bool = False,
         before: AdapterBatch | None = None,
     ) -> Iterator[AdapterBatch | None]:
-        """Within: row b goes through adapter slot_B[b] of the stack (sorted; -1: none). Stack None: no row has any.
+        """Within: row b uses adapter slot_B[b] of the stack (sorted; -1: none). Stack None: no row has an adapter.
 
-        With `packed` the rows are the tokens of a packed batch, otherwise whole sequences. Yields the adapter batch,
-        which the next one may be given as `before`; see `AdapterBatch`.
+        With `packed` the rows are the tokens of a packed batch, otherwise whole sequences. Yields the adapter batch;
+        pass it as `before` to the next call with the same adapters, which then reuses its merged weights.
+
+        Raises:
+            ValueError: slots are not sorted, or not in the stack.
         """
         outer = self._switch.active
         self._switch.active = None if stack is None else AdapterBatch(stack, slot_B, packed, decoding, before)
-        del before  # and what was merged for it
+        del before  # frees its merged weights if the new batch does not reuse them
         try:
             yield self._switch.active
         finally:
@@ -208,7 +243,7 @@ class Backbone:
 
     @contextlib.contextmanager
     def working(self) -> Iterator[None]:
-        """Within: weights are held (`held_weights`), and products of a narrow model on a CPU have one thread."""
+        """Within: dequantized weights are kept (`held_weights`), and a narrow model on a CPU uses one thread."""
         threads = torch.get_num_threads()
         if self.device.type == "cpu" and self.hidden_size < WIDE:
             torch.set_num_threads(1)
@@ -220,16 +255,16 @@ class Backbone:
 
     @contextlib.contextmanager
     def held_weights(self, limit_bytes: int | None = None) -> Iterator[None]:
-        """Within: NF4 weights are held dequantized, if they take no more than `limit_bytes` (if not given, 256 MiB on a
-        CPU, 1 GiB on a GPU).
+        """Within: NF4 weights are kept dequantized if they take at most `limit_bytes`: by default 256 MiB on a CPU and
+        1 GiB on a GPU.
 
-        Decoding needs them for every token: for a small model, rebuilding them takes longer than multiplying by them.
+        Decoding uses every weight for every token. In a small model, dequantizing takes longer than multiplying.
         """
         if limit_bytes is None:
             limit_bytes = 1 << (28 if self.device.type == "cpu" else 30)
         quantized = [linear for linear in self._linears if linear.quantized]
         size = sum(linear.base.weight.quant_state.shape.numel() for linear in quantized) * self.dtype.itemsize
-        held = [] if self._holds or size > limit_bytes else quantized  # `_holds`: within another `with`
+        held = [] if self._holds or size > limit_bytes else quantized  # `_holds`: an outer `with` keeps them already
         try:
             for linear in held:
                 linear.hold_dequantized(True)
@@ -245,10 +280,10 @@ class Backbone:
         return DynamicCache(config=self.model.config)
 
     def states(self, input_ids: Tensor, attention_mask: Tensor, cache: Cache | None = None) -> Tensor:
-        """Run the model on left-padded [B, S] tokens and return the states [B, S, hidden] that its output head reads.
+        """Run the model on left-padded tokens [B, S] and return the states [B, S, hidden] that its output head reads.
 
-        `attention_mask` [B, past + S]. Positions are counted from each row's first real token, up to the context's last
-        one: rows of a batch that are done may be fed beyond it. A cache is filled.
+        `attention_mask` [B, past + S]. Positions count from each row's first real token and stop at the context's last
+        one, because finished rows of a batch may be fed beyond it. A given cache is extended by the S tokens.
         """
         width, last = input_ids.shape[1], None if self.context_length is None else self.context_length - 1
         kwargs: dict[str, Any] = {"past_key_values": cache, "use_cache": cache is not None}
@@ -259,14 +294,14 @@ class Backbone:
         return self._decoder(input_ids=input_ids, attention_mask=attention_mask, **kwargs).last_hidden_state
 
     def packed_states(self, batch: PackedBatch) -> Tensor:
-        """Run the model on a packed batch and return its states [N, hidden]; only where `packs`."""
+        """Run the model on a packed batch and return its states [N, hidden]. Requires `packs`."""
         return self._packed_states(batch, self._cpu_layers)
 
     def _packed_states(self, batch: PackedBatch, layers: LlamaLayers | None) -> Tensor:
         again = self.checkpoints.enabled and torch.is_grad_enabled()
         if layers and not again and layers.fits_packed(batch, self.context_length):
             return layers.packed_states(batch)
-        ready = torch.empty((1, 1, 1, 1), device=self.device)  # a mask of four dimensions is not made anew; ours unread
+        ready = torch.empty((1, 1, 1, 1), device=self.device)  # of 4 dimensions: transformers makes no mask; unused
         with packed_attention(batch):
             return self._decoder(
                 input_ids=batch.token_N[None],
@@ -276,30 +311,30 @@ class Backbone:
             ).last_hidden_state[0]
 
     def logits(self, state: Tensor) -> Tensor:
-        """Return the logits [.., vocabulary], float32, of states [.., hidden]."""
+        """Return float32 logits [.., vocabulary] of states [.., hidden]."""
         return float32_logits(self._head, state, self._text)
 
     @torch.no_grad()
     def _compare_padded(self) -> None:
-        """Raise `UserError` unless padded rows give the model's logits, at once and after a cache."""
+        """Raise `UserError` unless padded rows give the untouched model's logits, with and without a cache."""
         tokens, seen = pad_left(self._reference.rows, self.pad_id, self.device)
         at_once = self.logits(self.states(tokens, seen))
         cache = self.new_cache()
         self.states(tokens[:, :-1], seen[:, :-1], cache)
         last = self.logits(self.states(tokens[:, -1:], seen, cache))
-        for logits, how in ((at_once, "in padded rows"), (last, "with a cache")):
+        for logits, how in ((at_once, "with padding"), (last, "with a cache")):
             ours = [row[-length:] for row, length in zip(logits, LENGTHS, strict=True)]
             if not self._reference.agrees(ours, self.dtype):
                 raise UserError(
-                    f"{type(self.model).__name__} computes other logits {how} than by itself (relative error "
+                    f"{type(self.model).__name__} computes other logits {how} than without (relative error "
                     f"{self._reference.error(ours):.2g}), so it cannot be used as a backbone"
                 )
 
     @torch.no_grad()
     def _compare_packed(self) -> None:
-        """Raise `UserError` unless packed rows give the model's logits, by transformers' layers and on the CPU path."""
+        """Raise `UserError` unless packed rows give the untouched model's logits, in both implementations."""
         rows = self._reference.rows
-        heads, tails = [row[:2] for row in rows], [[*row[2:], row[0]] for row in rows]  # the last one is not fed
+        heads, tails = [row[:2] for row in rows], [[*row[2:], row[0]] for row in rows]  # the last token is not fed
         each, width = torch.arange(len(rows)), max(map(len, tails))
         token_BT = torch.tensor([tail + [0] * (width - len(tail)) for tail in tails])
         exists_BT = (torch.arange(width) < torch.tensor([len(tail) for tail in tails])[:, None]).to(self.device)
@@ -311,11 +346,11 @@ class Backbone:
             if not self._reference.agrees(ours, self.dtype):
                 raise UserError(
                     f"{type(self.model).__name__} computes other logits when its rows are packed (relative error "
-                    f"{self._reference.error(ours):.2g}): set engine.fast_path to 'off', and report it, please"
+                    f"{self._reference.error(ours):.2g}): set engine.fast_path to 'off', and please report this"
                 )
 
     def describe(self) -> dict[str, Any]:
-        """Return what a run folder records about the backbone."""
+        """Return the JSON description of the backbone that a run folder stores."""
         tensors = {id(t): t for t in [*self.model.parameters(), *self.model.buffers()]}.values()
         packed = [linear.base.weight for linear in self._linears if linear.quantized]
         plain = sum(t.numel() for t in self.model.parameters()) - sum(weight.numel() for weight in packed)
@@ -339,5 +374,5 @@ class Backbone:
 
 
 def _scale_bytes(state: Any) -> int:
-    """Bytes of the block scales that go with a double-quantized weight."""
+    """Bytes of the block scales of a quantized weight."""
     return state.absmax.nbytes + (state.state2.absmax.nbytes if state.nested else 0)

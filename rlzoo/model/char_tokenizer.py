@@ -1,4 +1,4 @@
-"""A character tokenizer: one token per printable ASCII character, in the standard format AutoTokenizer loads."""
+"""A character tokenizer: one token per printable ASCII character, in the format that AutoTokenizer loads."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ CHARACTERS = "".join(sorted(c for c in string.printable if c.isprintable())) + "
 
 
 def char_tokenizer(context_length: int) -> PreTrainedTokenizerFast:
-    """Vocabulary: pad 0, end 1, unknown 2, then `CHARACTERS`. No token is added to a text when it is encoded."""
+    """Return the tokenizer. Vocabulary: pad 0, end 1, unknown 2, then `CHARACTERS`. Encoding adds no special token."""
     tokens = [PAD, END, UNKNOWN, *CHARACTERS]
     tokenizer = Tokenizer(models.WordLevel({token: i for i, token in enumerate(tokens)}, unk_token=UNKNOWN))
     tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), behavior="isolated")

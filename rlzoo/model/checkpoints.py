@@ -1,9 +1,9 @@
-"""Gradient checkpointing: a layer keeps its input only, and its forward pass runs again in the backward pass.
+"""Gradient checkpointing: a layer stores only its input, and the backward pass runs its forward pass again.
 
     activations in memory:   L layers * c tokens * hidden   ->   L * tokens * hidden + one layer's        c about 30
 
-(Chen et al. 2016). The layer runs again when the forward pass is over, with its adapter batch and packed batch, so both
-are entered again. transformers' own switch works in training mode only, in which dropout would be on.
+(Chen et al. 2016). By then the contexts of the adapter batch and the packed batch have ended, so both are restored.
+transformers' own switch works in training mode only, where dropout is on.
 """
 
 from __future__ import annotations
@@ -22,7 +22,12 @@ from rlzoo.model.packing import active_batch, packed_attention
 
 
 class Checkpoints:
-    """Gradient checkpoints at the layers of a decoder. `enabled`: off until set."""
+    """Gradient checkpoints at the layers of a decoder.
+
+    Attributes:
+        enabled: whether layers are recomputed; False at first.
+        layers: the layers that transformers declares for checkpointing.
+    """
 
     def __init__(self, decoder: nn.Module, switch: AdapterSwitch) -> None:
         self.enabled = False
@@ -42,7 +47,7 @@ class Checkpoints:
         return wrapped
 
     def _contexts(self) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-        """For the forward pass, and for running it again."""
+        """Return the contexts of the forward pass and of its repetition."""
         return nullcontext(), self._entered_again(self._switch.active, active_batch())
 
     @contextmanager

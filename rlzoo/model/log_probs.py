@@ -2,17 +2,18 @@
 
     logp_bt = log softmax(z_bt / temperature)[y_bt],   z_bt = head(h_bt)     h_bt the state before token t of row b
 
-The value of the same position is w_k . h_bt + c_k. Every token that exists is attended to; head and value see the
-states before learned tokens only.
+The value at the same position is w_k . h_bt + c_k. Attention sees every token that exists; the output head and the
+value head read only the states before learned tokens.
 
-All logits never exist at once: at a vocabulary of 150,000 those of 4,096 tokens are 2.5 GB, their softmax and its
-gradient as much again each. Tokens go through the head in chunks, whose logits are computed again in the backward pass.
+With a vocabulary of 150,000, the logits of 4,096 tokens take 2.5 GB, and their softmax and its gradient as much again.
+So tokens pass through the head in chunks, and the backward pass recomputes the logits of each chunk.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -29,12 +30,22 @@ CHUNK_ELEMENTS = 1 << 24
 
 @dataclass(frozen=True)
 class ForwardOutput:
-    """What the model says of B rows: float32 [B, T], exactly 0 where nothing is learned, with gradient if enabled."""
+    """The model's outputs for B rows: float32 [B, T], exactly 0 outside learned tokens, with gradient if enabled."""
 
     logp_BT: Tensor
     value_BT: Tensor | None
     entropy_BT: Tensor | None
     collision_BT: Tensor | None = None
+
+
+class Rows(NamedTuple):
+    """B rows to score, on the backbone's device; see `policy_forward`."""
+
+    prompts: Sequence[Sequence[int]]
+    group_B: Tensor
+    token_BT: Tensor
+    exists_BT: Tensor
+    learn_BT: Tensor
 
 
 def policy_forward(
@@ -53,23 +64,24 @@ def policy_forward(
     collision: bool = False,
     packed: bool = True,
 ) -> ForwardOutput:
-    """Score B rows, each after its prompt and through its own run's adapter.
+    """Score B rows, each as a continuation of its prompt and with its run's adapter.
 
     Args:
         stack: adapters; None is the reference policy.
         slot_B: adapter of each row in the stack, sorted, -1 for none.
-        prompts, group_B: P prompts, and which of them each row continues.
-        token_BT: int64; what does not exist is ignored.
-        exists_BT: bool, tokens that are attended to; contiguous from the left.
-        learn_BT: bool, the tokens among them to score; all of them if not given.
+        prompts, group_B: P prompts, and the index of each row's prompt.
+        token_BT: int64; positions where `exists_BT` is False are ignored.
+        exists_BT: bool, tokens that attention sees; contiguous from the left.
+        learn_BT: bool, the existing tokens to score; all of them if not given.
         temperature: one number, or one per row [B].
-        value, entropy, collision: whether to compute these; entropy, and the sum of squared probabilities, are those of
-            the distribution at the temperature.
-        packed: False pads every row and gives it its own copy of its prompt, as for models that cannot be packed. It
-            changes nothing but the time.
+        value: compute the values too.
+        entropy, collision: compute the entropy in nats, and the sum of squared probabilities, of each token's
+            distribution at the temperature.
+        packed: False pads every row and repeats its prompt, as for models that cannot be packed. The result is the same
+            up to rounding.
 
     Raises:
-        ValueError: `exists_BT` has a hole, or a value is asked of the reference policy.
+        ValueError: `exists_BT` has a hole, or `value` is set without a stack.
     """
     if value and stack is None:
         raise ValueError("the reference policy has no value head")
@@ -77,11 +89,11 @@ def policy_forward(
     token_BT, exists_BT = token_BT.to(device), exists_BT.to(device)
     learn_BT = exists_BT if learn_BT is None else learn_BT.to(device) & exists_BT
     if bool((exists_BT[:, 1:] & ~exists_BT[:, :-1]).any()):
-        raise ValueError("exists_BT has a hole: tokens exist from the left; mark what is not learned from in learn_BT")
-    # Only learned positions go on: what stands in the others, and its gradient, cannot get out.
+        raise ValueError("exists_BT has a hole: tokens must be contiguous from the left; exclude tokens by learn_BT")
+    # Only learned positions are computed further, so values at the others, NaN included, cannot reach the loss.
     row_N = learn_BT.nonzero()[:, 0]
     states = _packed_states if packed and backbone.packs else _padded_states
-    state_NH = states(backbone, stack, slot_B, prompts, group_B, token_BT, exists_BT, learn_BT)
+    state_NH = states(backbone, stack, slot_B, Rows(prompts, group_B, token_BT, exists_BT, learn_BT))
     temperature_N = torch.as_tensor(temperature, dtype=torch.float32, device=device).expand(len(learn_BT))[row_N]
     wanted = (entropy, collision)
     logp_N, entropy_N, collision_N = token_log_probs(backbone, state_NH, token_BT[learn_BT], temperature_N, wanted)
@@ -96,57 +108,41 @@ def policy_forward(
 
 
 def _spread(x_N: Tensor, learn_BT: Tensor) -> Tensor:
-    """Put the numbers of the learned tokens in their places, 0 elsewhere: [B, T]."""
+    """Scatter the numbers of the learned tokens into [B, T], 0 elsewhere."""
     return torch.zeros(learn_BT.shape, dtype=x_N.dtype, device=x_N.device).masked_scatter(learn_BT, x_N)
 
 
-def _packed_states(
-    backbone: Backbone,
-    stack: AdapterStack | None,
-    slot_B: Tensor | None,
-    prompts: Sequence[Sequence[int]],
-    group_B: Tensor,
-    token_BT: Tensor,
-    exists_BT: Tensor,
-    learn_BT: Tensor,
-) -> Tensor:
-    """States [N, hidden] before the N learned tokens, row after row, from packed rows."""
-    slots = torch.zeros(len(group_B), dtype=torch.int64) if slot_B is None else slot_B
-    batch = PackedBatch.of(prompts, group_B, slots, token_BT, exists_BT, learn_BT, backbone.pad_id)
+def _packed_states(backbone: Backbone, stack: AdapterStack | None, slot_B: Tensor | None, rows: Rows) -> Tensor:
+    """Return the states [N, hidden] before the N learned tokens, row after row, from packed rows."""
+    slots = torch.zeros(len(rows.group_B), dtype=torch.int64) if slot_B is None else slot_B
+    batch = PackedBatch.of(
+        rows.prompts, rows.group_B, slots, rows.token_BT, rows.exists_BT, rows.learn_BT, backbone.pad_id
+    )
     profiler.count(lambda: batch.real, len(batch.token_N))
     with backbone.adapters(stack, batch.slot_N, packed=True):
         return backbone.packed_states(batch).index_select(0, batch.before_R)
 
 
-def _padded_states(
-    backbone: Backbone,
-    stack: AdapterStack | None,
-    slot_B: Tensor | None,
-    prompts: Sequence[Sequence[int]],
-    group_B: Tensor,
-    token_BT: Tensor,
-    exists_BT: Tensor,
-    learn_BT: Tensor,
-) -> Tensor:
-    """The same states from padded rows."""
-    # Neither a row's last learned token nor what comes after it predicts anything that is learned from.
-    fed_mask_BT = (exists_BT & up_to_last(learn_BT))[:, 1:]
-    fed_BT = torch.where(fed_mask_BT, token_BT[:, :-1], backbone.pad_id)
-    chosen = [prompts[p] for p in group_B.tolist()]
+def _padded_states(backbone: Backbone, stack: AdapterStack | None, slot_B: Tensor | None, rows: Rows) -> Tensor:
+    """Return the same states as `_packed_states`, from padded rows."""
+    # A row's last learned token, and what follows it, predicts no learned token.
+    fed_mask_BT = (rows.exists_BT & up_to_last(rows.learn_BT))[:, 1:]
+    fed_BT = torch.where(fed_mask_BT, rows.token_BT[:, :-1], backbone.pad_id)
+    chosen = [rows.prompts[p] for p in rows.group_B.tolist()]
     prompt_BP, prompt_mask_BP = pad_left(chosen, backbone.pad_id, backbone.device)
     tokens, attention = torch.cat([prompt_BP, fed_BT], dim=1), torch.cat([prompt_mask_BP, fed_mask_BT], dim=1)
     profiler.count(lambda: int(attention.sum()), attention.numel())
     with backbone.adapters(stack, slot_B):
-        return backbone.states(tokens, attention)[:, prompt_BP.shape[1] - 1 :][learn_BT]
+        return backbone.states(tokens, attention)[:, prompt_BP.shape[1] - 1 :][rows.learn_BT]
 
 
 def token_log_probs(
     backbone: Backbone, state_NH: Tensor, token_N: Tensor, temperature_N: Tensor, wanted: tuple[bool, bool]
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    """Log-prob of each token after its state; as `wanted`, the entropy of the distribution it is from and the sum of
-    its squared probabilities; float32 [N].
+    """Return the log-prob of each token given its state; as `wanted`, also the entropy in nats of its distribution and
+    the sum of squared probabilities. All float32 [N].
 
-    The distribution is that of the logits divided by the temperature.
+    The distribution is softmax(logits / temperature).
     """
     size = max(1, CHUNK_ELEMENTS // backbone.vocab_size)
     chunks = list(zip(*(x.split(size) for x in (state_NH, token_N, temperature_N)), strict=True))

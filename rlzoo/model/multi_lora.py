@@ -1,16 +1,16 @@
-"""One frozen linear layer, many adapters: each row of the batch goes through the adapter of its own run.
+"""One frozen linear layer, many adapters: each row of the batch uses the adapter of its own run.
 
     y_b = W x_b + s B_k h_b,      h_b = A_k x_b                    k = slot_b, the row's run; s the scaling
     dx_b = W^T g_b + A_k^T u_b,   u_b = s B_k^T g_b                g_b the gradient of y_b
     dA_k = sum_b u_b x_b^T        dB_k = s sum_b g_b h_b^T         over the rows of run k; W is frozen and shared
 
-A_k, B_k and their products are float32. A row never meets another run's adapter, forward or backward, so a NaN in one
-run stays in that run. The gradient is written out: autograd would make twice as many operations and copies, and would
-keep a dequantized copy of every 4-bit weight, which is rebuilt here instead.
+A_k, B_k and their products are float32. No operation mixes rows of different runs, forward or backward, so a NaN in one
+run stays in that run. The gradient is written by hand: autograd would need twice as many operations and copies, and
+would keep a dequantized copy of every 4-bit weight, which is recomputed here.
 
-Merging: where each adapter has many rows, or few rows but many batches (decoding), and the model is small, x_b is
-multiplied by W + s B_k A_k at once. A batched product with one weight per adapter takes no longer than one with W, and
-the adapters' own products are saved.
+Merging: in a small model, if each adapter has many rows, or few rows in many batches (decoding), x_b is multiplied by
+the sum W + s B_k A_k. A batched product with one weight per adapter takes no longer than one with W, and the two
+products with A and B are saved.
 """
 
 from __future__ import annotations
@@ -28,31 +28,34 @@ from torch.autograd.function import once_differentiable
 from rlzoo.model.adapters import AdapterStack
 
 MERGE_ROWS = 64
-"""Rows per adapter from which its merged weight is worth making."""
+"""Rows per adapter from which merging is faster."""
 MERGE_ROWS_DECODING = 8
-"""The same where many batches use the merged weight."""
+"""The same for decoding, where many batches use the merged weight."""
 MOST_PADDING = 1.5
-"""Merged decoding pads every adapter's rows to the longest block; up to this factor of rows it still gains."""
+"""Merged decoding pads every adapter's rows to the longest block; it is faster up to this ratio of rows."""
 MERGED_BYTES = 1 << 26
-"""Most that the merged weights of all adapters and layers may take: 64 MiB."""
+"""Limit on the merged weights of all adapters and layers: 64 MiB."""
 
 
 class AdapterSwitch(threading.local):
-    """The adapter batch that the layers of one backbone use now, in this thread; None is the bare base model."""
+    """The adapter batch that the layers of one backbone use in this thread; None is the base model."""
 
     active: AdapterBatch | None = None
 
 
 class AdapterBatch:
-    """Which rows of a batch belong to which adapter of a stack, worked out once per batch.
+    """The assignment of a batch's rows to the adapters of a stack, computed once per batch.
 
     Args:
-        slot_B: adapter of each row, sorted, so that each adapter's rows are one block; -1 is the bare base model.
+        slot_B: adapter of each row, sorted, so that each adapter's rows are one block; -1 is the base model.
         packed: the rows are the tokens of one packed sequence [1, B]; otherwise they are whole sequences [B, T].
-        decoding: many batches will use the same adapters, one token per row each.
-        before: an earlier batch. What it made of the same adapters of the same stack is used again.
+        decoding: many batches will use the same adapters, with one token per row.
+        before: an earlier batch; if it has the same adapters of the same stack, its merged weights are reused.
 
     Blocks of unequal length are padded to the longest by repeating each block's last row.
+
+    Raises:
+        ValueError: slots are not sorted, or not in the stack.
     """
 
     def __init__(
@@ -89,8 +92,8 @@ class AdapterBatch:
         self._merged: dict[str, Tensor] = before._merged if before and reuse and self.merges else {}
 
     def adapters(self, index: int) -> tuple[Tensor, Tensor]:
-        """Return A [blocks, r, in] and B [blocks, out, r] of an adapted layer, for the adapters that occur."""
-        if self.stack.requires_grad:  # a graph may be walked only once, so it must not outlive its forward
+        """Return A [blocks, r, in] and B [blocks, out, r] of a layer, for the adapters in the batch."""
+        if self.stack.requires_grad:  # not cached: autograd frees the graph after one backward pass
             return self._choose(index)
         if index not in self._chosen:
             self._chosen[index] = self._choose(index)
@@ -101,8 +104,8 @@ class AdapterBatch:
         return (a, b) if self._present is None else (a.index_select(0, self._present), b.index_select(0, self._present))
 
     def _may_merge(self, decoding: bool) -> bool:
-        """Whether to merge: for a single adapter without gradient, or for enough rows of each in equal numbers, or in
-        about equal numbers while decoding; never beside bare rows, and never beyond `MERGED_BYTES`."""
+        """Whether to merge: a single adapter without gradient, or enough rows per adapter in equal numbers (decoding:
+        in about equal numbers). Never with rows of the base model, and never beyond `MERGED_BYTES`."""
         elements = self.blocks * sum(layer.in_features * layer.out_features for layer in self.stack.layout.layers)
         if not self.blocks or self.bare or 4 * elements > MERGED_BYTES:
             return False
@@ -113,7 +116,7 @@ class AdapterBatch:
         return single or (padded == self.rows and self.rows >= MERGE_ROWS * self.blocks)
 
     def merged(self, layer: MultiLoraLinear, a: Tensor, b: Tensor) -> Tensor:
-        """Return (W + s B A)^T [blocks, in, out] of a layer, float32; made once per layer."""
+        """Return (W + s B A)^T [blocks, in, out] of a layer, float32; computed once per layer."""
         if layer.name not in self._merged:
             w = layer.dequantized(torch.float32).mT
             own = w.new_empty(self.blocks, *w.shape).copy_(w)
@@ -121,7 +124,7 @@ class AdapterBatch:
         return self._merged[layer.name]
 
     def multiply_merged(self, x: Tensor, own: Tensor, bias: Tensor | None) -> Tensor:
-        """Multiply each adapter's rows by its merged weight [blocks, in, out]."""
+        """Return each adapter's rows times its merged weight [blocks, in, out], plus the bias."""
         x_KMI = self.split(x)
         y = torch.bmm(x_KMI, own) if bias is None else torch.baddbmm(bias, x_KMI, own)
         if self._pad is not None and self._unpad is not None:
@@ -129,16 +132,16 @@ class AdapterBatch:
         return y.view(*x.shape[:-1], own.shape[2])
 
     def check(self, x: Tensor, name: str) -> None:
-        """Raise `ValueError` unless the input of a layer has the rows of this batch."""
+        """Raise `ValueError` unless a layer's input has exactly the rows of this batch."""
         if x.dim() < 2 or (x.shape[0] != self.rows if not self.packed else x.shape[:2] != (1, self.rows)):
             raise ValueError(
-                f"{name} was given {tuple(x.shape)} for a batch of {self.rows} rows: it does not see whole rows, so an "
-                "adapter per row is impossible there; leave it out of target_modules"
+                f"{name} received {tuple(x.shape)} for a batch of {self.rows} rows. Its input is not whole rows, so it "
+                "cannot have an adapter per row: leave it out of target_modules"
             )
 
     def split(self, x: Tensor, repeat: bool = True) -> Tensor:
-        """Return x, whose first dimension is the rows, as float32 [blocks, M, width]. Shorter blocks are padded: by
-        repeating their last row, or with zeros."""
+        """Return the adapted rows of x as float32 [blocks, M, width]. Shorter blocks are padded with their last row, or
+        with zeros if not `repeat`."""
         width = x.shape[-1]
         if self.bare:
             x = x.reshape(self.rows, -1)[self.bare :]
@@ -164,13 +167,20 @@ class AdapterBatch:
 
 
 class MultiLoraLinear(nn.Module):
-    """A frozen linear layer that adds the adapters of the active batch. `index` None: the layer has no adapter."""
+    """A frozen linear layer plus the adapters of the active batch.
+
+    Args:
+        base: the layer that it replaces.
+        name: its name in the model.
+        index: its position in the layout; None: no adapter.
+        switch: holds the active batch.
+    """
 
     def __init__(self, base: nn.Module, name: str, index: int | None, switch: AdapterSwitch) -> None:
         super().__init__()
         self.base, self.name, self.index, self.switch = base, name, index, switch
         self.held: Tensor | None = None
-        """The dequantized weight, while it is kept."""
+        """The dequantized weight, if kept."""
 
     def forward(self, x: Tensor) -> Tensor:
         batch, adapter = active(self, x)
@@ -178,44 +188,49 @@ class MultiLoraLinear(nn.Module):
 
     @property
     def quantized(self) -> bool:
-        """Whether the weight is held in 4 bits."""
+        """Whether the weight is stored in 4 bits."""
         return isinstance(self.base, Linear4bit)
 
     @property
     def weight(self) -> Tensor:
-        """W as the layer in whose place this stands has it, for model code that reads it; without adapters."""
+        """The base layer's W in its own layout, without adapters, for model code that reads it."""
         return self.dequantized(self.base.compute_dtype or torch.float32) if self.quantized else self.base.weight
 
     @property
     def bias(self) -> Tensor | None:
+        """The base layer's bias."""
         return self.base.bias
 
     def dequantized(self, dtype: torch.dtype) -> Tensor:
-        """Return W [out, in] for products with activations of this dtype."""
+        """Return W [out, in] in a dtype."""
         base = self.base
         if self.held is not None:
             return self.held.to(dtype)
         if self.quantized:
-            # Never Linear4bit.forward: where the CPU has AVX512-BF16, its first call in eval mode without gradient
-            # repacks the weight for a bfloat16 kernel that autograd does not know, and every later gradient is cut off.
+            # Never Linear4bit.forward: on a CPU with AVX512-BF16, its first call in eval mode without gradient repacks
+            # the weight for a bfloat16 kernel without autograd support, and every later gradient is lost.
             return dequantize_4bit(base.weight, base.weight.quant_state).to(dtype)
-        weight = base.weight if isinstance(base, nn.Linear) else base.weight.t()  # Conv1D holds it the other way round
+        weight = base.weight if isinstance(base, nn.Linear) else base.weight.t()  # Conv1D stores the transpose
         return weight.to(dtype)
 
     def hold_dequantized(self, hold: bool) -> None:
-        """Keep the dequantized weight until told otherwise: decoding would rebuild it for every token."""
+        """Keep or drop the dequantized weight. Without it, decoding dequantizes for every token."""
         if self.quantized:
             weight = self.base.weight
-            # Its transpose is contiguous, as merged weights are, which are made from it.
+            # The transpose is contiguous, like the merged weights that are made from it.
             self.held = dequantize_4bit(weight, weight.quant_state).t().contiguous().t() if hold else None
 
 
 Active = tuple[AdapterBatch | None, tuple[Tensor, ...]]
-"""An adapter batch with A and B of one layer; None and nothing for the bare base model."""
+"""An adapter batch with A and B of one layer; (None, ()) for the base model."""
 
 
 def active(layer: MultiLoraLinear, x: Tensor) -> Active:
-    """Return the active adapter batch, after checking x against it, and the layer's adapters under it."""
+    """Return the active adapter batch and the layer's A and B in it.
+
+    Raises:
+        ValueError: x does not have the rows of the batch.
+    """
     batch = layer.switch.active
     if batch is None or layer.index is None or batch.blocks == 0:
         return None, ()
@@ -224,7 +239,7 @@ def active(layer: MultiLoraLinear, x: Tensor) -> Active:
 
 
 def product(x: Tensor, layer: MultiLoraLinear, batch: AdapterBatch | None, *adapter: Tensor) -> Tensor:
-    """Return y for the rows of a batch, through A [blocks, r, in] and B [blocks, out, r]; without a batch, W x."""
+    """Return y of the module docstring, with the adapter A [blocks, r, in], B [blocks, out, r]; without a batch W x."""
     bias = None if layer.bias is None else layer.bias.to(x.dtype)
     own = _merged(x, layer, batch, adapter)
     if own is not None and batch is not None:
@@ -239,7 +254,7 @@ def product(x: Tensor, layer: MultiLoraLinear, batch: AdapterBatch | None, *adap
 def _merged(
     x: Tensor, layer: MultiLoraLinear, batch: AdapterBatch | None, adapter: tuple[Tensor, ...]
 ) -> Tensor | None:
-    """The merged weights [blocks, in, out] of a batch's adapters, where they are used; else None."""
+    """Return the merged weights [blocks, in, out] if the batch merges, else None."""
     if batch is None or not batch.merges or x.dtype != torch.float32:
         return None
     return batch.merged(layer, *adapter)
@@ -254,9 +269,9 @@ def product_backward(
     of_x: bool = True,
     onto: Tensor | None = None,
 ) -> tuple[Tensor | None, ...]:
-    """Return the gradients of x (None unless `of_x`) and of A and B, given the gradient g of `product`.
+    """Return the gradients of x (None unless `of_x`), A and B, given the gradient g of `product`.
 
-    The gradient of x is added to `onto`, in place, if there is one.
+    The gradient of x is added to `onto` in place if given.
     """
     g = g.contiguous()
     own = _merged(x, layer, batch, adapter)
@@ -280,7 +295,7 @@ def product_backward(
 
 
 class _Product(torch.autograd.Function):
-    """`product` with its gradient."""
+    """`product` with `product_backward` as its gradient."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, layer: MultiLoraLinear, batch: AdapterBatch | None, *adapter: Tensor) -> Tensor:

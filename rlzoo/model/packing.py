@@ -1,11 +1,11 @@
-"""Rows of several runs packed into one sequence: no padding between them, and every prompt once for its whole group.
+"""Rows of several runs packed into one sequence: no padding between rows, and each prompt once for its whole group.
 
     packed:  | run 0:  prompt  prompt  row  row  row  row  (padding) | run 1:  ...
 
-Norms and linear layers see the packed tokens [1, N]. Only attention sees whole sequences: queries, keys and values of
-each row, with those of its prompt before them, are gathered into [B, heads, S, d], and the output is scattered back. A
-prompt's own output is read from the first row of its group. All runs get equally many tokens, so that their adapters'
-products are one batched product; this is the only padding.
+Norms and linear layers process the packed tokens [1, N]. Only attention needs whole sequences: it gathers queries, keys
+and values of each row and its prompt into [B, heads, S, d], and scatters the output back. A prompt's output is taken
+from the first row of its group. Every run gets the same number of tokens, so that the products with all adapters are
+one batched product; this is the only padding.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from transformers.masking_utils import sdpa_mask
 from rlzoo.model.cpu.attention import additive, causal, is_short, one_query
 
 ATTENTION = "packed"
-"""Name of this module's attention in transformers: that of the batch within `packed_attention`, otherwise SDPA."""
+"""Name of this module's attention in transformers: of the packed batch within `packed_attention`, otherwise SDPA."""
 
 
 @dataclass(frozen=True)
@@ -38,16 +38,17 @@ class Spans:
 
     @property
     def index(self) -> Tensor:
-        """Indices of all tokens, span after span."""
+        """Indices of all tokens, one span after another."""
         return ranges(self.start, self.length)
 
     def columns(self, width: int, fill: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the spans as rows [spans, width] of indices, padded with `fill` [spans], and the mask of real ones."""
+        """Return the indices as rows [spans, width], padded with `fill` [spans], and the mask of real ones."""
         column_1W = torch.arange(width, device=self.start.device)[None]
         real = column_1W < self.length[:, None]
         return torch.where(real, self.start[:, None] + column_1W, fill[:, None]), real
 
     def to(self, device: torch.device) -> Spans:
+        """Return the spans on a device."""
         return Spans(self.start.to(device), self.length.to(device))
 
 
@@ -56,11 +57,11 @@ class PackedBatch:
     """N packed tokens: B rows and the U prompts that they continue. Indices are int64 and point into the N tokens.
 
     Attributes:
-        token_N, position_N: what the model is given; padding is the padding token at position 0.
-        slot_N: adapter of each token, sorted, equally many tokens of each.
+        token_N, position_N: the model's input; padding is the padding token at position 0.
+        slot_N: adapter of each token, sorted, with equally many tokens per adapter.
         prompts: spans of the U prompts.
         responses: spans of the B rows, without their prompts.
-        prompt_B: which prompt each row continues.
+        prompt_B: index of each row's prompt.
         first_N: for each token, the first token of its run, which is a prompt's.
         before_R: index of the token before each of the R learned tokens, row after row.
         real: number of tokens that are not padding.
@@ -87,9 +88,10 @@ class PackedBatch:
         learn_BT: Tensor,
         pad_id: int,
     ) -> PackedBatch:
-        """Pack rows that are sorted by slot. Rows of one adapter that continue the same prompt share it.
+        """Pack rows that are sorted by slot. Rows of one adapter with the same prompt share it.
 
-        A row's last learned token, and what comes after it, predicts nothing that is learned from and is left out.
+        Arguments are those of `log_probs.policy_forward`. A row's last learned token and what follows it predict no
+        learned token and are left out.
         """
         device, slot_B, owner_B = exists_BT.device, slot_B.cpu(), group_B.cpu()
         exists_BT, learn_BT = exists_BT.cpu(), learn_BT.cpu()
@@ -110,7 +112,7 @@ class PackedBatch:
         position_N[prompts_at.index] = ranges(torch.zeros_like(prompt_U), prompt_U)
         position_N[responses_at.index] = ranges(prompt_U[prompt_B], fed_B)
         before = ranges(responses_at.start - 1, length_B)
-        some = length_B > 0  # the first token of each row comes after the last one of its prompt
+        some = length_B > 0  # before each row's first token is the last one of its prompt
         last_B = (prompts_at.start + prompt_U - 1)[prompt_B]
         before[(length_B.cumsum(0) - length_B)[some]] = last_B[some]
         return cls(
@@ -127,12 +129,12 @@ class PackedBatch:
 
     @cached_property
     def longest(self) -> int:
-        """Tokens of the longest sequence, prompt included."""
+        """Length of the longest sequence, prompt included."""
         return int((self.prompts.length[self.prompt_B] + self.responses.length).max())
 
     @cached_property
     def sequence_BS(self) -> Tensor:
-        """Index of each token of each sequence, prompt included; after its end, of its first token."""
+        """Index of each token of each sequence, prompt included; beyond its end, that of its first token."""
         start_U = self.prompts.start
         prompt_BS, in_prompt_BS = (x[self.prompt_B] for x in self.prompts.columns(self.longest, start_U))
         prompt_B1 = self.prompts.length[self.prompt_B, None]
@@ -142,7 +144,7 @@ class PackedBatch:
 
     @cached_property
     def reader_N(self) -> Tensor:
-        """Index into the flattened [B, S] of the attention output that each token takes: a prompt's in the first row of
+        """For each token, the index of its attention output in the flattened [B, S]. A prompt's is in the first row of
         its group; padding takes that of the first token of its run."""
         rows = torch.arange(len(self.prompt_B), device=self.prompt_B.device)
         first_U = torch.full_like(self.prompts.start, len(rows)).scatter_reduce_(0, self.prompt_B, rows, "amin")
@@ -154,7 +156,7 @@ class PackedBatch:
 
     @cached_property
     def is_padding(self) -> Tensor:
-        """bool [N]."""
+        """Whether a token is padding: bool [N]."""
         is_padding = torch.ones_like(self.token_N, dtype=torch.bool)
         is_padding[self.prompts.index] = is_padding[self.responses.index] = False
         return is_padding
@@ -178,9 +180,9 @@ class PackedBatch:
 
 
 def _lay_out(slot_U: Tensor, prompt_U: Tensor, slot_B: Tensor, fed_B: Tensor) -> tuple[Spans, Spans, Tensor, int]:
-    """Place each run's prompts and then its rows; every run takes as many tokens as the largest.
+    """Place each run's prompts and then its rows; every run gets as many tokens as the largest needs.
 
-    Returns the spans of the prompts and of the rows, the adapters that occur, and the tokens of each.
+    Returns the spans of the prompts and of the rows, the adapters in use, and the number of tokens per adapter.
     """
     groups, size = len(prompt_U), torch.cat([prompt_U, fed_B])
     present, run = torch.cat([slot_U, slot_B]).unique(return_inverse=True)
@@ -194,7 +196,7 @@ def _lay_out(slot_U: Tensor, prompt_U: Tensor, slot_B: Tensor, fed_B: Tensor) ->
 
 
 def pad_left(prompts: Sequence[Sequence[int]], pad_id: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Return the prompts as one int64 tensor [B, P], padded on the left, and the bool mask [B, P] of what is real."""
+    """Return the prompts as one int64 tensor [B, P], padded on the left, and the bool mask [B, P] of real tokens."""
     length_B = torch.tensor([len(prompt) for prompt in prompts])
     width = int(length_B.max())
     mask_BP = torch.arange(width) >= width - length_B[:, None]
@@ -204,7 +206,7 @@ def pad_left(prompts: Sequence[Sequence[int]], pad_id: int, device: torch.device
 
 
 def up_to_last(learn_BT: Tensor) -> Tensor:
-    """Positions up to each row's last learned token, that one included: bool [B, T]."""
+    """Return the mask of positions up to and including each row's last learned token: bool [B, T]."""
     return learn_BT.flip(1).cummax(dim=1).values.flip(1)
 
 
@@ -221,11 +223,11 @@ PACKABLE = frozenset(
         *("phi", "phi3", "qwen2", "qwen2_moe", "qwen3", "qwen3_moe", "seed_oss", "smollm3", "starcoder2"),
     }
 )
-"""Kinds of model whose attention depends on positions and causal order only, as transformers names them."""
+"""transformers' `model_type`s whose attention depends only on positions and causal order."""
 
 
 def can_pack(model: Any) -> bool:
-    """Whether a model's rows are packed: its kind is in `PACKABLE`, and every layer attends to all earlier tokens."""
+    """Whether a model's rows can be packed: type in `PACKABLE`, and every layer attends to all earlier tokens."""
     text = model.config.get_text_config()
     window = "sliding" if getattr(text, "sliding_window", None) else "full_attention"
     layers = set(getattr(text, "layer_types", None) or [window])
@@ -242,7 +244,7 @@ def active_batch() -> PackedBatch | None:
 
 @contextmanager
 def packed_attention(batch: PackedBatch | None) -> Iterator[None]:
-    """Within: attention is that of the packed batch, or of padded rows."""
+    """Within: attention is that of the packed batch; of padded rows if None."""
     token = _active.set(batch)
     try:
         yield

@@ -1,9 +1,9 @@
-"""Where the engine's time goes: it says what it enters, and whoever watches reads how long it stayed.
+"""Seconds per stage of the engine's work, and the share of padding in its forward passes.
 
     seconds[stage] = sum over its visits of (entry of the next stage - entry of this one)
 
-One stage at a time, so the seconds add up to the whole. It also says how many of the tokens of a pass were padding.
-Nobody watching, `enter` and `count` do nothing.
+There is one stage at a time, so the seconds add up to the elapsed time. The engine calls `enter` and `count`; without a
+clock (`watch`) they do nothing.
 """
 
 from __future__ import annotations
@@ -18,7 +18,11 @@ Stage = Literal["prefill", "decode", "score", "forward", "backward", "optimizer"
 
 
 class StageClock:
-    """Seconds per stage since it was made. `wait` is called before the clock is read: a GPU has to finish first."""
+    """Seconds per stage since construction. `wait` is called before every reading, to let a GPU finish.
+
+    Attributes:
+        real, computed: tokens of all forward passes without and with padding.
+    """
 
     def __init__(self, wait: Callable[[], None] = lambda: None) -> None:
         self._wait = wait
@@ -29,18 +33,18 @@ class StageClock:
 
     @property
     def padding(self) -> float:
-        """Share of the computed tokens that were padding."""
+        """Share of padding in the computed tokens."""
         return 1 - self.real / self.computed if self.computed else 0.0
 
     def enter(self, stage: Stage) -> None:
-        """End the stage that is under way and begin another, or the same one again."""
+        """End the current stage and begin another."""
         self._wait()
         now = time.perf_counter()
         self._seconds[self._stage] += now - self._since
         self._stage, self._since = stage, now
 
     def read(self) -> dict[str, float]:
-        """Seconds per stage up to now; the stage under way goes on."""
+        """Return the seconds per stage up to now; the current stage continues."""
         self.enter(self._stage)
         return dict(self._seconds)
 
@@ -50,7 +54,7 @@ _clock: StageClock | None = None
 
 @contextmanager
 def watch(clock: StageClock) -> Iterator[None]:
-    """Within: the engine of this process reports to the clock."""
+    """Within: the engine of this process reports to this clock."""
     global _clock
     before, _clock = _clock, clock
     try:
@@ -60,13 +64,13 @@ def watch(clock: StageClock) -> Iterator[None]:
 
 
 def enter(stage: Stage) -> None:
-    """Say that the engine does this from now on."""
+    """Report the beginning of a stage."""
     if _clock is not None:
         _clock.enter(stage)
 
 
 def count(real: Callable[[], int], computed: int) -> None:
-    """Say how many tokens a pass of the model had (asked only if somebody watches), and how many with padding."""
+    """Report the tokens of a forward pass, without padding (evaluated only if there is a clock) and with it."""
     if _clock is not None:
         _clock.real += real()
         _clock.computed += computed

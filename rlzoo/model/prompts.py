@@ -1,6 +1,6 @@
-"""From a prompt to tokens: text as the tokenizer has it, chats through the model's template.
+"""Prompts as tokens: plain text through the tokenizer, chats through the model's chat template.
 
-The same prompt gives the same tokens on every day and machine: a template that prints today's date gets a fixed one.
+The same prompt gives the same tokens on any day and machine: a template that prints the date gets a fixed one.
 """
 
 from __future__ import annotations
@@ -19,28 +19,33 @@ Messages = list[dict[str, Any]]
 
 
 class Prompts:
-    """Encodes the prompts of one model. `end_ids`: the tokens that end a response; `rows`: of the embedding."""
+    """Encodes the prompts of one model.
+
+    Args:
+        end_ids: tokens that end a response.
+        rows: number of rows of the embedding.
+    """
 
     def __init__(self, tokenizer: Any, config: BackboneConfig, end_ids: list[int], rows: int) -> None:
         self._tokenizer, self._config, self._end_ids, self._rows = tokenizer, config, end_ids, rows
         self._turn_checked = False
 
     def encode(self, prompt: str | Messages) -> list[int]:
-        """Return the tokens of a text, or of a list of chat messages followed by the opening of the model's turn.
+        """Return the tokens of a text, or of chat messages followed by the start of the model's turn.
 
         Raises:
-            UserError: chat messages and no chat template, a template that refuses them, or a token that the model does
-                not know.
+            UserError: chat messages without a chat template, a template that refuses them, or a token without a row in
+                the model's embedding.
         """
         return self._known(self._text(prompt) if isinstance(prompt, str) else self._messages(prompt))
 
     def _known(self, ids: list[int]) -> list[int]:
-        """The tokens, if the embedding has a row for each: on a GPU one beyond it ends the whole process."""
+        """Return the tokens if the embedding has a row for each. On a GPU, a missing row would abort the process."""
         if ids and max(ids) >= self._rows:
             token = self._tokenizer.convert_ids_to_tokens(max(ids))
             raise UserError(
-                f"{self._config.model!r} knows {self._rows} tokens, but its tokenizer makes token {max(ids)} "
-                f"({token!r}) of a prompt: resize the model's embedding, or remove the token from the tokenizer"
+                f"the embedding of {self._config.model!r} has {self._rows} rows, but its tokenizer returns token "
+                f"{max(ids)} ({token!r}) for a prompt: resize the embedding, or remove the token from the tokenizer"
             )
         return ids
 
@@ -56,7 +61,7 @@ class Prompts:
         return self._chat(prompt, add_generation_prompt=True)
 
     def _text(self, prompt: str) -> list[int]:
-        """A prompt that begins with the begin token gets no second one, and no end token is put behind it."""
+        """Return the tokens of a text, with at most one begin token and without an end token of the tokenizer's."""
         tokenizer = self._tokenizer
         ids = tokenizer(prompt)["input_ids"]
         if len(ids) > 1 and ids[0] == ids[1] == tokenizer.bos_token_id:
@@ -75,13 +80,13 @@ class Prompts:
             return self._tokenizer.apply_chat_template(messages, return_dict=True, **arguments)["input_ids"]
         except (TemplateError, TypeError, ValueError) as error:
             roles = ", ".join(str(message.get("role")) for message in messages)
-            hint = "; put the system message into the user's" if "system" in roles else ""
+            hint = "; move the system message into the user's message" if "system" in roles else ""
             raise UserError(
-                f"the chat template of {self._config.model!r} refuses messages of the roles {roles}: {error}{hint}"
+                f"the chat template of {self._config.model!r} refuses messages with the roles {roles}: {error}{hint}"
             ) from error
 
     def _check_turn(self) -> None:
-        """Warn if what closes the model's turn in the template ends no response: it would go on to its limit."""
+        """Warn if the token that closes a turn in the template is no end token: responses would run to the limit."""
         question = [{"role": "user", "content": "?"}]
         try:
             whole = self._chat([*question, {"role": "assistant", "content": "!"}])
@@ -93,8 +98,8 @@ class Prompts:
         if closing is not None and closing not in self._end_ids:
             mark = self._tokenizer.convert_ids_to_tokens(closing)
             warnings.warn(
-                f"the chat template of {self._config.model!r} closes a turn with {mark!r}, which ends no response: set "
-                f"backbone.end_tokens = [{mark!r}]",
+                f"the chat template of {self._config.model!r} closes a turn with {mark!r}, which is not an end token: "
+                f"set backbone.end_tokens = [{mark!r}]",
                 stacklevel=4,
             )
 
@@ -103,6 +108,6 @@ class Prompts:
 
 
 def _calendar(today: date) -> str:
-    """A Jinja macro in the place of the `strftime_now` that transformers gives templates; it ignores the clock."""
+    """Return a Jinja macro that replaces transformers' `strftime_now` and uses a fixed date."""
     words = "".join(f".replace('{code}', '{today.strftime(code)}')" for code in DATE_CODES)
     return "{%- macro strftime_now(form) -%}{{ form" + words + " }}{%- endmacro -%}"

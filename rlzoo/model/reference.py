@@ -1,9 +1,9 @@
-"""What the untouched model says of a few tokens: what ours must say after adapters and fast paths are put into it.
+"""Logits of the untouched model on a few tokens. After layers are replaced, every path must reproduce them.
 
-    |ours - reference| <= tolerance * |reference|        root mean squares of logits, each row's mean taken off
+    |ours - reference| <= tolerance * |reference - its mean over the vocabulary|        root mean squares of logits
 
-The model is run as transformers loaded it, before any of its layers is replaced. The same run shows which linear layers
-see whole rows [B, T, ..]: only these can have one adapter per row.
+The model runs as transformers loaded it, before any layer is replaced. The same run shows which linear layers receive
+whole rows [B, T, ..]: only these can have one adapter per row.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ import torch
 from torch import Tensor, nn
 
 LENGTHS = (6, 4)
-"""Tokens of the rows that are compared. They differ, so that positions and masks of padded rows are compared too."""
+"""Lengths of the compared rows. They differ, so that positions and masks of padded rows are tested too."""
 TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.1}
-"""Relative error of the logits up to which two computations are the same. Rounding to bfloat16 gives 0.01 to 0.05."""
+"""Largest accepted relative error of the logits. Rounding to bfloat16 gives 0.01 to 0.05."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Reference:
     Attributes:
         token_BT: rows of `LENGTHS` tokens, padded on the right with tokens that are not compared.
         logits_BTV: float32.
-        whole_rows: names of the linear layers that were given all rows, [B, T, ..].
+        whole_rows: names of the linear layers whose input was all rows, [B, T, ..].
     """
 
     token_BT: Tensor
@@ -40,7 +40,7 @@ class Reference:
     @classmethod
     @torch.no_grad()
     def of(cls, model: Any, linears: dict[str, nn.Module]) -> Reference:
-        """Run the model once, without padding and without a cache. `linears`: the layers to watch, by name."""
+        """Run the model once, without padding and without a cache. `linears`: the layers to observe, by name."""
         shape = len(LENGTHS), max(LENGTHS)
         embedding = model.get_input_embeddings().weight
         token_BT = (7 * torch.arange(math.prod(shape), device=embedding.device) + 3).view(shape) % len(embedding)
@@ -64,7 +64,7 @@ class Reference:
         return [row[:length] for row, length in zip(self.token_BT.tolist(), LENGTHS, strict=True)]
 
     def error(self, logits: list[Tensor]) -> float:
-        """Relative error of logits [n, V], one tensor for the last n tokens of each row; nan if they are not finite."""
+        """Return the relative error of logits, a tensor [n, V] for the last n tokens of each row; nan if not finite."""
         total = scale = 0.0
         for row, (ours, length) in enumerate(zip(logits, LENGTHS, strict=True)):
             theirs = self.logits_BTV[row, length - len(ours) : length]
@@ -73,13 +73,13 @@ class Reference:
         return math.sqrt(total / scale) if scale else total
 
     def agrees(self, logits: list[Tensor], dtype: torch.dtype) -> bool:
-        """Whether logits, as `error` takes them, are the untouched model's up to rounding."""
+        """Whether logits (as in `error`) equal the untouched model's up to rounding."""
         return self.error(logits) <= TOLERANCE[dtype]  # false for nan
 
 
 @contextmanager
 def _no_repacking(linears: dict[str, nn.Module]) -> Iterator[None]:
-    """Within: 4-bit layers of bitsandbytes keep their weights. In eval mode a CPU kernel would repack them for good."""
+    """Within: 4-bit layers of bitsandbytes keep their format. In eval mode a CPU kernel would repack them for good."""
     modes = {module: module.training for module in linears.values()}
     for module in modes:
         module.training = True

@@ -1,4 +1,7 @@
-"""What a warm-started model does before any reinforcement learning: its samples at temperature 1, task by task."""
+"""Accuracy of a warm-started model before reinforcement learning, per task, and its model card.
+
+mixed = share of prompts whose G samples are neither all right nor all wrong          temperature 1
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ from rlzoo.model.backbone import Backbone
 from rlzoo.tasks import Split, load_task
 
 MAX_NEW_TOKENS = 32
-"""No demonstration is longer."""
+"""Sampling limit; no demonstration is longer."""
 
 
 HEAD = """\
@@ -28,8 +31,8 @@ pipeline_tag: text-generation
 # A small base model for reinforcement learning
 
 A Qwen2 model of {parameters} parameters with a character tokenizer, trained from scratch by supervised fine-tuning on
-demonstrations of procedural tasks in good and bad styles. It is right in some of its samples, so that reinforcement
-learning has something to find, and it knows nothing else.
+demonstrations of procedural tasks in good and bad styles. Some of its samples are right and some wrong, so that
+reinforcement learning has a signal. It has no other knowledge.
 
 Made by `rlzoo warmstart --out FOLDER` {changes}: {steps} steps of {batch_size} demonstrations,
 seed {seed}, {minutes} minutes ({versions}, threads: {threads}). The demonstrations are of the train split only.
@@ -38,8 +41,8 @@ seed {seed}, {minutes} minutes ({versions}, threads: {threads}). The demonstrati
 SECTION = """
 ## Before reinforcement learning, {precision}
 
-Temperature 1, {prompts} test problems, {group_size} samples each. A group of samples is mixed when it has right and
-wrong ones. Lengths are in tokens, the end token included.
+Temperature 1, {prompts} test problems, {group_size} samples each. A group is mixed if it has right and wrong samples.
+Lengths are in tokens, including the end token.
 
 {table}
 """
@@ -47,30 +50,35 @@ wrong ones. Lengths are in tokens, the end token included.
 
 @dataclass(frozen=True)
 class SampleReport:
-    """Means over the samples of one task's problems; shares are between 0 and 1, lengths in tokens, end included."""
+    """Means over the samples of one task's problems. Shares are in 0..1, lengths in tokens including the end token."""
 
     task: str
     prompts: int
     group_size: int
     accuracy: float
     accuracy_greedy: float
-    """Of the likeliest token at each place instead of samples."""
+    """Accuracy of greedy decoding."""
     mixed: float
-    """Share of the prompts with both right and wrong samples: the groups from which something can be learned."""
+    """Share of prompts with right and wrong samples: the groups with a group-relative advantage other than 0."""
     length: float
     length_right: float | None
-    """Of right responses; None where there are none."""
+    """Mean length of right responses; None if there are none."""
     finished: float
-    """Share of the responses that end with the end token."""
+    """Share of responses that end with the end token."""
 
     def to_json(self) -> dict[str, Any]:
+        """Return the fields as a JSON table."""
         return asdict(self)
 
 
 def sample_report(
     backbone: Backbone, name: str, split: Split = "test", prompts: int = 250, group_size: int = 8, seed: int = 0
 ) -> SampleReport:
-    """Sample from the base model, `group_size` responses to each of `prompts` problems, and score them."""
+    """Sample `group_size` responses of the base model to each of the first `prompts` problems, and score them.
+
+    Raises:
+        UserError: unknown task.
+    """
     task = load_task(name)
     problems = [task.problem(split, index) for index in range(prompts)]
 
@@ -101,7 +109,7 @@ def sample_report(
 
 
 def table(reports: Iterable[Mapping[str, Any]]) -> str:
-    """Reports (as JSON) as a Markdown table."""
+    """Return reports (as JSON) as a Markdown table."""
     lines = [
         "| task | right | right (greedy) | mixed groups | tokens | tokens when right | finished |",
         "|---|---|---|---|---|---|---|",
@@ -114,7 +122,7 @@ def table(reports: Iterable[Mapping[str, Any]]) -> str:
 
 
 def card(summary: Mapping[str, Any], changed: Mapping[str, Any]) -> str:
-    """The model card; `changed` are the settings that are not the defaults."""
+    """Return the model card; `changed` are the settings that differ from the defaults."""
     config = summary["config"]
     head = HEAD.format(
         parameters=f"{summary['parameters']:,}",

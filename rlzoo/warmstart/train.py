@@ -2,9 +2,9 @@
 
     loss = - sum_t log p(y_t | x, y_<t) / number of response tokens      x a prompt, y a demonstration and its end
 
-This is the objective SFT's loss, on all parameters instead of an adapter.
-The demonstrations mix good and bad styles, so that the model is right in some of its samples and reinforcement learning
-has something to find. Every step draws new train-split problems; the test split is never seen.
+This is the loss of the objective `sft`, applied to all parameters instead of an adapter.
+The demonstrations mix good and bad styles, so that some samples of the model are right and some wrong, and
+reinforcement learning has a signal. Every step draws new problems of the train split; the test split is never used.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ from rlzoo.model.quiet import no_progress_bars
 from rlzoo.tasks import ProceduralTask, load_task
 from rlzoo.warmstart.report import card, sample_report
 
-PIECES = 4  # of a batch, by length
+PIECES = 4  # micro-batches per step, of rows of similar length
 CARD = "README.md"
 PRECISIONS: tuple[Literal["nf4", "fp32"], ...] = ("nf4", "fp32")
 
 
 def build_model(config: WarmstartConfig, tokenizer: PreTrainedTokenizerFast) -> Qwen2ForCausalLM:
-    """A Qwen2 model in float32 with tied embeddings; its first weights depend on the seed alone."""
+    """Return a Qwen2 model in float32 with tied embeddings, initialized from the seed alone."""
     shape = Qwen2Config(
         vocab_size=len(tokenizer),
         hidden_size=config.hidden_size,
@@ -65,7 +65,7 @@ Example = tuple[list[int], list[int]]
 def training_examples(
     config: WarmstartConfig, tasks: list[ProceduralTask], tokenizer: PreTrainedTokenizerFast, step: int
 ) -> list[Example]:
-    """The demonstrations of one step: a pure function of the arguments, from the train split only."""
+    """Return the demonstrations of one step, from the train split: a pure function of the arguments."""
     rng = Random(f"warmstart/{config.seed}/{step}")
     clean = step < config.clean * config.steps
     examples = []
@@ -77,7 +77,7 @@ def training_examples(
 
 
 def padded(examples: list[Example], pad_id: int) -> tuple[Tensor, Tensor]:
-    """Tokens [B, T], padded on the right, and the mask [B, T] of the responses."""
+    """Return tokens [B, T], padded on the right, and the mask [B, T] of response tokens."""
     length = max(len(prompt) + len(response) for prompt, response in examples)
     tokens_BT = torch.full((len(examples), length), pad_id)
     mask_BT = torch.zeros((len(examples), length), dtype=torch.bool)
@@ -89,7 +89,10 @@ def padded(examples: list[Example], pad_id: int) -> tuple[Tensor, Tensor]:
 
 
 def backward(model: Qwen2ForCausalLM, examples: list[Example], pad_id: int) -> float:
-    """Add the gradient of the step's loss, in pieces of rows of similar length, so that little of it is padding."""
+    """Add the gradient of the step's loss in micro-batches of rows of similar length (little padding); return the loss.
+
+    The unit is nats per response token.
+    """
     examples = sorted(examples, key=lambda example: len(example[0]) + len(example[1]))
     tokens_BT, mask_BT = padded(examples, pad_id)
     nothing_BT = torch.zeros(mask_BT[:, 1:].shape)
@@ -99,7 +102,7 @@ def backward(model: Qwen2ForCausalLM, examples: list[Example], pad_id: int) -> f
     for start in range(0, len(examples), pieces):
         rows = slice(start, min(start + pieces, len(examples)))
         width = sum(map(len, examples[rows.stop - 1]))
-        # The padding is on the right, where a causal model never looks: no attention mask is needed.
+        # Padding is on the right, which a causal model does not attend to, so no attention mask is needed.
         logp_BTV = model(input_ids=tokens_BT[rows, : width - 1]).logits.log_softmax(dim=2)
         logp_BT = logp_BTV.gather(2, tokens_BT[rows, 1:width, None]).squeeze(2)
         loss = SFT.loss(PolicyOutput(logp_BT), batch.rows((rows, slice(0, width - 1))))
@@ -109,7 +112,7 @@ def backward(model: Qwen2ForCausalLM, examples: list[Example], pad_id: int) -> f
 
 
 def learning_rate_factor(step: int, config: WarmstartConfig) -> float:
-    """Linear warm-up to 1, then a cosine down to 0 at the last step."""
+    """Return the factor of the learning rate: linear warm-up to 1, then cosine decay to 0 at the last step."""
     if step < config.warmup_steps:
         return (step + 1) / config.warmup_steps
     progress = (step - config.warmup_steps) / max(1, config.steps - config.warmup_steps)
@@ -119,19 +122,19 @@ def learning_rate_factor(step: int, config: WarmstartConfig) -> float:
 def warmstart(
     config: WarmstartConfig, out_folder: str | Path, on_step: Callable[[int, float], None] = lambda step, loss: None
 ) -> dict[str, Any]:
-    """Train a model, write it with tokenizer and model card into a folder, and measure its samples.
+    """Train a model, write it with its tokenizer and model card into a folder, and measure its accuracy.
 
     Returns the summary (JSON types) that is also written as `warmstart.json`: settings, time in seconds, versions, and
     a report per precision and task.
 
     Raises:
-        UserError: the folder cannot be written or holds something already, or as `train`.
+        UserError: the folder cannot be written or is not empty; or an error of `train`.
     """
     folder = Path(out_folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if any(folder.iterdir()):
-            raise UserError(f"warm start: {folder} is not empty; name another folder, so that no model is overwritten")
+            raise UserError(f"warm start: {folder} is not empty; name another folder, no model is overwritten")
         (folder / CARD).touch()
     except OSError as error:
         raise UserError(f"warm start: cannot write into {folder}: {error.strerror}") from error
@@ -157,7 +160,7 @@ def warmstart(
 
 
 def save(model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
-    """Write weights (float32 safetensors), configurations and tokenizer, as AutoModel and AutoTokenizer read them."""
+    """Write weights (float32 safetensors), configurations and tokenizer in transformers' format."""
     model.generation_config = GenerationConfig(
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
@@ -173,10 +176,10 @@ def save(model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Pa
 def train(
     config: WarmstartConfig, on_step: Callable[[int, float], None] = lambda step, loss: None
 ) -> tuple[Qwen2ForCausalLM, PreTrainedTokenizerFast]:
-    """Train a model from scratch; `on_step(step, loss)` is called after each step, the loss in nats per response token.
+    """Train a model from scratch. `on_step(step, loss)` is called after each step; the loss is in nats per token.
 
     Raises:
-        UserError: a task is not procedural, so there are no demonstrations to imitate; or the loss is not finite.
+        UserError: a task is not procedural, so it has no demonstrations; or the loss is not finite.
     """
     tasks = [_demonstrated(name) for name in config.tasks]
     tokenizer = char_tokenizer(config.context_length)

@@ -122,9 +122,9 @@ def test_every_kind_that_is_packed_is_tested() -> None:
             "recurrent_gemma",
             {"lru_width": 64, "attention_window_size": 32, "num_hidden_layers": 3, "head_dim": 16},
             {},
-            "RecurrentGemmaForCausalLM computes other logits in padded rows",
+            "RecurrentGemmaForCausalLM computes other logits with padding",
         ),
-        ("rwkv", {"attention_hidden_size": 64}, {}, "RwkvForCausalLM computes other logits in padded rows"),
+        ("rwkv", {"attention_hidden_size": 64}, {}, "RwkvForCausalLM computes other logits with padding"),
         ("openai-gpt", GPT, {}, "OpenAIGPTLMHeadModel raised RuntimeError"),
         (
             "opt",

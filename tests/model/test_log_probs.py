@@ -166,7 +166,7 @@ def test_an_unknown_way_to_make_logits_is_refused(qwen_folder: Path, monkeypatch
         return output
 
     monkeypatch.setattr(Qwen2ForCausalLM, "forward", squared)
-    with pytest.raises(UserError, match="Qwen2ForCausalLM computes other logits in padded rows than by itself"):
+    with pytest.raises(UserError, match="Qwen2ForCausalLM computes other logits with padding than without"):
         Backbone.load(BackboneConfig(model=str(qwen_folder), precision="fp32", device="cpu"))
 
 

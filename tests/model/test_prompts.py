@@ -89,12 +89,12 @@ def test_the_template_is_given_its_arguments_and_a_fixed_day(encode: Callable[..
 
 def test_a_template_that_refuses_is_named_with_a_way_out(encode: Callable[..., str]) -> None:
     refusing = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('No system role') }}{% endif %}"
-    with pytest.raises(UserError, match=r"'m' refuses messages of the roles system, user: No system role; put"):
+    with pytest.raises(UserError, match=r"'m' refuses messages with the roles system, user: No system role; move"):
         encode([{"role": "system", "content": "brief"}, *USER], chat=refusing + CHAT)
 
 
 def test_a_turn_that_never_ends_is_said(encode: Callable[..., str]) -> None:
-    with pytest.warns(UserWarning, match=r"closes a turn with '<end>', which ends no response: set backbone"):
+    with pytest.warns(UserWarning, match=r"closes a turn with '<end>', which is not an end token: set backbone"):
         encode(USER, ends=(3,))
     with warnings.catch_warnings():
         warnings.simplefilter("error")

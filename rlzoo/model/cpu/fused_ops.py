@@ -1,10 +1,10 @@
-"""Elementwise parts of a transformer layer with their gradients written out: fewer passes over memory than autograd's.
+"""Elementwise parts of a transformer layer with hand-written gradients, which read memory less often than autograd.
 
     rms_norm:  y = w x r,  r = (mean_j x_j^2 + eps)^(-1/2)      dx = r w g - x r^3 mean_j(x_j w_j g_j)
     swiglu:    y = silu(a) b,  silu(a) = a sigmoid(a)           da = silu'(a) b g,   db = silu(a) g
     rotate:    y = (x1 cos - x2 sin, x2 cos + x1 sin)           dx: rotated back, by -sin
 
-The weight w and the angles are frozen and get no gradient. Autograd does not see these functions.
+The weight w and the angles are frozen and get no gradient. Autograd records none of these functions.
 """
 
 from __future__ import annotations
@@ -17,14 +17,17 @@ from torch import Tensor
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
-    """Root-mean-square norm of the last dimension (Zhang & Sennrich 2019) times a weight [H]; and r [.., 1]."""
+    """Return the root-mean-square norm of the last dimension times a weight [H], and r [.., 1].
+
+    Zhang & Sennrich 2019.
+    """
     length = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
     r = length.square_().div_(x.shape[-1]).add_(eps).rsqrt_()
     return normed(x, weight, r), r
 
 
 def normed(x: Tensor, weight: Tensor, r: Tensor) -> Tensor:
-    """Return the norm from x and a known r."""
+    """Return the norm of x for a known r: w x r."""
     return (x * r).mul_(weight)
 
 
@@ -41,8 +44,10 @@ def swiglu(gate: Tensor, up: Tensor) -> Tensor:
 
 
 def swiglu_and_gradient(gate: Tensor, up: Tensor) -> tuple[Tensor, Callable[[Tensor], tuple[Tensor, Tensor]]]:
-    """Return `swiglu(gate, up)` and a function from its gradient to those of gate and up. That function may be called
-    once and overwrites both its argument and the output."""
+    """Return `swiglu(gate, up)` and its backward function, which maps the output's gradient to those of gate and up.
+
+    Call the backward function at most once: it overwrites its argument and the output.
+    """
     silu = F.silu(gate)
     y = silu * up
 
@@ -63,6 +68,6 @@ def rotate(x: Tensor, cos: Tensor, signed_sin: Tensor) -> Tensor:
 
 
 def signed(sin: Tensor) -> Tensor:
-    """Return the sines [.., d], which hold each angle twice, with the sign of the first half changed."""
+    """Return the sines [.., d], whose halves are equal, with the first half negated."""
     first, second = sin.chunk(2, dim=-1)
     return torch.cat([-first, second], dim=-1)

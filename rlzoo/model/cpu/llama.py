@@ -2,12 +2,12 @@
 
     x  = embed(token)
     x += W_o attend(rotate(q), rotate(k), v),   q, k, v = W_q n, W_k n, W_v n,  n = norm(x)
-    x += W_down (silu(W_gate n) * W_up n),      n = norm(x)                            layer after layer
+    x += W_down (silu(W_gate n) * W_up n),      n = norm(x)                            for every layer
     state = norm(x)
 
-A small model spends half of its time between its matrix products. Here each layer is one function with its gradient
-written out: it saves the input of each half and recomputes norms, activations and attention output, which are cheap.
-The weights stay in transformers' modules.
+A small model spends half of its time outside matrix products. Here each layer is one autograd function with a
+hand-written gradient: it saves the input of each half and recomputes norms, activations and attention output, which
+are cheap. The weights stay in transformers' modules.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from rlzoo.model.multi_lora import Active, MultiLoraLinear, active, product, pro
 from rlzoo.model.packing import PackedBatch
 
 CLASSES = (LlamaModel, MistralModel, Qwen2Model)
-"""The exact classes whose layers these are."""
+"""The exact classes of decoders that these layers can replace."""
 MOVING_ROPE = ("dynamic", "longrope")
 """Rotary embeddings whose angles depend on the length of the sequence."""
 
@@ -42,8 +42,11 @@ class LlamaLayers:
 
     @classmethod
     def of(cls, model: Any, dtype: torch.dtype, device: torch.device) -> LlamaLayers | None:
-        """Return the layers of a float32 decoder on a CPU that is exactly one of `CLASSES`, with silu activations and
-        rotary angles that do not depend on the length; None for any other."""
+        """Return the layers of a decoder, or None if they cannot replace transformers'.
+
+        Conditions: float32 on a CPU, exactly one of `CLASSES`, silu activations, every linear layer replaced by a
+        `MultiLoraLinear`, and rotary angles that do not depend on the sequence length.
+        """
         if type(model) not in CLASSES or dtype != torch.float32 or device.type != "cpu":
             return None
         silu = all(type(layer.mlp.act_fn) is type(ACT2FN["silu"]) for layer in model.layers)
@@ -52,15 +55,15 @@ class LlamaLayers:
         return cls(model) if silu and known and rope not in MOVING_ROPE else None
 
     def fits(self, positions: int) -> bool:
-        """Whether the next token of rows with so many positions, that one included, may be computed here."""
+        """Whether `next_states` may compute the last of `positions` positions: few enough, and no gradient."""
         return positions <= attention.SHORT and not torch.is_grad_enabled()
 
     def fits_packed(self, batch: PackedBatch, context: int | None) -> bool:
-        """Whether a packed batch is short enough for batched attention, and for a context of so many positions."""
+        """Whether the sequences of a packed batch are short enough for batched attention and within the context."""
         return columns(batch) <= min(attention.SHORT, context or attention.SHORT)
 
     def packed_states(self, batch: PackedBatch) -> Tensor:
-        """Return the states [N, hidden] of packed tokens, with gradient where it is enabled."""
+        """Return the states [N, hidden] of packed tokens, with gradient if enabled."""
         x = self.model.embed_tokens(batch.token_N[None])[0]
         heads = PackedAttention(batch, self.layers[0].heads, self.layers[0].key_heads)
         cos, sin = self.model.rotary_emb(x, torch.arange(heads.columns)[None])
@@ -73,9 +76,9 @@ class LlamaLayers:
 
     @torch.no_grad()
     def next_states(self, token_B1: Tensor, position_B1: Tensor, seen_BP: Tensor, cache: Cache) -> Tensor:
-        """Return the states [B, 1, hidden] of one more token per row, and append it to the cache.
+        """Return the states [B, 1, hidden] of one more token per row, and append its keys and values to the cache.
 
-        seen_BP: bool, the positions up to this one that are not padding.
+        seen_BP: bool, positions up to and including this one that are not padding.
         """
         x = self.model.embed_tokens(token_B1)
         cos, sin = (angles[:, None] for angles in self.model.rotary_emb(x, position_B1))
@@ -95,20 +98,20 @@ class LlamaLayers:
 
 
 Saved = tuple[Tensor, ...]
-"""Tensors that a backward pass needs."""
+"""Tensors saved for the backward pass."""
 Attended = tuple[Tensor, Saved]
 Project = Callable[[MultiLoraLinear, Tensor], Tensor]
 Pull = Callable[[Sequence[MultiLoraLinear], Tensor, Sequence[Tensor]], Tensor]
 
 
 def _linears(layer: Any) -> list[Any]:
-    """q, k, v, o, gate, up and down projection of a layer of transformers."""
+    """Return q, k, v, o, gate, up and down projection of a transformers layer."""
     own, mlp = layer.self_attn, layer.mlp
     return [own.q_proj, own.k_proj, own.v_proj, own.o_proj, mlp.gate_proj, mlp.up_proj, mlp.down_proj]
 
 
 class Layer:
-    """One layer: its parts under short names, its forward and its backward pass."""
+    """One layer's weights, with its forward and backward pass."""
 
     def __init__(self, layer: Any) -> None:
         own = layer.self_attn
@@ -126,10 +129,10 @@ class Layer:
     def forward(
         self, x: Tensor, project: Project, attend: Callable[[Tensor, Tensor, Tensor], Attended]
     ) -> tuple[Tensor, Saved]:
-        """Return the layer's output for x [.., hidden], and what `backward` needs.
+        """Return the layer's output for x [.., hidden], and the tensors that `backward` needs.
 
-        `project(linear, x)` applies a linear layer; `attend(query, key, value)` returns the attention output and what
-        its own backward pass needs.
+        `project(linear, x)` applies a linear layer. `attend(query, key, value)` returns the attention output and the
+        tensors that its backward pass needs.
         """
         first, r = rms_norm(x, *self.norm)
         attended, saved = attend(*(project(linear, first) for linear in self.qkv))
@@ -149,9 +152,9 @@ class Layer:
     ) -> Tensor:
         """Return the gradient of x, given the gradient g of the output.
 
-        `pull(linears, x, gradients)` returns the gradient of x, which all these layers read, given those of their
-        outputs; `attend_again(saved)` returns the attention output, `attend_backward(gradient, saved)` the gradients
-        of query, key and value.
+        `pull(linears, x, gradients)` returns the gradient of x, the common input of the linear layers, given the
+        gradients of their outputs. `attend_again(saved)` returns the attention output, and
+        `attend_backward(gradient, saved)` the gradients of query, key and value.
         """
         x, r, mid, second_r, gate, up, *rest = saved
         by_attention = tuple(rest)
@@ -162,7 +165,7 @@ class Layer:
         return rms_norm_backward(dfirst, x, self.norm[0], r).add_(dmid)
 
     def _mlp_backward(self, g: Tensor, mid: Tensor, r: Tensor, gate: Tensor, up: Tensor, pull: Pull) -> Tensor:
-        """The gradient of the MLP's input before its norm; a function of its own, so that its tensors are freed."""
+        """Return the gradient of `mid`, the MLP's input before its norm. As a function, it frees its tensors early."""
         activation, gradient = swiglu_and_gradient(gate, up)
         dgate_up = gradient(pull([self.down], activation, (g,)))
         dsecond = pull([self.gate, self.up], normed(mid, self.second_norm[0], r), dgate_up)
@@ -182,7 +185,7 @@ class _PackedLayer(torch.autograd.Function):
         batches: list[Any],
         *adapters: Tensor,
     ) -> Tensor:
-        """`batches`: the adapter batch of each linear layer, or None; `adapters`: A and B of those that have one."""
+        """`batches`: the adapter batch of each linear layer, or None; `adapters`: A and B of the layers with one."""
         found = _by_layer(layer, batches, adapters)
 
         def project(linear: MultiLoraLinear, x: Tensor) -> Tensor:
@@ -221,7 +224,7 @@ class _PackedLayer(torch.autograd.Function):
 
 
 def _by_layer(layer: Layer, batches: list[Any], adapters: Sequence[Tensor]) -> dict[MultiLoraLinear, Active]:
-    """Adapter batch, A and B of each linear layer."""
+    """Return adapter batch, A and B of each linear layer."""
     left = iter(adapters)
     return {
         linear: (None, ()) if batch is None else (batch, (next(left), next(left)))

@@ -1,11 +1,11 @@
-"""Attention of a packed batch in two blocks of batched products, which compute every prompt once for its group.
+"""Attention of a packed batch in two blocks of batched products, which compute each prompt once for its group.
 
     prompts:    o = softmax(s q k^T + mask) v       queries and keys of each prompt
     responses:  o = softmax(s q k^T + mask) v       queries of each response; keys of its prompt and its own
 
-An index gathers the queries, keys and values of all heads from the packed tokens into the rows of these blocks; its
-transpose, a sum over the rows of each token, brings their gradients back. Rotary angles are those of a block's columns:
-only differences of positions matter, so all rows share them. For float32 on a CPU.
+An index gathers queries, keys and values of all heads from the packed tokens into the rows of these blocks. Its
+transpose sums the gradients of all rows that copy a token. Rotary angles belong to the columns of a block, not to
+positions: only differences of positions matter, so all rows share them. For float32 on a CPU.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from rlzoo.model.cpu.fused_ops import rotate
 from rlzoo.model.packing import PackedBatch, ranges
 
 ALIGNED = 16
-"""The number of keys is rounded up to a multiple of this, which softmax handles at once."""
+"""The number of keys is rounded up to a multiple of this, which softmax processes at once."""
 
 Saved = tuple[Tensor, ...]
-"""Rows of queries, keys and values, and the attention weights of each block."""
+"""Rows of queries, keys and values, then the attention weights of each block."""
 Angles = tuple[Tensor, Tensor]
 """Cosines and `signed` sines of the rotary angle of each column: [columns, d]."""
 
@@ -36,9 +36,9 @@ class Block:
 
     Attributes:
         query_RT, key_RS: their indices into the packed tokens.
-        query_is_real, key_is_real: bool; the others are padding, filled with some token of the same run.
+        query_is_real, key_is_real: bool; False is padding, filled with some token of the same run.
         first: column of the first query; the first key is column 0.
-        sees: bool [R or 1, T, S], whether a query attends to a key. Each attends to one at least.
+        sees: bool [R or 1, T, S], whether a query attends to a key; every query attends to at least one.
     """
 
     query_RT: Tensor
@@ -71,11 +71,12 @@ class Block:
 
 
 class GatherIndex:
-    """Gathers packed tokens [N, heads * d] into the rows of several blocks, [R, heads, W] rows of d each.
+    """Gathers a packed tensor [N, heads * d] into the rows of several blocks: [R, heads, W] rows of d each.
 
     Args:
-        places: per block, indices [R, W] into the packed tokens, and which are real; padding is not summed back.
-        heads: of the tensor that is gathered.
+        places: per block, indices [R, W] into the packed tokens, and the mask of real ones. `scatter_add` skips
+            padding.
+        heads: number of heads of the gathered tensor.
         tokens: N.
     """
 
@@ -84,11 +85,11 @@ class GatherIndex:
         self.sizes = [place.numel() * heads for place, _ in places]
         head_H1 = torch.arange(heads)[:, None]
         self.source = torch.cat([(place[:, None] * heads + head_H1).flatten() for place, _ in places])
-        """Row of the packed tensor, seen as [N * heads, d], that each gathered row is a copy of."""
+        """For each gathered row, the row that it copies of the packed tensor viewed as [N * heads, d]."""
 
     @cached_property
     def taken(self) -> tuple[Tensor, Tensor]:
-        """Packed indices [E] of the real entries, in rising order, and the gathered rows [E, heads] of each."""
+        """Packed indices [E] of the real entries in ascending order, and the gathered rows [E, heads] of each."""
         numbers = torch.arange(sum(self.sizes)).split(self.sizes)
         rows = [
             number.view(len(place), self.heads, -1).transpose(1, 2)[real]
@@ -99,7 +100,7 @@ class GatherIndex:
 
     @cached_property
     def bags(self) -> tuple[Tensor, Tensor]:
-        """The gathered rows that copy each packed row, concatenated, and where those of each begin."""
+        """The gathered rows that copy each packed row, concatenated, and the offsets of each packed row's part."""
         place_E, row_EH = self.taken
         count_N = torch.bincount(place_E, minlength=self.tokens)
         start_N = count_N.cumsum(0) - count_N
@@ -118,13 +119,13 @@ class GatherIndex:
         return summed.view(self.tokens, -1)
 
     def by_block(self, rows: Tensor, heads: int | None = None) -> list[Tensor]:
-        """Return the rows of each block as [R * heads, W, d]; with fewer `heads`, query heads are joined to groups."""
+        """Return the rows of each block as [R * heads, W, d]. With fewer `heads`, groups of heads are concatenated."""
         parts = zip(rows.split_with_sizes(self.sizes), self.places, strict=True)
         return [part.view(len(place) * (heads or self.heads), -1, rows.shape[1]) for part, (place, _) in parts]
 
 
 class PackedAttention:
-    """The indices and masks of a packed batch, worked out once and used by all layers."""
+    """Indices and masks of a packed batch, computed once for all layers."""
 
     def __init__(self, batch: PackedBatch, heads: int, key_heads: int) -> None:
         self.key_heads = key_heads
@@ -138,13 +139,13 @@ class PackedAttention:
         self.queries = GatherIndex([(block.query_RT, block.query_is_real) for block in self.blocks], heads, tokens)
         self.keys = GatherIndex([(block.key_RS, block.key_is_real) for block in self.blocks], key_heads, tokens)
         place_N, row_NH = self.queries.taken
-        # A token reads the output of the row in which it is the query; padding that of the first token of its run.
+        # Each token reads the output row in which it is the query; padding reads that of the first token of its run.
         read_NH = torch.empty((tokens, heads), dtype=torch.int64).index_copy_(0, place_N, row_NH)
         self.source = torch.where(batch.is_padding[:, None], read_NH[batch.first_N], read_NH).flatten()
 
     @cached_property
     def reader(self) -> Tensor:
-        """Row of the packed tensor that reads each output row; one past the end where no token does."""
+        """For each output row, the packed row that reads it; one past the end if none does."""
         place_N, row_NH = self.queries.taken
         heads = row_NH.shape[1]
         reader = torch.full((sum(self.queries.sizes),), self.queries.tokens * heads)
@@ -154,7 +155,7 @@ class PackedAttention:
     def forward(
         self, query: Tensor, key: Tensor, value: Tensor, angles: Angles, scaling: float
     ) -> tuple[Tensor, Saved]:
-        """Return the output [N, heads * d] of queries, keys and values [N, .. * d], and what `backward` needs."""
+        """Return the output [N, heads * d] for queries, keys and values [N, .. * d], and what `backward` needs."""
         rows = self.queries.gather(query), self.keys.gather(key), self.keys.gather(value)
         self._rotate(*rows[:2], *angles)
         out = torch.empty_like(rows[0])
@@ -163,7 +164,7 @@ class PackedAttention:
         return self._read(out), (*rows, *p)
 
     def again(self, saved: Saved) -> Tensor:
-        """Return the output of `forward` again from what it saved: one product, instead of storing the output."""
+        """Recompute the output of `forward` from what it saved: one more product instead of storing the output."""
         (query, _, value), p = saved[:3], saved[3:]
         out = torch.empty_like(query)
         given = zip(p, self.keys.by_block(value), self.queries.by_block(out, self.key_heads), strict=True)
@@ -198,17 +199,17 @@ class PackedAttention:
             rotate(k, cos[:end], signed_sin[:end])
 
     def _stacked(self, query: Tensor, key: Tensor, value: Tensor) -> list[list[Tensor]]:
-        """Return their rows per block in the shape that `attention` takes: [R * key heads, .., d]."""
+        """Return the rows per block in the shape that `attention` expects: [R * key heads, .., d]."""
         return [self.queries.by_block(query, self.key_heads), self.keys.by_block(key), self.keys.by_block(value)]
 
 
 def columns(batch: PackedBatch) -> int:
-    """Columns of the block of responses: the longest prompt plus the longest response, aligned."""
+    """Return the width of the block of responses: longest prompt plus longest response, rounded up to `ALIGNED`."""
     return _aligned(int(batch.prompts.length.max()) + int(batch.responses.length.max()))
 
 
 def _mask(sees: Tensor, heads: int, key_heads: int) -> Tensor:
-    """0 where a query attends to a key, else -inf, for the queries of each key head: [R * key heads or 1, .., S]."""
+    """Return the additive mask, 0 or -inf, for the queries of each key head: [R * key heads or 1, .., S]."""
     rows, queries, keys = sees.shape
     mask = torch.zeros(sees.shape).masked_fill_(~sees, -torch.inf)[:, None, None]
     each = key_heads if rows > 1 else 1
