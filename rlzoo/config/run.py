@@ -138,21 +138,21 @@ class EvaluationSettings(Settings):
     every: int = Field(default=10, ge=1)
     """Steps between evaluations; there is always one before the first and after the last step."""
     prompts: Annotated[int, Field(ge=1)] | Literal["all"] = 128
-    """Number of held-out problems, chosen by a hash; all of them if there are fewer. "all": every row of the test split,
-    those of validation included, as in published numbers; then no other evaluation is made before or after training.
-    For tasks with a finite test split."""
+    """Number of held-out problems, chosen by a hash; all of them if there are fewer. "all": every row of the test
+    split, validation rows included, as in published numbers; `final_prompts` and `final_samples` must then be unset.
+    Needs a task with a finite test split."""
     samples: int = Field(default=1, ge=1)
     """Responses per prompt, at the training temperature; accuracy is their mean (pass@1)."""
     final_prompts: int | None = Field(default=None, ge=0)
-    """Problems of the test split that are scored before training and after it, which verdicts are about. None: eight
-    times `prompts`. 0: none, and the last of the other evaluations is taken, as a search for settings does."""
+    """Problems of the test split that are scored before and after training; verdicts use these scores. None: eight
+    times `prompts`. 0: none; the last of the other evaluations is used instead, as in a search for settings."""
     final_samples: int | None = Field(default=None, ge=1)
     """Responses per prompt in the first and last evaluation (None: samples). 8 give pass@8 before and after, which
-    tells new problems solved from the same ones solved more often."""
+    distinguishes newly solved problems from problems solved more often."""
     greedy: bool = False
     """One most likely response per prompt instead of samples."""
     with_greedy: bool = False
-    """Beside the samples, one most likely response per prompt: `accuracy_greedy`."""
+    """In addition to the samples, one greedy response per prompt: `accuracy_greedy`."""
 
     @model_validator(mode="after")
     def _greedy_is_one(self) -> Self:
