@@ -32,7 +32,7 @@ from benchmarks.speed_work import COIN, OBJECTIVE, Measured, Work
 from rlzoo.cli.shell import guarded
 from rlzoo.config.model import BackboneConfig
 from rlzoo.errors import UserError
-from rlzoo.model.backbone import resolve_device
+from rlzoo.model.device import resolve_device
 from rlzoo.store.provenance import environment
 
 LOADS: dict[Literal["model", "never"], str] = {

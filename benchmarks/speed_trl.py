@@ -26,7 +26,7 @@ from trl import GRPOConfig, GRPOTrainer
 from benchmarks.speed_memory import PeakMemory, wait_for
 from benchmarks.speed_work import BETA, LORA, NEVER, OPTIMIZER, Measured, Work
 from rlzoo.model.adapters import to_peft
-from rlzoo.model.backbone import resolve_compute, resolve_device
+from rlzoo.model.device import resolve_compute, resolve_device
 from rlzoo.model.hub import SHIPPED
 from rlzoo.tasks import Problem, Task
 

@@ -32,6 +32,7 @@ from rlzoo.model.adapters import AdapterStack
 from rlzoo.model.attach import attach, linear_layers, round_weights
 from rlzoo.model.checkpoints import Checkpoints
 from rlzoo.model.cpu.llama import LlamaLayers
+from rlzoo.model.device import resolve_compute, resolve_device
 from rlzoo.model.head import float32_logits
 from rlzoo.model.multi_lora import AdapterBatch, AdapterSwitch
 from rlzoo.model.packing import ATTENTION, PackedBatch, can_pack, packed_attention, pad_left
@@ -43,32 +44,6 @@ WIDE = 512
 as one."""
 
 
-def resolve_device(config: BackboneConfig) -> torch.device:
-    """Return the device that `config.device` names; "auto" is a GPU if there is one.
-
-    Raises:
-        UserError: torch does not know the name, or the device is not available.
-    """
-    if config.device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        torch.empty(0, device=config.device)
-        if torch.device(config.device).type == "meta":
-            raise RuntimeError("tensors on it have no data")
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError(f"backbone.device {config.device!r} cannot be used ({reason}): try auto or cpu") from error
-    return torch.device(config.device)
-
-
-def resolve_compute(config: BackboneConfig, device: torch.device) -> torch.dtype:
-    """Return the dtype of activations. `config.compute` "auto": float32 on a CPU or for fp32 weights, else bfloat16."""
-    full = config.compute == "fp32" or (
-        config.compute == "auto" and (device.type == "cpu" or config.precision == "fp32")
-    )
-    return torch.float32 if full else torch.bfloat16
-
-
 class Backbone:
     """A frozen causal language model with its tokenizer; its linear layers apply the adapters of several runs at once.
 
@@ -78,13 +53,10 @@ class Backbone:
         config, model, tokenizer: the settings, transformers' model and its tokenizer.
         layout: layout of theta, the vector that a run trains.
         peft_config: PEFT's configuration of the adapters.
-        device: where the weights are.
-        dtype: of activations.
-        pad_id: padding token.
-        end_ids: tokens that end a response.
+        device, dtype: of the weights; of activations.
+        pad_id, end_ids: padding token; tokens that end a response.
         context_length: most positions of a sequence; None: unlimited.
-        hidden_size: width of the states that the output head reads.
-        vocab_size: number of logits.
+        hidden_size, vocab_size: widths of the states that the output head reads, and of the logits.
         packs: whether rows are packed.
         checkpoints: gradient checkpointing, off until switched on.
 

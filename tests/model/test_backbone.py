@@ -25,7 +25,8 @@ from transformers import (
 from rlzoo.config.model import BackboneConfig, LoraSettings
 from rlzoo.engine.protocol import SampleRequest
 from rlzoo.errors import UserError
-from rlzoo.model.backbone import Backbone, resolve_compute, resolve_device
+from rlzoo.model.backbone import Backbone
+from rlzoo.model.device import resolve_compute, resolve_device
 from rlzoo.model.log_probs import pad_left, policy_forward
 from tests.models import random_adapter, write_model
 from tests.sampling import named, sample
