@@ -110,7 +110,8 @@ class TrainSettings(Settings):
     """Seconds that grading one rollout may take; a run whose grading takes longer ends as failed."""
     silent_steps: int | None = Field(default=20, ge=1)
     """A run whose first so many steps all had no signal (every group's rewards equal, or no update) ends as failed: the
-    task is too hard or too easy, or the reward never finds an answer. None: never."""
+    task is too hard or too easy, or the reward never finds an answer. So does a run of which that many steps in a row
+    had gradients of exactly 0 although advantages differed: its policy has overflowed. None: never."""
     samples: int = Field(default=4, ge=0)
     """Prompts per step, and per evaluation, whose first response is kept in samples.jsonl."""
 

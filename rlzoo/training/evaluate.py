@@ -29,6 +29,7 @@ from rlzoo.training.client import Client
 from rlzoo.training.failure import GRADING_TIMEOUT, RunFailed, failing, in_thread
 from rlzoo.training.held_out import HeldOut, held_out
 from rlzoo.training.responses import respond
+from rlzoo.training.signal import refuse_broken
 from rlzoo.training.trajectories import Rollout
 
 NOISE_SEED = noise.derive("evaluation")
@@ -122,7 +123,7 @@ def evaluate_policy(
         kwargs: the keyword arguments of `evaluate`.
 
     Raises:
-        UserError: there is no such adapter, it does not fit the model, or grading failed.
+        UserError: there is no such adapter, it does not fit the model, its log-probs are not finite, or grading failed.
     """
 
     async def run() -> Evaluation:
@@ -130,7 +131,9 @@ def evaluate_policy(
             client = Client(engine, "", BASE, await engine.info())
             if adapter is not None:
                 client.policy = await engine.create(RunSpec("evaluated", optimizer=None, adapter=str(adapter)))
-            return await evaluate(client, model, task, settings, **kwargs)
+            found = await evaluate(client, model, task, settings, **kwargs)
+            refuse_broken(found.rollout)
+            return found
 
     try:
         return drive(run())

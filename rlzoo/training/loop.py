@@ -29,6 +29,7 @@ from rlzoo.training.failure import RunFailed
 from rlzoo.training.held_out import HeldOut, held_out
 from rlzoo.training.rollout import Rollout, roll_out
 from rlzoo.training.run import Run, Summary
+from rlzoo.training.signal import refuse_broken
 from rlzoo.training.teacher import Teacher
 
 OF_THE_SAMPLER = ("entropy", "kl_old")
@@ -134,7 +135,8 @@ async def train_step(run: Run, client: Client, codec: Codec, task: Task, teacher
         },
         first,
     )
-    run.hear(bool(norms) and has_signal(objective, rollout))
+    learns = bool((assigned.credit.advantage_NT != 0)[rollout.mask_NT].any())
+    run.hear(bool(norms) and has_signal(objective, rollout), norms if learns else ())
 
 
 def has_signal(objective: Objective, rollout: Rollout) -> bool:
@@ -193,6 +195,7 @@ async def evaluate_run(run: Run, client: Client, codec: Codec, task: Task, *, la
             grading_timeout=train.grading_timeout,
         )
         run.record_evaluation(evaluation, kind)
+        refuse_broken(evaluation.rollout)
 
 
 def over_updates(metrics: Sequence[dict[str, float]]) -> dict[str, float]:

@@ -26,6 +26,7 @@ from rlzoo.tasks import Problem, Task
 from rlzoo.training.client import Client
 from rlzoo.training.failure import GRADING_TIMEOUT
 from rlzoo.training.responses import respond, score_samples
+from rlzoo.training.signal import refuse_broken
 from rlzoo.training.trajectories import Rollout
 
 
@@ -94,6 +95,7 @@ async def roll_out(
         else:
             greedy = [replace(asked, group_size=1, greedy=True)] if "greedy" in needs else []
             sampled, *rest = await respond(client, codec, task, problems, [asked, *greedy], grading_timeout)
+        refuse_broken(sampled)
         sampled = flip_coins(sampled, asked) if random_reward else sampled
         beside = 0
         for likeliest in rest:

@@ -10,8 +10,7 @@ import math
 import shutil
 import time
 import traceback
-import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
@@ -28,6 +27,7 @@ from rlzoo.training.evaluate import Evaluation
 from rlzoo.training.failure import RunFailed, failing
 from rlzoo.training.rollout import Account, Rollout
 from rlzoo.training.schedule import rate_factor
+from rlzoo.training.signal import Signal
 
 CHECKPOINT = "checkpoint-"
 """Beginning of the name of a checkpoint's folder; the number of optimizer steps follows."""
@@ -62,7 +62,7 @@ class Run:
         client: the run's client of the engine, from `begin` on.
         states: states of the objective's parts, by place; see `Objective.at`.
         counters: cumulative updates, prompts and tokens; tokens_sampled includes what selection discarded.
-        silent: whether no step so far had a signal.
+        signal: what the steps so far had to learn from.
         seconds: engine time up to the last checkpoint.
         summary: the outcome, once there is one.
     """
@@ -82,7 +82,7 @@ class Run:
             ("updates", "prompts_sampled", "prompts_discarded", "tokens_sampled", "tokens_discarded", "tokens_trained"),
             0,
         )
-        self.silent = True
+        self.signal = Signal()
         self.seconds = self.elapsed = 0.0
         self.started = time.monotonic()
         self.evaluations: list[dict[str, float | None]] = []
@@ -100,14 +100,14 @@ class Run:
         """Restore the last checkpoint, if there is one."""
         state = self.folder.load_state()
         if state is not None:
-            if "checkpoint" not in state:
+            if not {"checkpoint", "signal"} <= state.keys():
                 raise UserError(
                     f"the checkpoint in {self.folder.path} was written by an earlier version: start in another folder"
                 )
             self.checkpoint = whole_checkpoint(self.folder, state)
             self.step, self.counters, self.evaluations = state["step"], state["counters"], state["evaluations"]
             self.tests = state["tests"]
-            self.states, self.silent = state["states"], state["silent"]
+            self.states, self.signal = state["states"], Signal(**state["signal"])
             self.meeting = state.get("meeting", 0)
             self.seconds, self.elapsed = state["seconds"], state["elapsed"]
             self.summary = state["summary"]
@@ -183,7 +183,7 @@ class Run:
                     "evaluations": self.evaluations,
                     "tests": self.tests,
                     "states": self.states,
-                    "silent": self.silent,
+                    "signal": self.signal.stored(),
                     "seconds": self.client.seconds,
                     "elapsed": time.monotonic() - self.started,
                     "summary": summary,
@@ -215,20 +215,9 @@ class Run:
         }
         self.step += 1
 
-    def hear(self, signal: bool) -> None:
-        """Take in whether a step had a signal. Warns at a first step without.
-
-        Raises:
-            RunFailed: none of the first `train.silent_steps` had one; later a solved task may well be silent.
-        """
-        self.silent = self.silent and not signal
-        most = self.config.train.silent_steps
-        cause = "the task is too hard or too easy, or the reward never finds an answer"
-        if self.silent and self.step == 1:
-            ends = "" if most is None else f"; a run ends as failed after {most} such steps (train.silent_steps)"
-            warnings.warn(f"{self.config.row}: the first step has no signal: {cause}{ends}", stacklevel=2)
-        if self.silent and self.step == most:
-            raise RunFailed(f"none of the first {most} steps had a signal (train.silent_steps): {cause}", final=True)
+    def hear(self, signal: bool, norms: Sequence[float]) -> None:
+        """Take in what the last step had to learn from; see `Signal.hear`."""
+        self.signal.hear(self.config.row, self.step, self.config.train.silent_steps, signal=signal, norms=norms)
 
     @property
     def spent(self) -> bool:
@@ -294,7 +283,7 @@ class Run:
             "failure": failure,
             "ended": ended,
             "budget": self.config.train.budget,
-            "warnings": list(self.config.warnings),
+            "warnings": [*self.config.warnings, *self.signal.remarks(self.config.row)],
             "step": self.step,
             "before": scored[0],
             "after": scored[-1],
