@@ -32,6 +32,10 @@ SHAPES = {
     "qwen2.5-0.5b-shape": Shape(
         hidden_size=896, layers=24, heads=14, kv_heads=2, mlp_size=4864, vocabulary=151936, context=32768
     ),
+    # config.json of Qwen/Qwen2.5-1.5B-Instruct
+    "qwen2.5-1.5b-shape": Shape(
+        hidden_size=1536, layers=28, heads=12, kv_heads=2, mlp_size=8960, vocabulary=151936, context=32768
+    ),
 }
 
 
