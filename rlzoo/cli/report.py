@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 UNLIKE_SIDES = 1e-3
 """If the two sides of an interval differ by more than this, its ends are written instead of ±."""
 
+ROOM_FOR_LENGTHS = 90
+"""Minimum terminal width for the column of response lengths: a narrower table has the names whole instead."""
 ROOM_FOR_MORE = 120
 """Minimum terminal width for the columns of tuned settings and pass@k; they are also listed below the table."""
 
@@ -37,11 +39,13 @@ def comparison_table(comparison: Comparison, width: int = 100) -> Table:
     """
     table = Table(box=None, pad_edge=False, padding=(0, 3 if width >= 100 else 1, 0, 0), header_style="dim")
     table.add_column("", overflow="fold")  # a long name is wrapped before a number is cut off
-    headings = ("before\n%", "after\n%", "gain\npoints", "to the best\npoints", "length\ntokens")
+    headings = ["before\n%", "after\n%", "gain\npoints", "to the best\npoints"]
+    lengths = ["length\ntokens"] if width >= ROOM_FOR_LENGTHS else []
     tuned = list(comparison.rows[0].tuned or {}) if width >= ROOM_FOR_MORE else []
     k = max((row.pass_k or 0 for row in comparison.rows), default=0)
     passes = [f"pass@{k}\n%"] if k and width >= ROOM_FOR_MORE else []
-    for heading in (*(f"\n{field}" for field in tuned), *headings, *passes, "sampled\ntokens", "engine\ntime"):
+    costs = ["sampled\ntokens", "engine\ntime"]
+    for heading in (*(f"\n{field}" for field in tuned), *headings, *lengths, *passes, *costs):
         table.add_column(heading, justify="right", no_wrap=True)
     differences = to_the_best(comparison.traces)
     ink = {name: look.ink for name, look in looks(row.objective for row in comparison.rows).items()}
@@ -56,7 +60,7 @@ def comparison_table(comparison: Comparison, width: int = 100) -> Table:
             plus_minus(row.after),
             points(row.gain),
             points(differences.get(row.objective)),
-            f"{number(row.length_before)}→{number(row.length_after)}",
+            *(f"{number(row.length_before)}→{number(row.length_after)}" for _ in lengths),
             *(Text(before_and_after(row.pass_before, row.pass_after)) for _ in passes),
             short_count(row.tokens_sampled),
             clock_time(row.engine_s),
