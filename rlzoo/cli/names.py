@@ -5,9 +5,7 @@ Names, defaults and descriptions are read from the classes and the docstrings be
 
 from __future__ import annotations
 
-import ast
 import inspect
-import textwrap
 from collections.abc import Iterator
 from typing import Any, Literal, get_args, get_origin
 
@@ -87,21 +85,6 @@ def first_paragraph(thing: object) -> str:
     return flowing((inspect.getdoc(thing) or "").split("\n\n")[0])
 
 
-def field_docs(model: type[BaseModel]) -> dict[str, str]:
-    """Return field -> the string beneath it in the source, of the class and those it is made from."""
-    docs: dict[str, str] = {}
-    for cls in reversed(model.__mro__):
-        if not issubclass(cls, BaseModel) or cls is BaseModel:
-            continue
-        body = ast.parse(textwrap.dedent(inspect.getsource(cls))).body[0]
-        assert isinstance(body, ast.ClassDef)
-        for field, below in zip(body.body, body.body[1:], strict=False):
-            if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name):
-                is_text = isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant)
-                docs[field.target.id] = flowing(str(below.value.value)) if is_text else ""  # type: ignore[attr-defined]
-    return docs
-
-
 def flowing(text: str) -> str:
     """Return text on one line."""
     return " ".join(text.split())
@@ -109,7 +92,6 @@ def flowing(text: str) -> str:
 
 def _leaves(model: type[BaseModel], prefix: str = "", preset: BaseModel | None = None) -> Iterator[dict[str, Any]]:
     """Yield every setting of a model and of those in it; `preset` has the defaults where an outer model sets them."""
-    docs = field_docs(model)
     values = defaults(model) if preset is None else {name: getattr(preset, name) for name in model.model_fields}
     for name, field in model.model_fields.items():
         inner, value = model_in(field.annotation), values[name]
@@ -118,7 +100,7 @@ def _leaves(model: type[BaseModel], prefix: str = "", preset: BaseModel | None =
             continue
         row = {"name": prefix + name, "default": value, "required": field.is_required() and value is None}
         choices = [choice for choice in _choices(field.annotation) if choice is not None]
-        yield row | {"choices": choices, "about": docs.get(name) or ABOUT.get(name, "")}
+        yield row | {"choices": choices, "about": flowing(field.description or ABOUT.get(name, ""))}
 
 
 def _choices(annotation: Any) -> list[Any]:

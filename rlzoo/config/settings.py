@@ -15,7 +15,7 @@ class Settings(BaseModel):
     Whole numbers have at most 64 bits and others fit float32; text has whole characters and no NUL.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
 
     @model_validator(mode="after")
     def _can_be_held(self) -> Self:

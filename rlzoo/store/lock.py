@@ -1,65 +1,41 @@
-"""One writer per folder: an advisory lock on the folder itself, which the kernel releases when the process ends.
-
-The lock is not a file in the folder, so it cannot be deleted during writing.
-"""
+"""One writer per folder: an advisory lock on its file `.lock`, which the system releases when the process ends."""
 
 from __future__ import annotations
 
-import fcntl
-import os
 from pathlib import Path
-from typing import Self
-from weakref import WeakValueDictionary
+
+from filelock import FileLock, Timeout
 
 from rlzoo.errors import UserError
 from rlzoo.store.files import make_folder
 
+LOCK = ".lock"
+"""The file stays when the lock is released: another process may be waiting for it."""
 
-class FolderLock:
-    """The right to write into a folder, held while the object lives. Make it with `hold`."""
 
-    def __init__(self, path: Path) -> None:
-        self.descriptor: int | None = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+def hold(path: Path) -> FileLock:
+    """Lock a folder against other processes for as long as the returned object lives.
+
+    Within one process a folder may be held more than once: all holders share one object.
+
+    Raises:
+        UserError: another process holds it.
+        OSError: the lock file cannot be written, is a link, or the file system knows no locks.
+    """
+    lock = FileLock(path.resolve() / LOCK, blocking=False, is_singleton=True, thread_local=False)
+    if not lock.is_locked:
         try:
-            fcntl.flock(self.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            writer = _holder(self.descriptor)
-            self.__del__()
+            lock.acquire()
+        except Timeout:
+            writer = _holder(path / LOCK)
             raise UserError(
                 f"{path} is being written by another process{f' (pid {writer})' if writer else ''}. "
                 "Wait for it or stop it, or name another folder with --out."
             ) from None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """The lock ends with the last reference to it, and the `with` statement's is one."""
-
-    def __del__(self) -> None:
-        if getattr(self, "descriptor", None) is not None:
-            os.close(self.descriptor)  # type: ignore[arg-type]
-            self.descriptor = None
-
-
-_held: WeakValueDictionary[Path, FolderLock] = WeakValueDictionary()
-
-
-def hold(path: Path) -> FolderLock:
-    """Lock a folder against other processes. Within one process a folder may be held more than once.
-
-    Raises:
-        UserError: another process holds it.
-        OSError: the folder cannot be opened, or its file system knows no locks.
-    """
-    key = path.resolve()
-    lock = _held.get(key)
-    if lock is None:
-        lock = _held[key] = FolderLock(path)
     return lock
 
 
-def hold_whole(path: Path) -> FolderLock:
+def hold_whole(path: Path) -> FileLock:
     """Make a folder if it is not there, and lock it: one comparison in a folder at a time.
 
     Raises:
@@ -72,10 +48,10 @@ def hold_whole(path: Path) -> FolderLock:
         raise UserError(f"could not lock {path}: {error.strerror}. Name another folder with --out.") from error
 
 
-def _holder(descriptor: int) -> int | None:
-    """The process that holds the lock, where the kernel says so: `1: FLOCK ADVISORY WRITE 1234 fe:01:5678 0 EOF`."""
-    inode = str(os.fstat(descriptor).st_ino)
+def _holder(path: Path) -> int | None:
+    """Return the process that holds a lock, where the kernel says so: `1: FLOCK ADVISORY WRITE 1234 fe:01:5678 0 EOF`."""
     try:
+        inode = str(path.stat().st_ino)
         lines = Path("/proc/locks").read_text(encoding="ascii").splitlines()
     except OSError:
         return None

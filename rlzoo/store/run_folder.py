@@ -24,12 +24,13 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import torch
+from filelock import FileLock
 
 from rlzoo.errors import UserError
 from rlzoo.store import files, records
 from rlzoo.store.differences import refuse_differences
 from rlzoo.store.files import PARTIAL
-from rlzoo.store.lock import FolderLock, hold
+from rlzoo.store.lock import hold
 from rlzoo.store.provenance import environment
 
 CONFIG, ENVIRONMENT, SUMMARY, COMPARISON = "config.json", "environment.json", "summary.json", "comparison.json"
@@ -52,7 +53,7 @@ REPORT = "report.html"  # of a comparison, or of one run
 class RunFolder:
     """One run's folder. Make it with `create` (to write) or `open` (to read)."""
 
-    lock: FolderLock
+    lock: FileLock
     """Only in a folder that was made to write."""
 
     def __init__(self, path: Path) -> None:

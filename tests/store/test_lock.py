@@ -14,7 +14,7 @@ import pytest
 from rlzoo.config.comparison import CompareConfig
 from rlzoo.errors import UserError
 from rlzoo.experiments.compare import compare
-from rlzoo.store.lock import hold
+from rlzoo.store.lock import LOCK, hold, hold_whole
 from rlzoo.store.run_folder import RunFolder
 
 CONFIG = {"objective": {"name": "x"}, "task": {"name": "sort"}, "train": {"steps": 3}, "seed": 0}
@@ -43,7 +43,7 @@ def test_a_folder_that_another_process_writes_is_refused_until_that_is_killed(tm
     try:
         with pytest.raises(UserError, match=rf"being written by another process \(pid {process.pid}\).*--out"):
             RunFolder.create(tmp_path, CONFIG, resume=True)
-        assert list(tmp_path.iterdir()) == []
+        assert [path.name for path in tmp_path.iterdir()] == [LOCK]
     finally:
         process.send_signal(signal.SIGKILL)
         process.wait()
@@ -58,7 +58,7 @@ def test_a_second_comparison_in_one_folder_is_refused_before_it_writes(tmp_path:
         for resume in (False, True):
             with pytest.raises(UserError, match=rf"being written by another process \(pid {process.pid}\).*--out"):
                 compare(config, tmp_path, resume=resume)
-        assert list(tmp_path.iterdir()) == []
+        assert [path.name for path in tmp_path.iterdir()] == [LOCK]
     finally:
         process.kill()
         process.wait()
@@ -72,11 +72,11 @@ def test_one_process_may_hold_a_folder_more_than_once_and_lets_go_with_the_last(
     elsewhere(tmp_path).kill()
 
 
-def test_the_lock_outlives_whatever_is_deleted_in_the_folder(tmp_path: Path) -> None:
+def test_the_lock_outlives_whatever_a_shell_s_star_deletes_in_the_folder(tmp_path: Path) -> None:
     process = elsewhere(tmp_path)
     try:
-        for path in tmp_path.iterdir():
-            path.unlink()
+        (tmp_path / "config.json").touch()
+        subprocess.run("rm *", shell=True, cwd=tmp_path, check=True)
         with pytest.raises(UserError, match="being written by another process"):
             hold(tmp_path)
     finally:
@@ -91,3 +91,17 @@ def test_reading_needs_no_lock(tmp_path: Path) -> None:
         assert RunFolder.open(tmp_path).read_metrics() == [LINE]
     finally:
         process.kill()
+
+
+def test_a_lock_file_that_is_a_link_is_not_followed(tmp_path: Path) -> None:
+    """A folder from somebody else must not make us create or truncate a file elsewhere."""
+    there, folder = tmp_path / "there", tmp_path / "run"
+    folder.mkdir()
+    (folder / LOCK).symlink_to(there)
+    for lock in (lambda: RunFolder.create(folder, CONFIG), lambda: hold_whole(folder)):
+        with pytest.raises(UserError, match="could not lock"):
+            lock()
+    there.write_text("mine")
+    with pytest.raises(UserError, match="could not lock"):
+        hold_whole(folder)
+    assert there.read_text() == "mine"
