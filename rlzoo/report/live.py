@@ -11,7 +11,7 @@ from typing import Any
 from rlzoo.report.page import write_report
 
 EVERY = 30.0
-"""Seconds between two versions of the page, if it is made quickly; also how often an open page loads itself again."""
+"""Seconds between two versions of the page, if it is made quickly."""
 SHARE = 0.01
 """Of the time, at most, for making it."""
 
@@ -41,7 +41,7 @@ class LiveReport:
         now = self.clock()
         if now >= self.due:
             try:
-                write_report(self.folder, refresh=round(EVERY))
+                write_report(self.folder, live=True)
             except Exception as error:  # training is worth more than its report
                 warnings.warn(f"the live report could not be written: {type(error).__name__}: {error}", stacklevel=2)
             self.due = self.clock() + max(EVERY, (self.clock() - now) / SHARE)

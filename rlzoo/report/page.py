@@ -1,8 +1,9 @@
-"""The report: one HTML file with everything in it. It loads nothing and runs one script, which sorts tables.
+"""The report: one HTML file with everything in it. It loads nothing and runs one script, `page.js`.
 
-Its own policy forbids everything else, and every script but the one with that script's hash.
+The script shows values under the pointer, sorts tables, and while runs train brings in the newer versions of the file.
+The page's own policy forbids every script but the one with that script's hash, and every other source.
 
-Every text on it is escaped by the template engine, whoever wrote it, and what cannot be seen is made visible.
+The template engine escapes every text, whoever wrote it; characters that cannot be seen are made visible.
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -19,10 +21,10 @@ from markupsafe import Markup
 
 import objectives
 from rlzoo.errors import UserError
-from rlzoo.report import svg
+from rlzoo.report import inline
 from rlzoo.report.charts import METRICS, Charts
 from rlzoo.report.notes import controls, misfits, unspent
-from rlzoo.report.palette import Look, looks
+from rlzoo.report.palette import ON_BLACK, PALETTE, Look, looks
 from rlzoo.report.read import (
     CONFIG,
     Study,
@@ -35,9 +37,9 @@ from rlzoo.report.read import (
     settings,
 )
 from rlzoo.report.remarks import remarks
-from rlzoo.report.results import ablation, equal_cost, judge_runs, pairs, results
+from rlzoo.report.results import LABELS, ablation, curve_values, equal_cost, judge_runs, pairs, results
 from rlzoo.report.sensitivity import curve_table, range_table, read_search
-from rlzoo.report.tables import FORMATS, shown, sort_key
+from rlzoo.report.tables import FORMATS, as_csv, shown, sort_key
 from rlzoo.report.text import paragraphs, visible
 from rlzoo.stats.sentences import sentences
 from rlzoo.stats.verdicts import Judgement, Pair
@@ -46,18 +48,18 @@ from rlzoo.store.run_folder import REPORT, RunFolder
 FOREST = 12  # pairs drawn; of more, those with the best algorithm
 
 
-def write_report(folder: Path, out: Path | None = None, refresh: int | None = None) -> Path:
+def write_report(folder: Path, out: Path | None = None, live: bool = False) -> Path:
     """Make the report of a comparison, or of one run, also while it trains.
 
     Args:
         folder: of the comparison or run.
         out: the file; None: report.html in the folder.
-        refresh: seconds after which a page that is open loads itself again.
+        live: a page that is open shows later versions of the file by itself.
 
     Raises:
         UserError: there is no run in the folder, or the file cannot be written.
     """
-    page = render(read_study(folder, METRICS), refresh)
+    page = render(read_study(folder, METRICS), live)
     path = out or folder / REPORT
     target = RunFolder(path.parent)
     with target.safely("make the folder"):
@@ -76,7 +78,7 @@ def write_tables(folder: Path, out: Path) -> list[Path]:
     judged = judge_runs(study)
     if not judged.standings:
         raise UserError(f"no run in {folder} has ended yet: there is nothing to put into tables")
-    found = [results(study), pairs(judged), equal_cost(study), ablation(study)]
+    found = [results(study), pairs(judged), equal_cost(study), curve_values(study), ablation(study)]
     search = read_search(study)
     found += [curve_table(search), range_table(search)] if search else []
     target = RunFolder(out)
@@ -91,7 +93,7 @@ def write_tables(folder: Path, out: Path) -> list[Path]:
     return paths
 
 
-def render(study: Study, refresh: int | None = None) -> str:
+def render(study: Study, live: bool = False) -> str:
     """Return the page."""
     judgement = judge_runs(study)
     outcomes = [run.summary for run in study.ended if run.summary is not None]
@@ -105,15 +107,21 @@ def render(study: Study, refresh: int | None = None) -> str:
     single = (study.folder / CONFIG).is_file()
     search = read_search(study)
     script = (Path(__file__).parent / "page.js").read_text(encoding="utf-8")
+    now = datetime.now(UTC)
+    tokens = study.declared is not None and study.declared.plan.endpoint == "tokens"
     return _template().render(
         study=study,
         title=f"{study.task}: {', '.join(study.algorithms[:6])}" + (" and more" if len(study.algorithms) > 6 else ""),
-        made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        refresh=refresh,
+        made=now.strftime("%Y-%m-%d %H:%M UTC"),
+        stamp=now.isoformat(),
+        live=live,
         style=Markup(_style(look)),
-        number=charts.number,
         look=look,
-        key=lambda name: svg.key(charts.number[name], look[name].marker),
+        keys=inline.keys(look),
+        key=lambda name: inline.key(look[name]),
+        axis="tokens_sampled" if tokens else "step",
+        labels=LABELS,
+        curve_values=curve_values(study),
         judgement=judgement,
         verdicts=sentences(judgement),
         remarks=[
@@ -132,8 +140,7 @@ def render(study: Study, refresh: int | None = None) -> str:
         search_range=range_table(search) if search else None,
         script=Markup(script),
         script_hash=f"sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode('ascii')}",
-        forest=_forest(judgement, ranking),
-        scale=svg.scale(_limit(judgement)),
+        forest=Forest.of(judgement, ranking),
         matrix=_matrix(judgement),
         charts=charts,
         seed=seed,
@@ -148,7 +155,7 @@ def render(study: Study, refresh: int | None = None) -> str:
         again="rlzoo train --config config.json" if single else "rlzoo compare --config comparison.json --out again",
         file="config.json" if single else "comparison.json",
         stored=stored,
-        download="data:application/json;base64," + base64.b64encode(stored.encode()).decode("ascii"),
+        download=_inline("application/json", stored),
     )
 
 
@@ -163,40 +170,45 @@ def _template() -> jinja2.Template:
         lstrip_blocks=True,
     )
     environment.filters |= {"shown": shown, "sort_key": sort_key, "paragraphs": paragraphs}
+    environment.filters["csv"] = lambda table: _inline("text/csv", as_csv(table))
     return environment.get_template("page.html")
 
 
+def _inline(kind: str, text: str) -> str:
+    """Return a file as an address that holds it."""
+    return f"data:{kind};base64,{base64.b64encode(text.encode()).decode('ascii')}"
+
+
 def _style(look: Mapping[str, Look]) -> str:
-    """Return the style sheet with the algorithms' colours in it, light and dark, and what their switches do."""
-    light, dark, rest = [], [], []
-    for number, one in enumerate(look.values()):
-        light.append(f".a{number}{{--c:{one.colour}}}")
-        dark.append(f".a{number}{{--c:{one.on_black}}}")
-        if one.dashes:
-            rest.append(f".line.a{number}{{stroke-dasharray:{' '.join(f'{2 * length:g}' for length in one.dashes)}}}")
-        rest.append(f"body:has(#show{number}:not(:checked)) .s.a{number}{{display:none}}")
-    colours = [*light, f"@media screen and (prefers-color-scheme:dark){{{''.join(dark)}}}", *rest]
-    return (Path(__file__).parent / "page.css").read_text(encoding="utf-8") + "\n".join(colours)
+    """Return the style sheet with the colours, light and dark, and what the switches of algorithms and axes do."""
+    light, dark = ("".join(f"--p{i}:{one};" for i, one in enumerate(all_of)) for all_of in (PALETTE, ON_BLACK))
+    colours = f":root{{{light}}}@media screen and (prefers-color-scheme:dark){{:root{{{dark}}}}}"
+    hidden = [f"body:has(#show{one.number}:not(:checked)) .s.a{one.number}{{display:none}}" for one in look.values()]
+    axes = "".join(f"body:has(#axis-{axis}:not(:checked)) .axis-{axis}{{display:none}}" for axis in LABELS)
+    sheet = (Path(__file__).parent / "page.css").read_text(encoding="utf-8")
+    return "\n".join([sheet, colours, *hidden, f"@media screen{{{axes}}}"])
 
 
-def _forest(judgement: Judgement, ranking: list[str]) -> list[tuple[Pair, Markup]]:
-    """Return the pairs to draw, each with its interval on one common scale."""
-    chosen = list(judgement.pairs)
-    if len(chosen) > FOREST:
-        chosen = [pair for pair in chosen if ranking[0] in (pair.a, pair.b)]
-    limit = _limit(judgement)
-    drawn = []
-    for pair in chosen:
-        one, kind = pair.difference, pair.verdict or "none"
-        drawn.append((pair, svg.interval(one.mean, one.low, one.high, judgement.margin, limit, kind)))
-    return drawn
+@dataclass(frozen=True)
+class Forest:
+    """The pairs to draw below each other, on one scale from -limit to limit."""
 
+    pairs: Sequence[Pair]
+    limit: float
 
-def _limit(judgement: Judgement) -> float:
-    """Return the largest distance from zero of any difference's interval, and at least twice the margin."""
-    ones = [pair.difference for pair in judgement.pairs]
-    ends = [abs(x) for one in ones for x in (one.mean, one.low, one.high) if x is not None]
-    return max([2 * judgement.margin, *ends])
+    @classmethod
+    def of(cls, judgement: Judgement, ranking: Sequence[str]) -> Forest:
+        """Return all pairs; of many, those with the best algorithm."""
+        chosen = list(judgement.pairs)
+        if len(chosen) > FOREST:
+            chosen = [pair for pair in chosen if ranking[0] in (pair.a, pair.b)]
+        ones = [pair.difference for pair in judgement.pairs]
+        ends = [abs(x) for one in ones for x in (one.mean, one.low, one.high) if x is not None]
+        return cls(chosen, max([2 * judgement.margin, *ends]))
+
+    def at(self, value: float) -> float:
+        """Return where a difference stands, in percent of the width."""
+        return round(50 + 48 * value / self.limit, 2)
 
 
 def _matrix(judgement: Judgement) -> list[tuple[str, list[Pair | None]]]:

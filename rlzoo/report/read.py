@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 import objectives
 from rlzoo.errors import UserError
 from rlzoo.experiments.plan import Declared, read_plan
+from rlzoo.report.series import Curves
 from rlzoo.stats.scores import Trace
 from rlzoo.store.check import check_records, lost_runs
 from rlzoo.store.run_folder import CONFIG, ENVIRONMENT, SAMPLES, STATE, SUMMARY, RunFolder, read_lines
@@ -51,6 +52,11 @@ class ReadRun:
     def evaluations(self) -> list[dict[str, Any]]:
         """Return the records of the evaluations that curves are of, in order."""
         return [record for record in self.records if record["kind"] == "eval"]
+
+    @property
+    def curves(self) -> Curves:
+        """Return what charts are made of."""
+        return Curves(self.algorithm, self.seed, self.records, self.state == "failed")
 
     @property
     def trace(self) -> Trace:

@@ -4,16 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import numpy as np
+
 from rlzoo.report.read import Study
 from rlzoo.report.tables import Column, Table, Value
 from rlzoo.stats.comparisons import costs, lost, primary
 from rlzoo.stats.estimates import mean_of
 from rlzoo.stats.intervals import Interval, interval
 from rlzoo.stats.judge import standing
-from rlzoo.stats.scores import FALL, Axis, final_scores, first_scores, gains
+from rlzoo.stats.scores import AXES, FALL, final_scores, first_scores, gains
 from rlzoo.stats.verdicts import Judgement, Pair
 
-BUDGETS: tuple[Axis, ...] = ("updates", "tokens_sampled", "tokens_trained", "engine_s")
+LABELS: Mapping[str, str] = {
+    "step": AXES["step"],
+    "tokens_sampled": AXES["tokens_sampled"],
+    "prompts_sampled": "sampled problems",
+    "updates": AXES["updates"],
+    "tokens_trained": AXES["tokens_trained"],
+    "engine_s": "engine time",
+}
+"""What learning curves are drawn over, with its label. Time is shown and never judged."""
 
 
 def judge_runs(study: Study) -> Judgement:
@@ -166,6 +176,27 @@ def equal_cost(study: Study) -> Table:
         "batches with others, and does not repeat."
     )
     return Table("equal_cost", caption, columns, rows)
+
+
+MOMENTS = 12
+"""Evaluations that the table of a curve has at most: the first, the last, and some between."""
+
+
+def curve_values(study: Study) -> Table:
+    """Return validation accuracy by training step, a column per algorithm: the numbers behind the learning curves."""
+    found: dict[int, dict[str, list[float]]] = {}
+    for run in study.runs:
+        for record in run.evaluations:
+            found.setdefault(record["step"], {}).setdefault(run.algorithm, []).append(record["accuracy"])
+    steps, names = sorted(found), study.algorithms
+    kept = sorted({steps[round(i)] for i in np.linspace(0, len(steps) - 1, min(MOMENTS, len(steps)))})
+    rows: list[Mapping[str, Value]] = [
+        {"step": float(step), **{name: interval(found[step][name]) if name in found[step] else None for name in names}}
+        for step in kept
+    ]
+    columns = [Column("step", "step", "count"), *(Column(name, name, "percent") for name in names)]
+    caption = "Validation accuracy while training, mean and 95% t interval over the seeds that were evaluated there."
+    return Table("curve", caption, columns, rows)
 
 
 ABLATION = (

@@ -49,7 +49,7 @@ def hold_whole(path: Path) -> FileLock:
 
 
 def _holder(path: Path) -> int | None:
-    """Return the process that holds a lock, where the kernel says so: `1: FLOCK ADVISORY WRITE 1234 fe:01:5678 0 EOF`."""
+    """Return the process that holds a lock, if the kernel tells: `1: FLOCK ADVISORY WRITE 1234 fe:01:5678 0 EOF`."""
     try:
         inode = str(path.stat().st_ino)
         lines = Path("/proc/locks").read_text(encoding="ascii").splitlines()

@@ -47,6 +47,7 @@ def test_a_comparison_from_start_to_table(make_config: MakeConfig, backbone: Bac
     assert final["sentences"] == sentences(result.judgement)
     assert final["refusal"]["name"] == "too few problems"  # eight are 12.5 points each
     assert sorted(path.name for path in tmp_path.iterdir()) == [
+        ".lock",
         "comparison.json",
         "grpo",
         "plan.json",

@@ -11,18 +11,9 @@ import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-from rlzoo.report.curves import (
-    PANELS,
-    Curves,
-    band,
-    common_grid,
-    draw,
-    evaluated,
-    plot,
-    smooth,
-    smoothing_window,
-)
+from rlzoo.report.curves import draw, plot
 from rlzoo.report.palette import looks
+from rlzoo.report.series import POINTS, Curves, band, grid, half_way, held_out, smooth, smoothing_window
 from rlzoo.stats.intervals import interval
 
 
@@ -70,10 +61,13 @@ def test_one_curve_has_no_band() -> None:
 
 
 def test_grid_ends_where_more_than_half_of_the_runs_are() -> None:
-    xs = [np.arange(0.0, end + 1) for end in (3, 8, 9, 10)]
-    assert common_grid(xs, "step").tolist() == list(range(9))
-    tokens = common_grid(xs, "tokens_sampled")
-    assert (tokens[0], tokens[-1]) == (0, 8)
+    curves = [(np.arange(0.0, end + 1), np.zeros(end + 1)) for end in (3, 8, 9, 10)]
+    assert half_way(curves) == 8
+    assert grid(curves, 8, exact=True).tolist() == list(range(9))
+    even, ratios = grid(curves, 8, exact=False), grid(curves, 8, exact=False, log=True)
+    assert even == pytest.approx(np.linspace(0, 8, POINTS))
+    assert (ratios[0], ratios[1], ratios[-1]) == (0, 1, 8)
+    assert ratios[2:] / ratios[1:-1] == pytest.approx(8 ** (1 / (POINTS - 1)))
 
 
 def test_lines_show_the_mean_and_have_their_algorithm_s_colour() -> None:
@@ -143,8 +137,8 @@ def test_a_failed_run_stays_in_the_mean_with_its_last_accuracy() -> None:
     """Seeds 0 and 2 reach step 12, seed 1 fails after step 4 with 5%: the mean at 12 is (12 + 5 + 14) / 3."""
     whole, lost = [run("a", 0), run("a", 2)], run("a", 1, steps=4)
     lost = Curves("a", 1, lost.records, failed=True)
-    curves = evaluated([*whole, lost], PANELS[0], "step")
-    assert curves[2][0].tolist() == [0, 4, 12] and curves[2][1] == pytest.approx([0.01, 0.05, 0.05])
+    curves, end = held_out([*whole, lost], "step")
+    assert end == 12 and curves[2][0].tolist() == [0, 4, 12] and curves[2][1] == pytest.approx([0.01, 0.05, 0.05])
     figure = plot([*whole, lost])
     mean = figure.axes[0].lines[-1]
     assert mean.get_xdata()[-1] == 12 and mean.get_ydata()[-1] == pytest.approx(0.31 / 3)

@@ -14,10 +14,13 @@ import pytest
 import rlzoo.report.live as live
 from rlzoo.config.comparison import CompareConfig
 from rlzoo.errors import UserError
+from rlzoo.report.charts import METRICS
 from rlzoo.report.live import LiveReport
 from rlzoo.report.page import write_report, write_tables
+from rlzoo.report.read import read_study
+from rlzoo.report.results import curve_values
 from rlzoo.store.run_folder import REPORT
-from tests.report.folders import edit_json, write_run, write_study
+from tests.report.folders import edit_json, write_plan, write_run, write_study
 
 ATTACKS = [
     "<script>document.title='pwned'</script>",
@@ -31,6 +34,10 @@ ATTACKS = [
     "\u202egnp.exe\x00\x1b[2J",
     "javascript:alert(1)",
 ]  # fmt: skip
+
+
+NAMESPACE = "http://www.w3.org/2000/svg"  # the script names it, and loads nothing from there
+ADDRESSES = r"(data:(application/json|text/csv);base64,|#)"
 
 
 class Page(HTMLParser):
@@ -70,14 +77,18 @@ def hostile(folder: Path, text: str) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def harmless(tmp_path_factory: pytest.TempPathFactory) -> Page:
+    return Page(write_report(hostile(tmp_path_factory.mktemp("harmless"), "harmless")))
+
+
 @pytest.mark.parametrize("attack", ATTACKS)
-def test_no_text_of_others_becomes_a_part_of_the_page(tmp_path: Path, attack: str) -> None:
-    harmless = Page(write_report(hostile(tmp_path / "a", "harmless")))
+def test_no_text_of_others_becomes_a_part_of_the_page(tmp_path: Path, attack: str, harmless: Page) -> None:
     attacked = Page(write_report(hostile(tmp_path / "b", attack)))
     assert attacked.elements == harmless.elements
     for tag, name, value in attacked.values:
         assert not name.startswith("on")
-        assert name not in ("src", "srcset") and (name != "href" or value.startswith("data:application/json;base64,"))
+        assert name not in ("src", "srcset") and (name != "href" or re.match(ADDRESSES, value))
         assert tag not in ("img", "iframe", "object", "embed", "link", "base", "form")
     printable = re.sub(r"[\x00\x1b\u2028\u2029\u202e]", lambda m: f"⟨U+{ord(m[0]):04X}⟩", attack)
     assert attacked.text.count(" ".join(printable.split())) > 10
@@ -93,7 +104,7 @@ def test_the_page_runs_one_script_and_loads_nothing(tmp_path: Path) -> None:
         f"default-src 'none'; script-src 'sha256-{digest}'; style-src 'unsafe-inline'; base-uri 'none'; "
         "form-action 'none'"
     )
-    assert not re.search(r"https?://|url\(|@import|javascript:", path.read_text())
+    assert not re.search(r"https?://|url\(|@import|javascript:", path.read_text().replace(NAMESPACE, ""))
 
 
 def test_the_verdict_comes_first_then_tables_curves_and_the_rest(tmp_path: Path) -> None:
@@ -115,7 +126,7 @@ def test_the_verdict_comes_first_then_tables_curves_and_the_rest(tmp_path: Path)
 
 def test_the_saved_configuration_is_the_comparison(tmp_path: Path) -> None:
     page = Page(write_report(write_study(tmp_path, seeds=2)))
-    (link,) = [value for _, name, value in page.values if name == "href"]
+    (link,) = [value for _, name, value in page.values if name == "href" and "json" in value]
     config = CompareConfig.model_validate(json.loads(base64.b64decode(link.partition(",")[2])))
     assert [run.name for run in config.runs()] == ["grpo/seed0", "grpo/seed1", "dapo/seed0", "dapo/seed1"]
 
@@ -168,14 +179,14 @@ def test_controls_are_explained_and_pass_at_k_is_shown(tmp_path: Path) -> None:
     page = Page(write_report(tmp_path))
     assert "Controls: +frozen is never updated." in page.text and "pass@4 after % " in page.text
     assert "75.0 0.0 87.5 87.5 10.0" in page.text  # worst, collapsed, pass@4 before and after, length before
-    (link,) = [value for _, name, value in page.values if name == "href"]
+    (link,) = [value for _, name, value in page.values if name == "href" and "json" in value]
     config = CompareConfig.model_validate(json.loads(base64.b64decode(link.partition(",")[2])))
     assert [run.name for run in config.runs()] == ["grpo/seed0", "grpo+frozen/seed0"]
 
 
 def test_an_objective_that_is_not_registered_here_has_no_page(tmp_path: Path) -> None:
     write_run(tmp_path, "grpo", 0, row="mine", objective={"name": "mine"})
-    assert "It was not known to the program that made this report" in Page(write_report(tmp_path)).text
+    assert "This objective was not registered where the report was made" in Page(write_report(tmp_path)).text
 
 
 def test_an_ablation_has_its_contrasts(tmp_path: Path) -> None:
@@ -193,7 +204,7 @@ def test_an_ablation_has_its_contrasts(tmp_path: Path) -> None:
 def test_tables_are_written_in_every_format(tmp_path: Path) -> None:
     paths = write_tables(write_study(tmp_path), tmp_path / "tables")
     assert [path.name for path in paths] == [
-        f"{name}.{suffix}" for name in ("results", "pairs", "equal_cost") for suffix in ("md", "csv", "tex")
+        f"{name}.{suffix}" for name in ("results", "pairs", "equal_cost", "curve") for suffix in ("md", "csv", "tex")
     ]
     assert (tmp_path / "tables" / "pairs.csv").read_text().splitlines()[1].startswith("dapo,grpo,")
 
@@ -202,8 +213,8 @@ def test_a_live_report_takes_at_most_its_share_of_the_time(tmp_path: Path, monke
     """Written at second 30; that takes 2 s, so the next is due 200 s after its end."""
     now, written, heard = [0.0], [], []
 
-    def write(folder: Path, refresh: int) -> None:
-        written.append((now[0], folder, refresh))
+    def write(folder: Path, live: bool) -> None:
+        written.append((now[0], folder, live))
         now[0] += 2
 
     monkeypatch.setattr(live, "write_report", write)
@@ -211,11 +222,45 @@ def test_a_live_report_takes_at_most_its_share_of_the_time(tmp_path: Path, monke
     for second in (0.0, 29.9, 30.0, 40.0, 231.9, 232.0):
         now[0] = max(now[0], second)
         report("grpo/seed0", {"kind": "train"})
-    assert written == [(30.0, tmp_path, 30), (232.0, tmp_path, 30)]
+    assert written == [(30.0, tmp_path, True), (232.0, tmp_path, True)]
     assert len(heard) == 6
 
 
-def test_a_page_that_is_rewritten_loads_itself_again(tmp_path: Path) -> None:
+def test_a_live_page_may_frame_its_own_later_version_and_nothing_else(tmp_path: Path) -> None:
     write_study(tmp_path)
-    assert ("meta", "content", "30") in Page(write_report(tmp_path, refresh=30)).values
-    assert ("meta", "content", "30") not in Page(write_report(tmp_path)).values
+    page = Page(write_report(tmp_path, live=True))
+    (policy,) = [value for tag, name, value in page.values if tag == "meta" and value.startswith("default-src")]
+    assert "; frame-src 'self' file:; base-uri" in policy and ("body", "data-live", "") in page.values
+    done = Page(write_report(tmp_path))
+    assert "frame-src" not in "".join(value for *_, value in done.values) and "refresh" not in str(page.values)
+    assert ("body", "data-live", "") not in done.values
+
+
+def test_tables_have_captions_headings_with_scopes_and_a_file(tmp_path: Path) -> None:
+    page = Page(write_report(write_study(tmp_path, seeds=6)))
+    tags = [tag for tag, _ in page.elements]
+    assert tags.count("caption") == tags.count("table") >= 9
+    assert all("scope" in names for tag, names in page.elements if tag == "th")
+    files = {value for _, name, value in page.values if name == "download"}
+    assert files == {"results.csv", "equal_cost.csv", "curve.csv", "pairs.csv", "comparison.json"}
+
+
+def test_a_curve_s_numbers_are_means_over_the_seeds_evaluated_there(tmp_path: Path) -> None:
+    write_run(tmp_path, "grpo", 0, (0.2, 0.4, 0.8))
+    write_run(tmp_path, "grpo", 1, (0.2, 0.6), state=None, steps=4)
+    write_run(tmp_path, "dapo", 0, (0.3,), state=None, steps=4)
+    table = curve_values(read_study(tmp_path, METRICS))
+    rows = [[(row[name].mean, row[name].n) if row[name] else None for name in ("grpo", "dapo")] for row in table.rows]
+    assert [row["step"] for row in table.rows] == [0, 2, 4]
+    assert rows == [[(0.2, 2), (0.3, 1)], [(0.5, 2), None], [(0.8, 1), None]]
+
+
+def test_the_axis_is_the_plan_s_own_at_first(tmp_path: Path) -> None:
+    for budget, axis in ((None, "step"), ("tokens=1k", "tokens_sampled")):
+        folder = tmp_path / axis
+        write_plan(folder, ("grpo", "dapo"), 1, train={"steps": 4, "budget": budget})
+        for name in ("grpo", "dapo"):
+            write_run(folder, name)
+        text = write_report(folder).read_text()
+        assert re.findall(r'id="(axis-\w+)" checked', text) == [f"axis-{axis}"]
+        assert text.count('type="radio"') == 6

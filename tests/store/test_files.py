@@ -106,4 +106,4 @@ def test_what_a_kill_leaves_is_removed_at_the_next_start(tmp_path: Path) -> None
     (folder.path / "adapter" / "adapter_config.json").write_text("{}")
     RunFolder.create(tmp_path / "run", CONFIG)
     found = sorted(str(path.relative_to(folder.path)) for path in folder.path.rglob("*"))
-    assert found == ["adapter", "adapter/adapter_config.json", "config.json", "environment.json"]
+    assert found == [".lock", "adapter", "adapter/adapter_config.json", "config.json", "environment.json"]
