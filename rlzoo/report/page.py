@@ -31,12 +31,12 @@ from rlzoo.report.read import (
     circumstances,
     command,
     configuration,
-    read_responses,
     read_study,
     rows_of_parts,
     settings,
 )
 from rlzoo.report.remarks import remarks
+from rlzoo.report.responses import read_responses
 from rlzoo.report.results import LABELS, ablation, curve_values, equal_cost, judge_runs, pairs, results
 from rlzoo.report.sensitivity import curve_table, range_table, read_search
 from rlzoo.report.tables import FORMATS, as_csv, shown, sort_key

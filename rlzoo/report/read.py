@@ -18,11 +18,9 @@ from rlzoo.experiments.plan import Declared, read_plan
 from rlzoo.report.series import Curves
 from rlzoo.stats.scores import Trace
 from rlzoo.store.check import check_records, lost_runs
-from rlzoo.store.run_folder import CONFIG, ENVIRONMENT, SAMPLES, STATE, SUMMARY, RunFolder, read_lines
+from rlzoo.store.run_folder import CONFIG, ENVIRONMENT, STATE, SUMMARY, RunFolder, read_lines
 
 COMPARISON = "comparison.json"
-PROMPTS, MOMENTS = 6, 6  # whose responses a report shows
-TEXT_LIMIT = 1200  # letters of one response
 OWN = ("objective", "seed", "control")  # settings that are a run's own, not its comparison's
 
 Array = NDArray[np.float64]
@@ -203,70 +201,8 @@ def _read_run(path: Path, algorithm: str | None, metrics: Sequence[str]) -> Read
     )
 
 
-@dataclass(frozen=True)
-class Response:
-    """What one algorithm answered at one moment. `more` letters of it are left out."""
-
-    text: str
-    more: int
-    right: bool
-    reward: float | None
-    length: int
-    finished: bool
-
-
-@dataclass(frozen=True)
-class Problem:
-    """A held-out prompt, and moment -> algorithm -> response."""
-
-    prompt: str
-    answer: str
-    moments: dict[int, dict[str, Response]]
-
-
-def read_responses(study: Study) -> tuple[int, list[Problem]]:
-    """Return the lowest seed that every algorithm has, and what its runs answered to the same prompts through training.
-
-    Only evaluations are read: they ask the same prompts every time. Of many moments some are kept, the first and the
-    last of them always.
-    """
-    shared = set.intersection(*({run.seed for run in study.of(name)} for name in study.algorithms))
-    seed = min(shared or study.seeds)
-    told: dict[tuple[str, str], dict[int, dict[str, Response]]] = {}
-    for run in study.runs:
-        if run.seed == seed:
-            for sample in read_lines(run.path / SAMPLES):
-                if sample["kind"] == "eval":
-                    problem = told.setdefault((_prompt(sample["prompt"]), _words(sample["answer"])), {})
-                    problem.setdefault(sample["step"], {})[run.algorithm] = _response(sample)
-    problems = []
-    for (prompt, answer), moments in list(told.items())[:PROMPTS]:
-        steps = sorted(moments)
-        kept = {steps[round(i)] for i in np.linspace(0, len(steps) - 1, min(MOMENTS, len(steps)))}
-        problems.append(Problem(prompt, answer, {step: moments[step] for step in steps if step in kept}))
-    return seed, problems
-
-
-def _response(sample: Mapping[str, Any]) -> Response:
-    text = sample["completion"]
-    return Response(
-        text=text[:TEXT_LIMIT],
-        more=max(0, len(text) - TEXT_LIMIT),
-        right=sample["accuracy"] > 0.5,
-        reward=sample["reward"],
-        length=sample["length"],
-        finished=sample["finished"],
-    )
-
-
-def _prompt(value: str | Sequence[Mapping[str, str]]) -> str:
-    """Return a prompt as text; of a chat, each message after its role."""
-    if isinstance(value, str):
-        return value
-    return "\n".join(f"{message['role']}: {message['content']}" for message in value)
-
-
-def _words(value: object) -> str:
+def words(value: object) -> str:
+    """Return text as it is and other values as JSON."""
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
@@ -320,7 +256,7 @@ def circumstances(study: Study) -> list[tuple[str, list[str]]]:
     result: dict[str, list[str]] = {}
     for run in study.runs:
         for key, value in run.environment.items():
-            text = _words(value)
+            text = words(value) if value not in (None, [], {}) else "none"
             if key not in ("command", "earlier", "started") and text not in result.setdefault(key, []):
                 result[key].append(text)
     return list(result.items())
@@ -348,4 +284,4 @@ def _cell(value: Any) -> str:
 
 
 def _plain(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, float) else _words(value)
+    return f"{value:g}" if isinstance(value, float) else words(value)

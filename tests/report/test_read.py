@@ -12,17 +12,14 @@ from rlzoo.config.run import RunConfig
 from rlzoo.errors import UserError
 from rlzoo.report.page import write_report
 from rlzoo.report.read import (
-    MOMENTS,
-    PROMPTS,
-    TEXT_LIMIT,
     circumstances,
     command,
     configuration,
-    read_responses,
     read_study,
     rows_of_parts,
     settings,
 )
+from rlzoo.report.responses import MOMENTS, PROMPTS, TEXT_LIMIT, read_responses
 from tests.report.folders import edit_json, write_run, write_study
 
 
