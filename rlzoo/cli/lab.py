@@ -30,7 +30,7 @@ def lab_command(
     missing = {objective.name: objective.needs - SUPPLIED for objective in chosen if objective.needs - SUPPLIED}
     if names and missing:
         name, needs = next(iter(missing.items()))
-        raise UserError(f"{name} needs {' and '.join(sorted(needs))}, which the laboratory has not: leave it out")
+        raise UserError(f"{name} needs {' and '.join(sorted(needs))}, which the laboratory cannot supply: leave it out")
     chosen = [objective for objective in chosen if objective.name not in missing]
     if out is None:
         return [row for objective in chosen for row in measure(objective, centre, groups)]

@@ -5,14 +5,15 @@
     n_step       the reward of the next n tokens + max Q_target at the state after them (no correction off-policy)
     prioritized  episodes drawn in proportion to (mean |error| + 0.001)^0.6, w = (1 / (N P))^0.4 over the largest
     dueling      Q(s, a) = V(s) + U(s, a) - mean_a U(s, a), two heads on one hidden layer
-    noisy        weights mu + sigma e with learned sigma, e normal and drawn anew per step; acts greedily on them
+    noisy        weights mu + sigma e with learned sigma, e normal and redrawn per step; actions are greedy on them
 
 Sources: DQN, Mnih et al. 2015; double, van Hasselt et al. 1509.06461; prioritized, Schaul et al. 1511.05952; dueling,
 Wang et al. 1511.06581; noisy, Fortunato et al. 1706.10295; n-step, Sutton 1988, as in Rainbow, 1710.02298.
 
-Deviations: one hidden layer over the one-hot prefix; squared error instead of a clipped one; Adam; episodes, not
-transitions, have priorities; sigma begins at 0.5 / sqrt(inputs), with independent instead of factored noise. Every
-other constant is our choice. The networks of all seeds are one tensor each, a seed to a row, and never touch.
+Deviations: one hidden layer over the one-hot prefix; squared error instead of a clipped one; Adam; priorities per
+episode instead of per transition; sigma starts at 0.5 / sqrt(inputs), with independent instead of factored noise. All
+other constants are our choice. Each weight of all seeds' networks is one tensor, one row per seed; no operation mixes
+seeds.
 """
 
 from __future__ import annotations
@@ -30,11 +31,11 @@ from rlzoo.lab.learner import Estimate
 from rlzoo.lab.qlearning import explore
 
 ROLLOUT = 16
-"""Episodes between two rounds of learning."""
+"""Episodes between two rounds of optimizer steps."""
 STEPS = 8
 """Optimizer steps per round."""
 BATCH = 32
-"""Episodes per optimizer step, drawn from all so far."""
+"""Episodes per optimizer step, drawn from all earlier ones."""
 SYNC = 64
 """Optimizer steps between two copies into the target network."""
 WIDTH, LEARNING_RATE = 32, 3e-3
@@ -44,10 +45,10 @@ SIGMA = 0.5
 
 @dataclass(frozen=True)
 class Variant:
-    """Which DQN; the default is the plain one.
+    """Which extensions a DQN has; the default is the plain DQN. See the module docstring for the fields.
 
     Raises:
-        UserError: no step at all.
+        UserError: `n_step` below 1.
     """
 
     double: bool = False
@@ -58,17 +59,18 @@ class Variant:
 
     def __post_init__(self) -> None:
         if self.n_step < 1:
-            raise UserError(f"n_step {self.n_step}: targets look at least one token ahead")
+            raise UserError(f"n_step {self.n_step}: must be 1 or more tokens")
 
     @property
     def name(self) -> str:
+        """Name in tables and figures."""
         words = [word for word in ("prioritized", "dueling", "noisy") if getattr(self, word)]
         words += [f"{self.n_step}-step"] * (self.n_step > 1)
         return ", ".join(["double DQN" if self.double else "DQN", *words])
 
 
 class DeepQ:
-    """A Q network per seed."""
+    """One Q network per seed; see the module docstring. A `learner.Learner`."""
 
     family = "value-based"
 
@@ -77,7 +79,7 @@ class DeepQ:
         self.name = self._variant.name
         self._at, self._epsilon = episodes, 0.0 if self._variant.noisy else epsilon
         space = episodes.space
-        # One slot per place and token, which is set where the prefix has that token there.
+        # One input per position and token: 1 if the prefix has that token at that position.
         one_hot_STV = torch.nn.functional.one_hot(space.prefix_ST.clamp(min=0), space.vocabulary)
         self._input_SF = (one_hot_STV * (space.prefix_ST >= 0)[..., None]).flatten(1).double()
         self._weights = self._initial()
@@ -93,7 +95,7 @@ class DeepQ:
         self._priority_KN = torch.zeros(episodes.seeds, 0, dtype=torch.float64)
 
     def _initial(self) -> list[Tensor]:
-        """Normal weights of deviation sqrt(2 / inputs), biases 0: into, bias, out, last."""
+        """Return normal weights of standard deviation sqrt(2 / inputs) and zero biases: into, bias, out, last."""
         found: list[Tensor] = []
         outputs = self._at.space.vocabulary + self._variant.dueling
         for name, rows, columns in (("in", self._input_SF.shape[1], WIDTH), ("out", WIDTH, outputs)):
@@ -119,7 +121,7 @@ class DeepQ:
         return heads_KSV[..., :1] + use_KSV - use_KSV.mean(dim=-1, keepdim=True)
 
     def perturbed(self, *words: str | int) -> list[Tensor]:
-        """The weights with this draw's noise; the weights themselves where they have none."""
+        """Return the weights with noise keyed by `words`; unchanged without `noisy`."""
         if not self._sigmas:
             return self._weights
         found: list[Tensor] = []
@@ -136,7 +138,7 @@ class DeepQ:
             response_KN = self._at.respond(qstar.probability(policy_KSV, self._at.space), start, size)
             self._response_KN = torch.cat([self._response_KN, response_KN], dim=1)
             self._judged_KN = torch.cat([self._judged_KN, self._at.judged(response_KN, start)], dim=1)
-            if self._variant.prioritized:  # new episodes are as urgent as the most urgent one
+            if self._variant.prioritized:  # new episodes get the largest priority so far
                 known = self._priority_KN.shape[1] > 0
                 urgent_K1 = self._priority_KN.amax(dim=1, keepdim=True) if known else torch.ones(len(response_KN), 1)
                 self._priority_KN = torch.cat([self._priority_KN, urgent_K1.double().expand(-1, size)], dim=1)
@@ -144,7 +146,7 @@ class DeepQ:
                 self._step()
 
     def _drawn(self) -> tuple[Tensor, Tensor]:
-        """Episodes of this step and the weights of their losses, [K, B] both."""
+        """Return the episodes of this step and the weights of their losses, both [K, B]."""
         count, words = self._response_KN.shape[1], (self._at.seed_K1, self._steps, torch.arange(BATCH))
         if not self._variant.prioritized:
             earlier_KB = noise.integers(count, "replay", *words)
@@ -178,14 +180,14 @@ class DeepQ:
         self._steps += 1
 
     def _later(self, state_KBT: Tensor, mask_KBT: Tensor) -> tuple[Tensor, Tensor]:
-        """The state n tokens on, and whether the response is still there: rewards stand at the end only."""
+        """Return the state n tokens later, and whether the response reaches it. Rewards are at the last token only."""
         n = self._variant.n_step
         later_KBT, goes_on_KBT = torch.zeros_like(state_KBT), torch.zeros_like(mask_KBT)
         later_KBT[..., :-n], goes_on_KBT[..., :-n] = state_KBT[..., n:], mask_KBT[..., n:]
         return later_KBT, goes_on_KBT
 
     def _bootstrapped(self, q_KSV: Tensor) -> Tensor:
-        """The value of every state that targets are made from, [K, S]."""
+        """Return the value of every state that targets bootstrap from, [K, S]."""
         target_KSV = self.values(self._target)
         chosen_KSV = q_KSV if self._variant.double else target_KSV
         return target_KSV.gather(-1, chosen_KSV.argmax(dim=-1, keepdim=True))[..., 0]

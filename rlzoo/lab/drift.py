@@ -1,4 +1,4 @@
-"""Policies that have left the sampler: in a random direction of their logits, or along the true gradient, by a KL."""
+"""Policies at a given KL(old || policy) from the sampler, in a random direction or along the true gradient."""
 
 from __future__ import annotations
 
@@ -12,18 +12,22 @@ from rlzoo.lab.situation import Situation
 
 
 def drifted(at: Situation, kl: float, seed: int) -> Situation:
-    """The policy moved in a normal random direction until KL(old || policy) is `kl` nats per response, to 1e-6."""
+    """Return the situation with its policy moved in a normal random direction until KL(old || policy) is `kl`.
+
+    Args:
+        kl: nats per response, reached to 1e-6.
+    """
     generator = torch.Generator().manual_seed(seed)
     return _moved(at, torch.randn(at.logits_SV.shape, generator=generator, dtype=torch.float64), kl)
 
 
 def climbed(at: Situation, kl: float) -> Situation:
-    """The policy moved along the true gradient of the old one until KL(old || policy) is `kl` nats, to 1e-6."""
+    """The same along the true gradient at the old policy."""
     return _moved(at, exact.logits_gradient(at.old_logits_SV, at.space, at.reward_R), kl)
 
 
 def _moved(at: Situation, direction_SV: Tensor, kl: float) -> Situation:
-    """Bisection on the length of the step; KL grows along every ray near the old policy."""
+    """Find the length of the step by bisection: near the old policy, KL grows along every ray."""
     low, high = 0.0, 1.0 / direction_SV.norm().item()
 
     def reached(length: float) -> float:

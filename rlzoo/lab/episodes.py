@@ -1,7 +1,8 @@
-"""Sampled episodes: which response, and what an imperfect judge says of it. Counter-based, the same for every learner.
+"""Sampled episodes: responses, and their rewards from a judge with errors. The noise is the same for every learner.
 
-Episode n of seed k draws its response with one uniform number, through the cumulative probabilities of whatever policy
-samples, and its judge's error with another. So learners with one policy see the same responses and the same judgements.
+    response = F^-1(u),  u uniform, F the sampler's cumulative probability        judged = reward + sigma e,  e normal
+
+u and e are functions of (seed k, episode n). So learners with the same policy see the same responses and judgements.
 """
 
 from __future__ import annotations
@@ -22,8 +23,10 @@ class Episodes:
     """One prompt, K seeds, N episodes each. Shape letters: K seeds, N episodes.
 
     Attributes:
-        reward_R: true reward of every response, which all exact quantities are about.
-        judge: standard deviation of the judge's error, in rewards; normal, independent, mean 0.
+        reward_R: true reward of every response; exact quantities use this one.
+        judge: standard deviation of the judge's error, in rewards; errors are normal, independent, of mean 0.
+        seeds, episodes: K and N.
+        seed: the first of the K seeds.
     """
 
     space: Space
@@ -35,7 +38,7 @@ class Episodes:
 
     @property
     def seed_K1(self) -> Tensor:
-        """One number per seed, as a word of the noise."""
+        """The seeds as keys of the noise, [K, 1]."""
         return (self.seed + torch.arange(self.seeds))[:, None]
 
     @cached_property
@@ -53,11 +56,11 @@ class Episodes:
         return self.judge * torch.special.ndtri(uniform_KN)
 
     def respond(self, probability_KR: Tensor, first: int, count: int) -> Tensor:
-        """Sample the episodes `first` to `first + count` from a distribution over responses per seed: [K, count]."""
+        """Sample episodes `first` to `first + count - 1` from one distribution over responses per seed: [K, count]."""
         cumulative_KR = probability_KR.cumsum(dim=1)
         place_KN = self._uniform_KN[:, first : first + count] * cumulative_KR[:, -1:]
         return torch.searchsorted(cumulative_KR, place_KN).clamp(max=probability_KR.shape[1] - 1)
 
     def judged(self, response_KN: Tensor, first: int) -> Tensor:
-        """What the judge says of the responses of the episodes from `first` on: reward plus error, [K, count]."""
+        """Return the judge's rewards of the responses of episodes from `first` on: reward plus error, [K, count]."""
         return self.reward_R[response_KN] + self._error_KN[:, first : first + response_KN.shape[1]]

@@ -1,13 +1,13 @@
-"""V, Q and A of a policy from episodes, beside the exact ones: Monte Carlo, k-step returns, TD(lambda), sweeps.
+"""Estimates of V, Q and A of a policy next to the exact ones: Monte Carlo, k-step returns, TD(lambda), sweeps.
 
-    Monte Carlo     V(s) = mean of the gains G_t of the first visits to s
+    Monte Carlo     V(s) = mean of the returns G_t of the first visits to s
     k-step          G_t^(k) = sum_{j<k} gamma^j r_{t+j} + gamma^k v(s_{t+k})
     lambda-return   G_t^lam = r_t + gamma ((1 - lam) v(s_{t+1}) + lam G_{t+1}^lam)
     TD(lambda)      v(s) += alpha d_t e_t(s),  d_t = r_t + gamma v(s_{t+1}) - v(s_t),  e_t = gamma lam e_{t-1} + [s_t]
     sweep           v(s) <- sum_a pi(a|s) (r(s, a) + gamma v(s'))
 
-A prefix is visited at most once in a response, so the first visit is every visit. v is what a critic believes. Source:
-Sutton and Barto, 2nd edition, chapters 4 to 7 and 12.
+A response visits a prefix at most once, so first-visit and every-visit estimates are the same. v are a critic's values.
+Source: Sutton and Barto, 2nd edition, chapters 4 to 7 and 12.
 """
 
 from __future__ import annotations
@@ -24,10 +24,11 @@ from rlzoo.lab.space import Space
 
 @dataclass(frozen=True)
 class Chain:
-    """A policy and its rewards: all that a value depends on.
+    """A policy and its rewards, which determine V, Q and A.
 
     Attributes:
-        reward_SV: r(s, a), rewards within the response allowed.
+        reward_SV: r(s, a); rewards before the last token are allowed.
+        gamma: the discount.
     """
 
     space: Space
@@ -37,25 +38,26 @@ class Chain:
 
     @property
     def pi_SV(self) -> Tensor:
+        """Token probabilities."""
         return self.logits_SV.softmax(dim=1)
 
     def exact(self) -> exact.Values:
-        """V, Q and A by backward recursion."""
+        """Return V, Q and A by backward recursion."""
         return exact.values(self.logits_SV, self.space, self.reward_SV, self.gamma)
 
     def ahead(self, v_S: Tensor) -> Tensor:
-        """r(s, a) + gamma v(s'), [S, V]; v is 0 after the last token."""
+        """Return r(s, a) + gamma v(s'), [S, V]; v is 0 after the last token."""
         next_SV = self.space.next_SV
         return self.reward_SV + self.gamma * torch.where(next_SV >= 0, v_S[next_SV.clamp(min=0)], 0)
 
     def gains(self) -> Tensor:
-        """G_t at every token of every response, [R, T]."""
+        """Return the return G_t at every token of every response, [R, T]."""
         space = self.space
         reward_RT = torch.where(space.mask_RT, self.reward_SV[space.state_RT, space.token_RT], 0)
         return torch.where(space.mask_RT, reward_to_go(reward_RT, space.mask_RT, self.gamma), 0)
 
     def sample(self, shape: tuple[int, ...], seed: int) -> Tensor:
-        """Responses of the policy, of any shape."""
+        """Sample indices of responses from the policy, in any shape."""
         law_R = exact.probability(self.logits_SV, self.space)
         count = int(torch.tensor(shape).prod())
         generator = torch.Generator().manual_seed(seed)
@@ -64,10 +66,10 @@ class Chain:
 
 @dataclass(frozen=True)
 class Sampled:
-    """Monte Carlo estimates of one or many runs [X]; nan where no episode came by.
+    """Monte Carlo estimates of one or many runs [X]; nan at states without a visit.
 
     Attributes:
-        visits_XS: episodes that came through each state.
+        visits_XS: number of episodes that visit each state.
     """
 
     v_XS: Tensor
@@ -76,6 +78,7 @@ class Sampled:
 
     @property
     def a_XSV(self) -> Tensor:
+        """Estimated advantages Q - V."""
         return self.q_XSV - self.v_XS[..., None]
 
 
@@ -97,9 +100,9 @@ def monte_carlo(chain: Chain, response_XN: Tensor) -> Sampled:
 
 
 def monte_carlo_variance(chain: Chain, episodes: int) -> Tensor:
-    """Variance of Monte Carlo V of each state, given that an episode came by: Var[G | s] E[1/n | n > 0], [S].
+    """Variance of the Monte Carlo V of each state, given at least one visit: Var[G | s] E[1/n | n > 0], [S].
 
-    n is binomial with the state's share of episodes.
+    The number of visits n is binomial, with the probability that a response visits the state.
     """
     law_R = exact.probability(chain.logits_SV, chain.space)
     visits_S = exact.visits(chain.pi_SV, chain.space)
@@ -113,13 +116,13 @@ def monte_carlo_variance(chain: Chain, episodes: int) -> Tensor:
 
 
 def return_moments(chain: Chain, v_S: Tensor, steps: int | None = None, lam: float = 1.0) -> tuple[Tensor, Tensor]:
-    """Mean and variance of the k-step return (`steps`) or of the lambda-return of each state, exactly: [S], [S].
+    """Exact mean and variance of the k-step return (`steps`) or the lambda-return of each state: [S], [S].
 
-    By recursion on what is left: the next token is random, and so is what follows it.
+    Computed by recursion: the variance over the next token plus the expected variance of the rest.
 
     Args:
-        v_S: the values that returns are completed with.
-        steps: tokens until `v_S` is asked; None: the lambda-return.
+        v_S: the values that returns bootstrap from.
+        steps: tokens before bootstrapping; None: the lambda-return.
     """
     pi_SV, next_SV = chain.pi_SV, chain.space.next_SV
     mean_S, variance_S = v_S.clone(), torch.zeros_like(v_S)
@@ -134,7 +137,12 @@ def return_moments(chain: Chain, v_S: Tensor, steps: int | None = None, lam: flo
 
 
 def td_lambda(chain: Chain, response_XN: Tensor, v_S: Tensor, lam: float, alpha: float) -> Tensor:
-    """Tabular TD(lambda) with eligibility traces, episode after episode, online within each: v of every run, [X, S]."""
+    """Tabular TD(lambda) with eligibility traces, updated online at each token: v of every run, [X, S].
+
+    Args:
+        response_XN: the N episodes of each of X runs, in order.
+        v_S: the initial values.
+    """
     space, (runs, count) = chain.space, response_XN.shape
     v_XS, x = v_S.expand(runs, -1).clone(), torch.arange(runs)
     for n in range(count):
@@ -153,7 +161,7 @@ def td_lambda(chain: Chain, response_XN: Tensor, v_S: Tensor, lam: float, alpha:
 
 
 def sweeps(chain: Chain, v_S: Tensor, count: int) -> list[Tensor]:
-    """Iterative policy evaluation: v after 0 to `count` sweeps over all states at once."""
+    """Iterative policy evaluation: v after 0 to `count` synchronous sweeps over all states."""
     found = [v_S]
     for _ in range(count):
         found.append((chain.pi_SV * chain.ahead(found[-1])).sum(dim=1))

@@ -1,10 +1,10 @@
-"""What is only estimated elsewhere, exactly: J and its gradient by enumeration, V, Q and A by backward recursion.
+"""Exact quantities: J and its gradient by enumeration of responses, V, Q and A by backward recursion.
 
     J = sum_y pi(y) R(y)                    V(s) = sum_a pi(a|s) Q(s, a)
     Q(s, a) = r(s, a) + gamma V(s')         A(s, a) = Q(s, a) - V(s)
 
-Transitions are deterministic (the next state is the longer prefix), V after the last token is 0, and r(s, a) is the
-response's reward where choosing a ends the response, else 0.
+Transitions are deterministic (the next state is the longer prefix). V after the last token is 0. r(s, a) is the
+response's reward if a ends the response, else 0.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def logits_gradient(logits_SV: Tensor, space: Space, x_R: Tensor) -> Tensor:
 
 
 def token_reward(space: Space, reward_R: Tensor) -> Tensor:
-    """r(s, a), [S, V]: the reward of the response that the token ends, 0 where it goes on."""
+    """r(s, a), [S, V]: the reward of the response that the token ends, 0 if it continues."""
     return torch.where(space.response_SV >= 0, reward_R[space.response_SV.clamp(min=0)], 0)
 
 
@@ -54,7 +54,7 @@ def values(logits_SV: Tensor, space: Space, reward_SV: Tensor, gamma: float = 1.
     """V, Q and A of a policy.
 
     Args:
-        reward_SV: r(s, a), such as `token_reward` makes; rewards within the response are allowed.
+        reward_SV: r(s, a), as from `token_reward`; rewards before the last token are allowed.
     """
     pi_SV = logits_SV.detach().softmax(dim=1)
     return bellman(space, reward_SV, lambda s, q_XV: (pi_SV[s] * q_XV).sum(dim=1), gamma)
@@ -64,8 +64,9 @@ def bellman(space: Space, reward_SV: Tensor, backup: Backup, gamma: float = 1.0)
     """Run the Bellman recursion backwards, from the last token to the empty prefix.
 
     Args:
-        backup: V of some states from their Q: called with their places [X] and q_XV, returns v_X. The mean under a
-            policy makes V^pi, the maximum V*.
+        reward_SV: r(s, a).
+        backup: V of some states from their Q: called with their indices [X] and q_XV, returns v_X. The mean under a
+            policy gives V^pi, the maximum V*.
     """
     v_S = torch.zeros(len(reward_SV), dtype=reward_SV.dtype)
     q_SV = torch.zeros_like(reward_SV)
@@ -78,10 +79,10 @@ def bellman(space: Space, reward_SV: Tensor, backup: Backup, gamma: float = 1.0)
 
 
 def visits(pi_XSV: Tensor, space: Space) -> Tensor:
-    """How often each state is come to in a response, under token probabilities: [..., S]. Its sum is E[tokens]."""
+    """Probability that a response visits each state, under token probabilities: [..., S]. The sum is E[tokens]."""
     visits_XS = torch.zeros_like(pi_XSV[..., 0])
     visits_XS[..., 0] = 1
-    for s, v in (space.next_SV >= 0).nonzero().tolist():  # a prefix stands before its extensions
+    for s, v in (space.next_SV >= 0).nonzero().tolist():  # a prefix precedes its extensions
         visits_XS[..., space.next_SV[s, v]] = visits_XS[..., s] * pi_XSV[..., s, v]
     return visits_XS
 

@@ -1,12 +1,12 @@
-"""Value-based, policy-based and actor-critic learners on the same episodes, measured against the exact optimum.
+"""Value-based, policy-based and actor-critic learners on the same episodes, compared with the exact optimum.
 
     q error       max over s, a of |Q(s, a) - Q*(s, a)|
-    over          mean over s of V(s) - V*(s), V what the learner bootstraps from: how much it overestimates
-    critic error  mean over s of |V(s) - V^pi(s)|, as often as the policy visits s
-    reward        exact expected reward of its policy: greedy for a value-based learner, as sampled for the others
-    greedy        exact expected reward of its most likely response (the most likely token of each state)
+    over          overestimation: mean over s of V(s) - V*(s), with the V that the learner bootstraps from
+    critic error  mean over s of |V(s) - V^pi(s)|, weighted by the policy's visits to s
+    reward        exact expected reward of its policy: greedy for a value-based learner, sampling for the others
+    greedy        exact expected reward of the policy that takes the most likely token of each state
 
-An optimum is exact, and so is every policy's expected reward; only the episodes are sampled.
+The optimum and every policy's expected reward are exact; only the episodes are sampled.
 """
 
 from __future__ import annotations
@@ -38,18 +38,22 @@ VARIANTS = (
     Variant(noisy=True),
     Variant(n_step=2),
 )
-"""Of the Q network: the plain one, and each field alone."""
+"""Variants of the Q network: the plain one, and each extension alone."""
 MEASURES = ("reward", "greedy", "q_error", "over", "critic_error")
 
 
 @dataclass(frozen=True)
 class ValueSetting:
-    """Where families are compared.
+    """World and budget of a comparison of families.
 
     Attributes:
+        episodes: sampled responses per learner and seed.
+        longest, vocabulary: tokens of a response at most, and of the vocabulary.
         judge: standard deviation of the judge's error on every reward of 0 or 1.
-        epsilon: how often value-based learners sample a uniform token instead of their best.
-        replay: earlier episodes that the Q table with replay relearns after each one.
+        epsilon: probability with which value-based learners sample a uniform token instead of their best.
+        replay: earlier episodes that the Q table with replay learns from again after each new one.
+        group_size: responses per rollout of the other learners.
+        seeds, seed: number of seeds, and the first one.
     """
 
     episodes: int = 4096
@@ -65,7 +69,7 @@ class ValueSetting:
 
 @dataclass(frozen=True)
 class Row:
-    """One learner after some episodes; measures by name, over seeds, None where a learner has none."""
+    """One learner after some episodes; measures by name, over seeds, None for a measure that the learner lacks."""
 
     learner: str
     family: str
@@ -78,15 +82,15 @@ class Row:
 
 
 def world(setting: ValueSetting) -> Episodes:
-    """The parity task with a judge that errs.
+    """Return the parity task with a noisy judge.
 
     Raises:
         UserError: a setting outside its range, or a space without a right answer.
     """
     if setting.judge < 0:
-        raise UserError(f"judge {setting.judge:g}: the standard deviation of its error, so 0 or more")
+        raise UserError(f"judge {setting.judge:g}: it is a standard deviation, so 0 or more")
     if not 0 <= setting.epsilon <= 1:
-        raise UserError(f"epsilon {setting.epsilon:g}: a probability, between 0 and 1")
+        raise UserError(f"epsilon {setting.epsilon:g}: it is a probability, so between 0 and 1")
     space = enumerate_responses(setting.vocabulary, setting.longest)
     right_R = parity(space)
     if not right_R.any():
@@ -98,10 +102,10 @@ def world(setting: ValueSetting) -> Episodes:
 
 
 def learners(objectives: Iterable[Objective], setting: ValueSetting) -> list[Learner]:
-    """The value-based learners, the actor with a Q critic, then one for each objective, all at their beginning.
+    """Return new learners: the value-based ones, the actor with a Q critic, then one per objective.
 
     Raises:
-        UserError: a setting outside its range, or an objective that needs more than this world has.
+        UserError: a setting outside its range, or an objective with a need that this world cannot supply.
     """
     at = world(setting)
     found: list[Learner] = [
@@ -115,7 +119,7 @@ def learners(objectives: Iterable[Objective], setting: ValueSetting) -> list[Lea
 
 
 def measured(estimate: Estimate, at: Episodes) -> dict[str, Tensor | None]:
-    """The measures of one learner, each [K]."""
+    """Return the measures of one learner, each [K], or None for those that it lacks."""
     best = qstar.optimal(at.space, at.reward_SV)
     found = dict.fromkeys(MEASURES, None) | {
         "reward": qstar.probability(estimate.policy_KSV, at.space) @ at.reward_R,
@@ -133,7 +137,7 @@ def measured(estimate: Estimate, at: Episodes) -> dict[str, Tensor | None]:
 
 
 def checkpoints(setting: ValueSetting) -> list[int]:
-    """Episodes after which learners are measured: powers of two times the rollout, and the last one."""
+    """Return the numbers of episodes after which learners are measured: the rollout times powers of 2, and the last."""
     points, at = list[int](), setting.group_size
     while at < setting.episodes:
         points.append(at)
@@ -144,7 +148,11 @@ def checkpoints(setting: ValueSetting) -> list[int]:
 def race(
     objectives: Sequence[Objective], setting: ValueSetting, progress: Callable[[str], None] = lambda _: None
 ) -> list[Row]:
-    """Let every learner learn, and measure it at the checkpoints."""
+    """Train every learner and measure it at the checkpoints. `progress` is called with each learner's name.
+
+    Raises:
+        UserError: as `learners`.
+    """
     at = world(setting)
     rows: list[Row] = []
     for learner in learners(objectives, setting):

@@ -1,4 +1,4 @@
-"""The figure of `rlzoo lab`: direction and error of each objective's gradient, along four axes."""
+"""The figure of `rlzoo lab`: direction and error of each objective's gradient along four axes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ AXES: dict[str, tuple[float, ...]] = {
     "longest": (2, 3, 4, 5),
     "success": (0.02, 0.1, 0.25, 0.5, 0.8),
 }
-"""Settings that the sweep varies one at a time, all at the first update."""
+"""Settings that the sweep varies one at a time, at the first update."""
 
 TITLES = {
     "group_size": "Group size",
@@ -32,7 +32,7 @@ TITLES = {
 
 
 def along(rows: Sequence[Measurement], centre: Setting, axis: str) -> list[Measurement]:
-    """The measurements of one objective that lie on one axis through the centre, in its order."""
+    """Return the measurements of one objective that lie on an axis through the centre, ordered along it."""
     if axis == "update":
         return [row for row in rows if row.setting == centre]
     here = replace(centre, updates=1)
@@ -48,9 +48,9 @@ def draw(rows: Sequence[Measurement], centre: Setting, budget: float, path: Path
     """Draw a sweep into a file.
 
     Args:
-        rows: what `measure.sweep` found, over `AXES`.
-        budget: sampled tokens that the error is shown for.
-        path: its suffix is the format.
+        rows: the result of `measure.sweep` over `AXES`.
+        budget: sampled tokens for which the error is shown.
+        path: its suffix sets the format.
     """
     names = list(dict.fromkeys(row.objective for row in rows))
     with matplotlib.rc_context(STYLE):
@@ -80,7 +80,7 @@ def draw(rows: Sequence[Measurement], centre: Setting, budget: float, path: Path
 
 
 def _scale(axis: str, *panels: Axes) -> None:
-    """Powers of two for group sizes, percent for success rates, whole numbers for counts."""
+    """Scale the x axis: powers of two for group sizes, percent for success rates, integers for counts."""
     for panel in panels:
         if axis == "group_size":
             panel.set_xscale("log", base=2)

@@ -1,11 +1,11 @@
-"""The zoo's own objectives as learners: a tabular policy, Adam, one optimizer step per rollout of G responses.
+"""The zoo's objectives as learners: a tabular policy, Adam, one optimizer step per rollout of G responses.
 
     responses of the policy --judge--> reward --shape--> credit --objective.loss--> Adam on the logits (and the values)
 
-Everything goes through the objective's parts, as in training. A critic is a table of its own, one value per state,
-which begins at 0 and is trained by the objective's value loss. A group that selection drops is paid for and teaches
-nothing. With one step per rollout every ratio is 1. A greedy response that a baseline asks for is worth its exact
-reward, and no episode is paid for it.
+All computation goes through the objective's parts, as in training. A critic is a table with one value per state; it
+starts at 0 and is trained by the objective's value loss. A group that selection drops counts as sampled but causes no
+update. With one step per rollout, every ratio is 1. A greedy response that a baseline needs has its exact reward and
+costs no episode.
 """
 
 from __future__ import annotations
@@ -24,22 +24,22 @@ from rlzoo.lab.group import SUPPLIED
 from rlzoo.lab.learner import Estimate
 
 LEARNING_RATE = 0.1
-"""Of Adam, for logits and values. Adam's steps do not depend on the loss's scale, so one rate serves all."""
+"""Of Adam, for logits and values. Adam's steps do not depend on the loss's scale, so all objectives share one rate."""
 
 
 class PolicyLearner:
-    """One objective, a tabular policy per seed; the reference is the uniform policy that it begins with."""
+    """One objective with a tabular policy per seed. The reference is the uniform policy that it starts from."""
 
     def __init__(self, objective: Objective, episodes: Episodes, group_size: int = 16) -> None:
-        """Begin at the uniform policy.
+        """Start at the uniform policy.
 
         Raises:
-            UserError: the objective needs something that this world has not.
+            UserError: the objective has a need that this world cannot supply.
         """
         if objective.needs - SUPPLIED:
             raise UserError(
-                f"{objective.name} needs {', '.join(sorted(objective.needs - SUPPLIED))}, which the laboratory's world "
-                "has not: leave it out"
+                f"{objective.name} needs {', '.join(sorted(objective.needs - SUPPLIED))}, which the laboratory cannot "
+                "supply: leave it out"
             )
         self.name = objective.name
         self.family = "actor-critic" if "value" in objective.needs else "policy-based"
@@ -55,7 +55,7 @@ class PolicyLearner:
             self._step(start, min(self._group_size, first + count - start))
 
     def _step(self, start: int, size: int) -> None:
-        """One rollout of `size` responses per seed, and one optimizer step of every seed."""
+        """Sample one rollout of `size` responses per seed, and take one optimizer step."""
         space = self._at.space
         policy_KSV = self._logits_KSV.detach().softmax(dim=-1)
         response_KG = self._at.respond(qstar.probability(policy_KSV, space), start, size)
@@ -102,7 +102,7 @@ class PolicyLearner:
         return -torch.tensor(float(self._at.space.vocabulary), dtype=torch.float64).log()
 
     def _view(self, seed: int, reward_N: Tensor, response_N: Tensor, logp_NT: Tensor, **given: Tensor) -> RolloutView:
-        """What the objective's parts may know of some responses of one seed."""
+        """Return the view of some responses of one seed, with the fields that the objective needs."""
         mask_NT, objective = self._at.space.mask_RT[response_N], self._objective
         return RolloutView.of(
             at_last_token(reward_N, mask_NT),
@@ -119,8 +119,8 @@ class PolicyLearner:
     def _credit(
         self, seed: int, response_G: Tensor, judged_G: Tensor, logp_GT: Tensor, value_GT: Tensor
     ) -> tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor | None]:
-        """Advantage, return and weight of the tokens of one seed's group; and, where the objective has them, which have
-        a special treatment and the shares of the imitation cost. Weights and shares are 0 if the group is dropped."""
+        """Return advantage, return and weight of the tokens of one seed's group, and if the objective has such parts
+        the chosen tokens and the shares of the imitation cost. Weights and shares are 0 if the group is dropped."""
         mask_GT = self._at.space.mask_RT[response_G]
         logp_SV = self._logits_KSV[seed].detach().log_softmax(dim=1)
         collision_GT = self._at.space.at_states((2 * logp_SV).exp().sum(dim=1))[response_G]
@@ -138,7 +138,7 @@ class PolicyLearner:
         return credit.advantage_NT, return_GT, weight_GT, chosen_GT, share_GT
 
     def _greedy_reward(self, seed: int) -> Tensor:
-        """Exact reward of the seed's greedy response, a scalar; ties are shared."""
+        """Return the exact reward of the seed's greedy response, a scalar, averaged over ties."""
         greedy_SV = qstar.greedy(self._logits_KSV[seed].detach())
         return qstar.probability(greedy_SV, self._at.space) @ self._at.reward_R
 
@@ -150,7 +150,7 @@ class PolicyLearner:
         return Estimate(policy_KSV, value_KS=self._value_KS.detach().clone(), aim_KS=torch.stack(aim))
 
     def _aim(self, seed: int, logits_SV: Tensor) -> Tensor:
-        """V^pi of the shaped reward, which is what the critic is taught, [S]."""
+        """Return V^pi of the shaped reward, the critic's target, [S]."""
         space = self._at.space
         every_R = torch.arange(len(space.mask_RT))
         logp_RT = space.logp_RT(logits_SV.log_softmax(dim=1))
@@ -162,6 +162,6 @@ class PolicyLearner:
 
 
 def _cat(parts: Sequence[Tensor | None]) -> Tensor | None:
-    """The parts below each other; None if they are not there."""
+    """Concatenate the parts along the rows; None if all are None."""
     there = [part for part in parts if part is not None]
     return torch.cat(there) if there else None

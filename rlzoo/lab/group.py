@@ -1,9 +1,9 @@
-"""One optimizer step on one group, through the project's own parts, as the trainer takes it.
+"""One optimizer step on one group, computed by the objective's parts as in the trainer.
 
     rewards --shape--> reward per token --advantage--> credit;   mask --aggregate--> weight;   objective.loss
 
-The rollout is one prompt with G responses and is one optimizer step. What a response contributes to the gradient is
-read off the loss by differentiating it, so any objective works, with any parts.
+The rollout is one prompt with G responses and is one optimizer step. A response's contribution to the gradient comes
+from differentiating the loss, so this works for any objective.
 """
 
 from __future__ import annotations
@@ -18,12 +18,16 @@ from objectives import Objective, PolicyOutput, TokenBatch
 from rlzoo.lab.situation import Situation
 
 SUPPLIED = frozenset({Need.GROUP, Need.GREEDY, Need.ACCURACY, Need.VALUE, Need.LOGP, Need.REF_LOGP, Need.ENTROPY})
-"""What an objective may need here. The laboratory's responses are its policy's own."""
+"""The needs of an objective that the laboratory supplies. Its responses are always sampled by the policy itself."""
 
 
 @dataclass(frozen=True)
 class Slopes:
-    """Derivatives of minus the loss by each token's log-prob and entropy, and the tokens whose surrogate is flat."""
+    """Derivatives of minus the loss with respect to each token's log-prob and entropy.
+
+    Attributes:
+        flat_XT: tokens whose surrogate has slope 0 although their advantage is not 0, as in a clip.
+    """
 
     logp_XT: Tensor
     entropy_XT: Tensor | None
@@ -31,7 +35,7 @@ class Slopes:
 
 
 def inputs(objective: Objective, at: Situation, response_N: Tensor) -> RolloutView:
-    """What the estimator may know of some responses to one prompt, with their rewards shaped."""
+    """Return the estimator's view of some responses to one prompt, with shaped rewards."""
     space, needs = at.space, objective.needs
     mask_NT = space.mask_RT[response_N]
     old_SV = at.old_logits_SV.log_softmax(dim=1)
@@ -53,18 +57,18 @@ def inputs(objective: Objective, at: Situation, response_N: Tensor) -> RolloutVi
 
 
 def credit(objective: Objective, view: RolloutView) -> Credit:
-    """The objective's credit of responses whose rewards are shaped."""
+    """Return the objective's credit for responses with shaped rewards."""
     return objective.advantage.estimate(objective.advantage.sees(view))
 
 
 def credit_and_weight(objective: Objective, view: RolloutView) -> tuple[Tensor, Tensor]:
-    """Advantage and weight of every token of one group that is one optimizer step."""
-    told = credit(objective, view)
-    return told.advantage_NT, objective.weigh(told.mask(view.mask_NT), view.group_N, torch.float64)
+    """Return advantage and weight of every token of one group that is one optimizer step."""
+    found = credit(objective, view)
+    return found.advantage_NT, objective.weigh(found.mask(view.mask_NT), view.group_N, torch.float64)
 
 
 def chosen(objective: Objective, at: Situation, response_N: Tensor, advantage_NT: Tensor) -> Tensor | None:
-    """Tokens of one group that is one optimizer step, that the objective's `tokens` part chooses; None without one."""
+    """Return the tokens that the objective's `tokens` part chooses in a group; None without such a part."""
     old_SV = at.old_logits_SV.log_softmax(dim=1)
     entropy_NT = at.space.at_states(-(old_SV.exp() * old_SV).sum(dim=1))[response_N]
     return objective.choose(
@@ -73,12 +77,12 @@ def chosen(objective: Objective, at: Situation, response_N: Tensor, advantage_NT
 
 
 def imitated(objective: Objective, at: Situation, response_N: Tensor) -> Tensor | None:
-    """Each token's share of the imitation cost in one group that is one optimizer step; None without such a cost."""
+    """Return each token's share of the imitation cost in a group; None without such a cost."""
     return objective.imitate(at.accuracy_R[response_N], at.space.mask_RT[response_N], torch.float64)
 
 
 def keeps(objective: Objective, at: Situation, response_N: Tensor) -> bool:
-    """True if the objective trains on this group."""
+    """Whether the objective's selection keeps this group."""
     return bool(objective.select(at.accuracy_R[response_N][None])[0])
 
 
@@ -91,7 +95,7 @@ def batch(
     chosen_BT: Tensor | None = None,
     imitation_BT: Tensor | None = None,
 ) -> tuple[PolicyOutput, TokenBatch]:
-    """The loss's arguments for any rows. The critic is a table of its own: its loss moves no policy parameter."""
+    """Return the loss's arguments for any rows. The critic's values are constants, which move no policy parameter."""
     space, needs = at.space, objective.needs
     logp_BT = space.logp_RT(at.logp_SV)[response_B].requires_grad_()
     entropy_BT = None
@@ -122,7 +126,7 @@ def slopes(
     chosen_BT: Tensor | None = None,
     imitation_BT: Tensor | None = None,
 ) -> Slopes:
-    """Differentiate the loss of any rows. A loss is a plain sum over rows, so they need not be one group."""
+    """Differentiate the loss of any rows. A loss is a plain sum over rows, so rows of several groups are allowed."""
     out, fixed = batch(objective, at, response_B, advantage_BT, weight_BT, chosen_BT, imitation_BT)
     leaves = [out.logp_BT] if out.entropy_BT is None else [out.logp_BT, out.entropy_BT]
     gradients = torch.autograd.grad(objective.loss(out, fixed), leaves, materialize_grads=True)

@@ -1,4 +1,4 @@
-"""What the laboratory asks of anything that learns from sampled episodes, whichever family it is of."""
+"""The protocol of learners that learn from sampled episodes: value-based, policy-based or actor-critic."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a learner believes and would do, one entry per seed.
+    """A learner's current policy and values, one entry per seed.
 
     Attributes:
-        policy_KSV: token probabilities of the policy that it samples from, or would answer with.
+        policy_KSV: token probabilities of its policy: the greedy one of a value-based learner, else the sampler.
         q_KSV: its action values; None for a learner without.
-        value_KS: the value of each state that it learns from: what a value-based learner bootstraps from, or a critic's
-            opinion of the policy; None for a learner without.
-        aim_KS: exactly what `value_KS` estimates; None where that is.
+        value_KS: its state values: those that a value-based learner bootstraps from, or a critic's; None for a learner
+            without.
+        aim_KS: the exact values that a critic estimates; None without a critic.
     """
 
     policy_KSV: Tensor
@@ -27,15 +27,15 @@ class Estimate:
 
 
 class Learner(Protocol):
-    """Learns from episodes in their order."""
+    """Learns from episodes in order. `name` and `family` are for tables."""
 
     name: str
     family: str
 
     def learn(self, first: int, count: int) -> None:
-        """Sample and learn from the episodes `first` to `first + count`."""
+        """Sample the episodes `first` to `first + count - 1` and learn from them."""
         ...
 
     def estimate(self) -> Estimate:
-        """Return what it believes now."""
+        """Return the current policy and values."""
         ...

@@ -1,9 +1,9 @@
-"""Finite decision processes with a law of what happens, P(s', r | s, a): where the environment is random too.
+"""Finite Markov decision processes P(s', r | s, a), in which the environment is random too.
 
     V(s) = sum_a pi(a|s) sum_{s', r} P(s', r | s, a) (r + gamma V(s'))
 
-The balloon: a rifle and a balloon that is near or far. Wait, and the wind moves it; shoot, and the episode ends. The
-wind may be random (s') and so may the hit (r), with the same expectations where they are not: the four cases.
+Example: shoot at a balloon that is near or far, or wait until the wind moves it. A shot ends the episode. The wind (s')
+and the hit (r) are each random or deterministic, which gives four cases.
 """
 
 from __future__ import annotations
@@ -16,11 +16,13 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Process:
-    """Shape letters: S states, V actions, O outcomes.
+    """A decision process. Shape letters: S states, V actions, O outcomes.
 
     Attributes:
         p_SVO: probability of each outcome; sums to 1 over O.
-        reward_SVO: its reward; next_SVO: its next state, -1 where the episode ends.
+        reward_SVO: its reward.
+        next_SVO: its next state, -1 if the episode ends.
+        gamma: the discount.
     """
 
     p_SVO: Tensor
@@ -29,12 +31,12 @@ class Process:
     gamma: float
 
     def ahead(self, v_S: Tensor) -> Tensor:
-        """r + gamma v(s') of every outcome, [S, V, O]."""
+        """Return r + gamma v(s') of every outcome, [S, V, O]."""
         after = torch.where(self.next_SVO >= 0, v_S[self.next_SVO.clamp(min=0)], 0)
         return self.reward_SVO + self.gamma * after
 
     def q(self, v_S: Tensor) -> Tensor:
-        """E over s' and r of r + gamma v(s'), [S, V]."""
+        """Return E[r + gamma v(s')], [S, V]."""
         return (self.p_SVO * self.ahead(v_S)).sum(dim=2)
 
     def values(self, pi_SV: Tensor) -> Tensor:
@@ -48,7 +50,7 @@ class Process:
         return torch.linalg.solve(torch.eye(states, dtype=pi_SV.dtype) - self.gamma * onward_SS, reward_S)
 
     def optimal(self, sweeps: int = 2000) -> Tensor:
-        """V*, [S], by value iteration to the last digit."""
+        """V*, [S], by value iteration."""
         v_S = torch.zeros(len(self.p_SVO), dtype=self.p_SVO.dtype)
         for _ in range(sweeps):
             v_S = self.q(v_S).amax(dim=1)
@@ -56,7 +58,7 @@ class Process:
 
 
 def residuals(process: Process, pi_SV: Tensor) -> dict[str, float]:
-    """How far V and Q of a policy, and V* and Q*, are from each Bellman relation: the largest over all places."""
+    """Return the largest absolute residual of each Bellman relation, for V and Q of a policy and for V* and Q*."""
     v_S, best_S = process.values(pi_SV), process.optimal()
     q_SV, best_SV = process.q(v_S), process.q(best_S)
     left = {
@@ -72,9 +74,9 @@ def residuals(process: Process, pi_SV: Tensor) -> dict[str, float]:
 
 
 def target_variance(process: Process, v_S: Tensor) -> tuple[Tensor, Tensor]:
-    """Variance of one sampled target r + gamma v(s') of each state and action, and of E[target | s'], [S, V] both.
+    """Return Var[r + gamma v(s')] of one sampled target, and Var[E[target | s']], both [S, V].
 
-    The second is what s' alone makes random; the rest is r, given s'.
+    The second is the part due to s'; the rest is due to r given s'.
     """
     target_SVO, p_SVO = process.ahead(v_S), process.p_SVO
     mean_SV1 = (p_SVO * target_SVO).sum(dim=2, keepdim=True)
@@ -89,11 +91,11 @@ def target_variance(process: Process, v_S: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def balloon(random_next: bool, random_reward: bool, gamma: float = 0.9) -> Process:
-    """Two states (near 0, far 1), two actions (wait 0, shoot 1), up to four outcomes each.
+    """Return the balloon: two states (near 0, far 1), two actions (wait 0, shoot 1), up to four outcomes each.
 
-    The wind takes the balloon from near to far and from far to near: surely, or with probability 1/2 each way. A
-    shot hits at 0.8 when near and 0.3 when far for a reward of 1: at random, or that expectation is paid. Waiting
-    costs 0.05.
+    After waiting, the wind moves the balloon to the other state; with `random_next` it moves or stays with probability
+    1/2. A shot hits with probability 0.8 when near and 0.3 when far, for a reward of 1; without `random_reward` the
+    reward is that probability. Waiting costs 0.05.
     """
     hit = (0.8, 0.3)
     p, reward = torch.zeros(2, 2, 2, 4, dtype=torch.float64)

@@ -1,13 +1,13 @@
-"""What an objective's gradient is worth: its direction, its scale, its bias, its noise.
+"""Direction, scale, bias and noise of an objective's gradient, compared with the true gradient of J.
 
-    cosine      of the expected gradient E[g] with the true gradient of J, at the policy that is being updated
-    scale       s = <E[g], grad J> / |grad J|^2; a learning rate absorbs it, so what follows is about g / s
+    cosine      of the expected gradient E[g] with grad J, at the policy that is being updated
+    scale       s = <E[g], grad J> / |grad J|^2; a learning rate can absorb it, so bias and noise are those of g / s
     bias        |E[g]/s - grad J|^2 / |grad J|^2 = 1 / cosine^2 - 1
     noise       tr Var[g] / (s^2 |grad J|^2) * tokens per step: sampled tokens at which noise equals signal
-    error(N)    bias + noise / N: relative mean squared error of the mean of the steps that N sampled tokens pay for
+    error(N)    bias + noise / N: relative mean squared error of the mean gradient of N sampled tokens
 
-Tokens of groups that were sampled and not trained on are paid for too. The raw numbers stand beside these. Where the
-expected gradient does not point uphill (s <= 0, or nothing is left of it) the relative numbers do not exist: nan.
+Sampled tokens include those of groups that selection discards. If the expected gradient does not point uphill (s <= 0,
+or E[g] = 0), bias, noise and error are nan; the absolute numbers are always there.
 """
 
 from __future__ import annotations
@@ -29,17 +29,22 @@ from rlzoo.lab.world import World, make_world
 
 Critic = Literal["exact", "noisy", "zero"]
 CRITIC_NOISE = 0.3
-"""Standard deviation of the noisy critic's errors, in rewards; one error per state, drawn once."""
+"""Standard deviation of the noisy critic's errors, in rewards; one fixed error per state."""
 
 
 @dataclass(frozen=True)
 class Setting:
-    """Where an objective is measured.
+    """World and moment at which an objective is measured.
 
     Attributes:
+        group_size: responses per prompt and step.
+        longest, vocabulary: tokens of a response at most, and of the vocabulary.
         success: probability that the base answers right.
-        step: distance in parameters that each update moves, along the objective's own expected gradient.
-        critic: values that objectives with a critic are given: those of the sampling policy, the same with errors, 0.
+        updates: updates per rollout.
+        policy: "tabular" or "transformer".
+        critic: values for objectives with a critic: exact ones of the sampling policy, the same with errors, or 0.
+        step: length in parameters of each update, along the objective's own expected gradient.
+        seed: of the base and the critic's errors, and of sampling where moments are sampled.
     """
 
     group_size: int = 8
@@ -55,13 +60,19 @@ class Setting:
 
 @dataclass(frozen=True)
 class Measurement:
-    """One objective at one update of one setting; see the module's docstring for the meanings.
+    """One objective at one update of one setting; the module docstring defines cosine, scale, bias and noise.
 
     Attributes:
-        update: 1 is the update right after sampling; later ones learn from samples of the policy before the first.
-        cosine_low, cosine_high: 95% interval where groups were sampled; both the cosine itself where it is exact.
-        tokens: expected sampled tokens per step, discarded groups included.
+        update: 1 is the first update after sampling.
+        cosine_low, cosine_high: 95% interval if groups were sampled; both equal the cosine if it is exact.
+        squared_bias: |E[g] - grad J|^2, not rescaled.
+        variance: tr Var[g], not rescaled.
+        squared_gradient: |grad J|^2.
+        tokens: expected sampled tokens per step, including discarded groups.
+        kept: probability that selection keeps a group.
+        clip_fraction: share of tokens with slope 0 although their advantage is not 0.
         kl_old: KL(old || policy) in nats per response.
+        method: how the moments were computed, as in `Moments.method`.
     """
 
     objective: str
@@ -83,7 +94,7 @@ class Measurement:
     method: str
 
     def error(self, tokens: float) -> float:
-        """Relative mean squared error of the average over the steps that this many sampled tokens pay for."""
+        """Return the relative mean squared error of the mean gradient of this many sampled tokens."""
         return self.bias + self.noise / tokens
 
     def as_dict(self) -> dict[str, Any]:
@@ -92,7 +103,11 @@ class Measurement:
 
 
 def critic_values(world: World, critic: Critic, seed: int = 0, error: float = CRITIC_NOISE) -> Tensor:
-    """V of every state as a critic has it."""
+    """Return a critic's value of every state, [S].
+
+    Args:
+        error: standard deviation of the noisy critic's errors, in rewards.
+    """
     v_S = exact.values(world.logits_SV, world.space, exact.token_reward(world.space, world.reward_R)).v_S
     if critic == "zero":
         return torch.zeros_like(v_S)
@@ -103,11 +118,11 @@ def critic_values(world: World, critic: Critic, seed: int = 0, error: float = CR
 def updates(
     objective: Objective, world: World, setting: Setting, groups: int = 2000
 ) -> Iterator[tuple[Situation, Moments]]:
-    """Walk through the updates of one rollout along the objective's own expected gradient.
+    """Yield the situation and moments at each update of one rollout along the objective's own expected gradient.
 
-    Each update learns from groups that no earlier update has seen (minibatches, not epochs), so its samples are still
-    independent draws of the old policy and its expectation is exact at the policy it meets. The path itself is the
-    expected one: every update moves `step` in parameters (as a normalizing optimizer would).
+    Each update uses groups that no earlier update has used (minibatches, not epochs). So its samples are independent
+    draws of the old policy, and its expectation is exact at the current policy. Every update moves `step` in
+    parameters, as a normalizing optimizer would.
     """
     at = first_update(world, critic_values(world, setting.critic, setting.seed))
     theta_M = world.theta_M
@@ -121,7 +136,14 @@ def updates(
 
 
 def measure(objective: Objective, setting: Setting, groups: int = 2000) -> list[Measurement]:
-    """Measure an objective at every update of a setting, in the parity world; in groups of the size it demands."""
+    """Measure an objective at every update of a setting, in the parity world.
+
+    An objective with a fixed group size is measured in groups of that size. `groups` are sampled if no exact sum
+    applies.
+
+    Raises:
+        UserError: a world that cannot be made, or an objective that cannot be measured (`moments`).
+    """
     own = replace(setting, group_size=objective.group_size or setting.group_size)
     world = make_world(
         success=setting.success,
@@ -137,7 +159,7 @@ def measure(objective: Objective, setting: Setting, groups: int = 2000) -> list[
 
 
 def measured(name: str, setting: Setting, update: int, at: Situation, found: Moments) -> Measurement:
-    """Put moments into numbers."""
+    """Return the measurement of an objective's moments."""
     true_SV, geometry = at.true_gradient_SV, at.geometry
     signal = geometry.dot(true_SV, true_SV)
     tokens = setting.group_size * at.tokens / found.kept
@@ -188,7 +210,7 @@ def _interval(sample_XSV: Tensor, true_SV: Tensor, at: Situation) -> tuple[float
         square = (mean * (weight_X.double() @ lowered)).sum().item()
         variance = (weight_X @ own_X.to(weight_X.dtype)).item() - square
         along = (weight_X.double() @ along_X).item()
-        # A resample's mean has the noise of the resample and of the sample.
+        # The mean of a resample contains the noise of the sample and that of the resampling.
         cosines.append(_cosine(along, max(square - 2 * variance / count, along**2 / signal), signal))
     low, high = torch.tensor(cosines).quantile(torch.tensor([0.025, 0.975])).tolist()
     return low, high
@@ -201,7 +223,15 @@ def sweep(
     groups: int = 2000,
     progress: Callable[[str], None] = lambda _: None,
 ) -> list[Measurement]:
-    """Measure objectives at `centre` (all its updates) and at the first update along each axis of `Setting` fields."""
+    """Measure objectives at `centre` (all its updates), and at the first update for each value of `axes`.
+
+    Args:
+        axes: fields of `Setting` with their values, varied one at a time.
+        progress: called with a line of text before each measurement.
+
+    Raises:
+        UserError: as `measure`.
+    """
     rows: list[Measurement] = []
     for objective in objectives:
         progress(objective.name)

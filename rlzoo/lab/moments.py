@@ -1,12 +1,12 @@
-"""Mean and variance of the gradient that an objective estimates from one group, exactly where it can be.
+"""Mean and variance of an objective's gradient from one group: exact where a table fits, else sampled.
 
     E[g] = G / m  sum_y p(y) sum_{a,z} P(a, z) keep(y, a) weight(y, z) grad(y, a)
     E|g|^2 = the same sum of squares + G (G-1) / m  (the same over two responses and the law of G-2 others)
 
-p is the sampler's probability, (a, z) what the others say of themselves (`others`), grad(y, a) the slope of the
-objective's loss at response y with the advantage it is told, m the probability that a group is trained on. Everything
-the objective decides comes from calling its parts (`table`, `group`). Where no table fits (statistics over all tokens
-of a batch, as in whitening), groups are sampled and the error of the mean is reported.
+p is the sampler's probability, (a, z) the statistics of the other responses (`others`), grad(y, a) the slope of the
+loss at response y with its advantage, m the probability that selection keeps a group. All decisions of the objective
+come from calling its parts (`table`, `group`). If no table fits (statistics over all tokens of a batch, as in
+whitening), groups are sampled.
 """
 
 from __future__ import annotations
@@ -23,22 +23,22 @@ from rlzoo.lab.situation import Situation
 from rlzoo.lab.table import Table, find_table
 
 CHUNK = 4_000_000
-"""Numbers per slab of token gradients."""
+"""Token gradients per chunk, as a number of elements."""
 MOST_DRAWS = 1000
-"""Groups drawn per group trained on, before sampling gives up."""
+"""Sampling stops with an error after this many draws per kept group."""
 
 
 @dataclass(frozen=True)
 class Moments:
-    """The gradient of one step as a random variable. Ascent direction, in logits; variances in parameters.
+    """Moments of the gradient of one step: ascent direction in logits, variance in the space of the parameters.
 
     Attributes:
-        mean_SV: expected gradient, of a group that is trained on.
+        mean_SV: expected gradient of a kept group.
         variance: trace of its covariance.
-        kept: probability that a group is trained on.
-        clip_fraction: share of tokens whose surrogate is flat although their advantage is not 0.
-        method: how it was found: `exact (...)`, or `sampled` with a number of groups.
-        sample_XSV: the sampled gradients, None where the moments are exact.
+        kept: probability that selection keeps a group.
+        clip_fraction: share of tokens with slope 0 although their advantage is not 0.
+        method: `exact (statistic)`, or `sampled (number of groups)`.
+        sample_XSV: the sampled gradients; None if the moments are exact.
     """
 
     mean_SV: Tensor
@@ -50,18 +50,19 @@ class Moments:
 
 
 def moments(objective: Objective, at: Situation, group_size: int, *, groups: int = 2000, seed: int = 0) -> Moments:
-    """Exact moments where the others' statistics can be tabulated, else those of `groups` sampled groups.
+    """Return exact moments if a table of the others' statistics fits, else those of `groups` sampled groups.
 
     Raises:
-        UserError: the objective's selection keeps no group of this size, or it corrects for a sampler that is not here.
+        UserError: the objective's selection keeps no group of this size, or the objective corrects for a separate
+            sampler, which the laboratory does not have.
     """
     if "sampler_logp" in objective.needs:
         raise UserError(
-            f"{objective.name}: here the sampler's probabilities are the trainer's own, so every weight of correction "
+            f"{objective.name}: in the laboratory the sampler is the policy itself, so every weight of correction "
             f"{objective.correction} is 1: leave it out (correction=none)"
         )
-    # Which tokens a `tokens` part chooses depends on every token of the others, and a right response's share on how
-    # many tokens of the others are right: no table holds them.
+    # A `tokens` part's choice depends on every token of the others, and a response's imitation share on the number of
+    # right tokens of the others: the tables index neither.
     tabulated = objective.tokens is None and objective.imitation is None
     table = find_table(objective, at, group_size, seed) if tabulated else None
     if table is None:
@@ -70,7 +71,11 @@ def moments(objective: Objective, at: Situation, group_size: int, *, groups: int
 
 
 def exact_moments(objective: Objective, at: Situation, group_size: int, table: Table) -> Moments:
-    """Moments from the table of what responses are told."""
+    """Return the moments from a table of advantages, weights and selection.
+
+    Raises:
+        UserError: selection keeps no group.
+    """
     p_R = at.old_probability_R
     law_AZ, keep_DA, scale_DZ = table.others.law_AZ, table.keep_DA, table.scale_DZ
     p_D = torch.zeros(len(keep_DA), dtype=p_R.dtype).index_add(0, table.type_R, p_R)
@@ -93,9 +98,10 @@ def exact_moments(objective: Objective, at: Situation, group_size: int, table: T
 
 
 def _slabs(objective: Objective, at: Situation, table: Table) -> tuple[Tensor, Tensor, float]:
-    """Sum over the responses of a type of p(y) grad(y, a), [D, A, S, V], and of p(y) |grad|^2; and flat tokens.
+    """Return sums over the responses of each type: of p(y) grad(y, a), [D, A, S, V], and of p(y) |grad|^2, [D, A]; and
+    the expected number of flat tokens.
 
-    The weight in the slope is the profile alone; its scale multiplies outside, for a loss is linear in the weight.
+    The slope uses the weight's profile alone; its scale is multiplied in later, as a loss is linear in the weight.
     """
     space, p_R, type_R = at.space, at.old_probability_R, table.type_R
     responses, longest = space.mask_RT.shape
@@ -132,7 +138,7 @@ def _squares(at: Situation, rows_RATV: Tensor) -> Tensor:
 
 
 def _pairs(at: Situation, table: Table, slab_DASV: Tensor) -> float:
-    """(G-1) E[grad_1 . grad_2] over two members of a group and the law of the G-2 others; 0 for a group of one."""
+    """Return (G-1) E[grad_1 . grad_2] over two members of a group and the law of the G-2 others; 0 for G = 1."""
     before = table.before
     if before is None or before.with_one_AC is None:
         return 0.0
@@ -140,13 +146,13 @@ def _pairs(at: Situation, table: Table, slab_DASV: Tensor) -> float:
     slab = slab_DASV.flatten(2)
     types = torch.arange(len(slab))
     total_Z = torch.arange(before.law_AZ.shape[1])
-    beside_AD = before.with_one_AC[:, table.class_D]  # the others of one response, once the second is among them
+    beside_AD = before.with_one_AC[:, table.class_D]  # the others of one response, including the second
     total = 0.0
     for d in types:
-        mine_AD = beside_AD  # what d sees when the second response is of each type
-        yours_A = beside_AD[:, d]  # what the second one sees
+        mine_AD = beside_AD  # the others of d, for each type of the second response
+        yours_A = beside_AD[:, d]  # the others of the second
         product_AD = torch.einsum("adx,dax->ad", slab[d][mine_AD], lowered_DASV[:, yours_A])
-        keep_AD = table.keep_DA[d][mine_AD]  # one group, one decision
+        keep_AD = table.keep_DA[d][mine_AD]  # the group is kept or dropped as a whole
         mine_DZ = table.scale_DZ[d][total_Z[None] + table.length_D[:, None]]
         yours_DZ = table.scale_DZ[:, total_Z + table.length_D[d]]
         total += (keep_AD * product_AD * (before.law_AZ @ (mine_DZ * yours_DZ).T)).sum().item()
@@ -155,13 +161,17 @@ def _pairs(at: Situation, table: Table, slab_DASV: Tensor) -> float:
 
 def _never_kept(objective: Objective, group_size: int) -> UserError:
     return UserError(
-        f"{objective.name}: select {objective.select} trains on no group of {group_size} here: take larger groups, a "
-        "success rate nearer to 0.5, or select=all"
+        f"{objective.name}: select {objective.select} keeps no group of {group_size}: use larger groups, a success "
+        "rate nearer to 0.5, or select=all"
     )
 
 
 def sampled_moments(objective: Objective, at: Situation, group_size: int, groups: int, seed: int) -> Moments:
-    """Moments of `groups` sampled groups; groups that are not selected are counted and drawn again."""
+    """Return the moments of `groups` sampled groups that selection keeps; dropped groups are counted in `kept`.
+
+    Raises:
+        UserError: selection keeps fewer than one group in `MOST_DRAWS`.
+    """
     generator = torch.Generator().manual_seed(seed)
     p_R = at.old_probability_R
     drawn, kept_XG, told = 0, list[Tensor](), list[tuple[Tensor, Tensor]]()

@@ -1,8 +1,9 @@
-"""The rest of the group, exactly: the joint law of what n other responses say of themselves, by n-fold convolution.
+"""The joint distribution of the statistics of n other responses of a group, by n-fold convolution.
 
-A group estimator sees the others through sufficient statistics: how many of them fall into each class (equal shaped
-reward and accuracy, say) and how many tokens they have together. The joint law of (counts, total length) of n responses
-is the n-fold convolution of the law of one, so a group of 16 costs no more than its table has cells.
+    law_n(a, z) = sum_{c, l} law_1(c, l) law_{n-1}(a - [c], z - l)          a: count per class, z: total length
+
+A group estimator depends on the other responses through sufficient statistics: the number of them in each class (for
+instance of equal shaped reward and accuracy), and their total number of tokens.
 """
 
 from __future__ import annotations
@@ -15,15 +16,15 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Others:
-    """Law of (class counts, total length) of n independent responses.
+    """Distribution of (class counts, total length) of n independent responses.
 
     Shape letters: A count vectors, C classes, Z total lengths (0 .. n * longest).
 
     Attributes:
         count_AC: the count vectors, each summing to n.
         law_AZ: joint probability.
-        with_one_AC: for the same table of n + 1 responses: where a count vector goes when class c is added; None on the
-            last table of a chain.
+        with_one_AC: index, in the table of n + 1 responses, of the count vector plus one response of class c; None in
+            the last table of a chain.
     """
 
     n: int
@@ -33,10 +34,10 @@ class Others:
 
 
 def convolve(probability_R: Tensor, class_R: Tensor, length_R: Tensor, n: int) -> tuple[Others | None, Others]:
-    """Laws of n-1 and of n responses; the first is None at n = 0.
+    """Return the tables of n-1 and of n responses; the first is None at n = 0.
 
     Args:
-        probability_R, class_R, length_R: law of one response; classes are 0 .. C-1.
+        probability_R, class_R, length_R: probability, class (0 .. C-1) and length of each response.
     """
     classes, longest = int(class_R.max()) + 1, int(length_R.max())
     one_CL = torch.zeros(classes, longest + 1, dtype=probability_R.dtype)
@@ -57,7 +58,7 @@ def convolve(probability_R: Tensor, class_R: Tensor, length_R: Tensor, n: int) -
 
 
 def table_size(n: int, classes: int) -> int:
-    """Number of count vectors: ways to put n responses into the classes, C(n + C - 1, C - 1)."""
+    """Return the number of count vectors of n responses: the binomial coefficient (n + C - 1 over C - 1)."""
     size = 1
     for k in range(1, classes):
         size = size * (n + k) // k

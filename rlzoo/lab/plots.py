@@ -1,4 +1,4 @@
-"""The figure of a claim card or of a table of the laboratory: lines over numbers, bars over names."""
+"""Figures of claim cards and of the laboratory's tables: lines over numbers, bars over names."""
 
 from __future__ import annotations
 
@@ -19,10 +19,11 @@ MOST_BARS = 24
 
 @dataclass(frozen=True)
 class Plot:
-    """What a card's or a table's figure shows: lines over x, or bars where x holds names.
+    """Data of a figure: lines over x, or bars if x holds names.
 
     Attributes:
         series: y values by label, each as long as `x`.
+        log_x, log_y: logarithmic axes.
     """
 
     x_label: str
@@ -34,7 +35,7 @@ class Plot:
 
 
 def scalars(numbers: Any, path: str = "") -> Iterator[tuple[str, float]]:
-    """The numbers of a nested structure with where they stand; what is no finite number is left out."""
+    """Yield the finite numbers of a nested structure, each with its path."""
     if isinstance(numbers, dict):
         for key, value in numbers.items():
             yield from scalars(value, f"{path} {key}".strip())
@@ -46,20 +47,20 @@ def scalars(numbers: Any, path: str = "") -> Iterator[tuple[str, float]]:
 
 
 def plot_of(numbers: dict[str, Any]) -> Plot:
-    """Bars of the first numbers of a card that brings no plot of its own."""
+    """Return bars of the first numbers of a card without a plot."""
     found = list(scalars(numbers))[:MOST_BARS]
     return Plot("", [name for name, _ in found], "", {"measured": [x for _, x in found]})
 
 
 def draw(panels: dict[str, Plot], path: Path) -> None:
-    """Draw plots below each other, a title each, into a file; its suffix is the format.
+    """Draw titled plots below each other into a file; its suffix sets the format.
 
     Raises:
-        UserError: a suffix that no figure has.
+        UserError: a suffix other than `FORMATS`.
     """
     if path.suffix not in FORMATS:
         raise UserError(f"--out {path}: a figure is .png, .svg or .pdf")
-    import matplotlib  # a card that is only printed does not wait for it
+    import matplotlib  # imported here, because printing a card does not need it
     from matplotlib.figure import Figure
 
     from rlzoo.report.curves import STYLE

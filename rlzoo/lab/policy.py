@@ -1,9 +1,9 @@
-"""Small policies: a vector of parameters in, the logits of every state out. Float64, no state of their own.
+"""Small float64 policies: functions from a parameter vector to the logits of every state.
 
-    tabular       logits_SV are the parameters: one row per prefix, nothing shared between prefixes
-    transformer   a causal transformer reads the prefix: what is learned in one state moves all others
+    tabular       the parameters are logits_SV: one row per prefix, nothing shared between prefixes
+    transformer   a causal transformer reads the prefix: an update in one state changes all others
 
-A policy is a pure function of its parameter vector, so old, reference and current policy are three vectors.
+A policy is a pure function of its parameters, so old, reference and current policy are three vectors.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ class Policy(Protocol):
     space: Space
 
     def initial(self, seed: int) -> Tensor:
-        """A parameter vector [M] to begin with, drawn with `seed`."""
+        """Return initial parameters [M], drawn with `seed`."""
         ...
 
     def logits_SV(self, theta_M: Tensor) -> Tensor:
-        """Logits of every token in every state; has the gradient of theta."""
+        """Return the logits of every token in every state, differentiable in theta."""
         ...
 
     def jacobian(self, theta_M: Tensor) -> Tensor | None:
-        """d logits / d theta, [S*V, M]; None where it is the identity."""
+        """Return d logits / d theta, [S*V, M]; None for the identity."""
         ...
 
 
@@ -67,7 +67,7 @@ class Transformer:
         generator = _generator(seed)
         parts: list[Tensor] = []
         for name, shape in self._shapes.items():
-            # Norms begin as the identity, everything else at a scale that makes prefixes matter.
+            # Norms start as the identity, all other weights at a scale at which the prefix matters.
             ones = name.endswith("weight") and len(shape) == 1
             noise = 0.5 * torch.randn(shape, generator=generator, dtype=torch.float64)
             parts.append((torch.ones(shape, dtype=torch.float64) if ones else noise).flatten())
@@ -90,7 +90,7 @@ class Transformer:
 class _Body(nn.Module):
     def __init__(self, vocabulary: int, longest: int, width: int, layers: int) -> None:
         super().__init__()
-        self.token = nn.Embedding(vocabulary + 1, width)  # the last one begins every prefix
+        self.token = nn.Embedding(vocabulary + 1, width)  # the last one is the begin token
         self.place = nn.Embedding(longest, width)
         block = nn.TransformerEncoderLayer(width, 2, 2 * width, dropout=0.0, batch_first=True, norm_first=True)
         self.blocks = nn.TransformerEncoder(block, layers, enable_nested_tensor=False)
@@ -107,5 +107,5 @@ def _generator(seed: int) -> torch.Generator:
 
 
 def make_policy(kind: Kind, space: Space) -> Policy:
-    """A policy by the name that the command line gives it."""
+    """Return a policy by its name."""
     return Tabular(space) if kind == "tabular" else Transformer(space)

@@ -1,10 +1,10 @@
-"""An actor with a Q critic: the critic learns Q of the policy by expected TD, the actor climbs it over all tokens.
+"""An actor with a Q critic: the critic learns Q of the policy by expected TD, the actor sums over all tokens.
 
     critic   (r + sum_a' pi(a'|s') Q(s', a') - Q(s, a))^2            over the tokens of a rollout
     actor    sum_t sum_a pi(a|s_t) (Q(s_t, a) - V(s_t)) grad log pi(a|s_t),   V = sum_a pi Q
 
-Sources: Konda and Tsitsiklis 2000; the sum over actions is Allen et al. 1709.00503 (mean actor-critic). Tables for
-both, Adam, one step of each per rollout: our choice, as for the objectives that it stands beside.
+Sources: Konda and Tsitsiklis 2000; the sum over actions is from Allen et al. 1709.00503 (mean actor-critic). Our
+choice, as for the objectives in `gradient`: tables for both, Adam, one step of each per rollout.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from rlzoo.lab.learner import Estimate
 
 
 class QActorCritic:
-    """A tabular policy and a table of Q per seed."""
+    """A tabular policy and a table of Q per seed. A `learner.Learner`."""
 
     family = "actor-critic"
     name = "Q actor-critic"

@@ -1,13 +1,13 @@
-"""Tabular Q-learning, from responses of a fixed sampler: off-policy, every token a transition.
+"""Tabular Q-learning with epsilon-greedy samples: off-policy, every token is a transition.
 
     Q(s, a) <- Q(s, a) + alpha (r + max_a' Q(s', a') - Q(s, a)),      alpha = 1 / n(s, a)^0.8
-    double: one of two tables learns, chosen by a coin, from r + Q_other(s', argmax_a' Q_this(s', a'))
+    double: a random one of two tables learns from r + Q_other(s', argmax_a' Q_this(s', a'))
 
 Source: Watkins and Dayan 1992; the double estimator is van Hasselt's, "Double Q-learning", 2010.
 
-Our choice: values begin at 0; the tokens of a response are learned from last to first, since its reward stands at the
-end; sampling is uniform in every state with probability epsilon, else greedy. `replay` relearns that many earlier
-episodes after each one, drawn uniformly, with the judgement that they got then.
+Our choice: values start at 0. A response is learned from its last token to its first, because its reward is at the end.
+In each state a token is uniform with probability epsilon, else greedy. After each episode, `replay` earlier ones are
+drawn uniformly and learned again with their recorded rewards.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from rlzoo.lab.episodes import Episodes
 from rlzoo.lab.learner import Estimate
 
 POWER = 0.8
-"""Of the step size: between 1/2 and 1, steps are large enough to arrive and small enough to average."""
+"""Exponent of the step size. Between 1/2 and 1 the steps sum to infinity and their squares do not (Robbins-Monro)."""
 
 
 def explore(q_KSV: Tensor, epsilon: float) -> Tensor:
-    """Token probabilities of epsilon-greedy: uniform with probability epsilon, else the best (ties shared)."""
+    """Return epsilon-greedy token probabilities: uniform with probability epsilon, else the best (ties shared)."""
     return epsilon / q_KSV.shape[-1] + (1 - epsilon) * qstar.greedy(q_KSV)
 
 
 class TabularQ:
-    """Q-learning with one table, or two with `double`, for all seeds at once."""
+    """Q-learning with one table, or two with `double`, for all seeds at once. A `learner.Learner`."""
 
     family = "value-based"
 
@@ -57,7 +57,7 @@ class TabularQ:
                 self._walk(response_K, judged_K, noise.integers(2, "table", seed_K, n, j + 1))
 
     def _walk(self, response_K: Tensor, judged_K: Tensor, coin_K: Tensor) -> None:
-        """Learn one response per seed, from its last token to its first, in the table of the coin."""
+        """Learn one response per seed, from its last token to its first, in the table that the coin selects."""
         space, k = self._at.space, torch.arange(len(response_K))
         mine_K = coin_K if len(self.q_EKSV) == 2 else torch.zeros_like(coin_K)
         other_K = len(self.q_EKSV) - 1 - mine_K

@@ -1,8 +1,8 @@
-"""Two ways to differentiate an expectation, exactly: the score function's and the reparameterized one.
+"""Exact moments of two gradient estimators of an expectation: the score function and reparameterization.
 
-    score function    E[r(a) grad log pi(a)]                 any r; variance even where r is nearly constant
-    pathwise          a = g(theta, e):  E[r'(a) da/dtheta]   r differentiable in a; here a Gaussian policy, and DDPG's
-    Gumbel-softmax    x = softmax((logits + g) / tau), E[grad r . x]      a discrete choice made soft; biased, tau > 0
+    score function    E[r(a) grad log pi(a)]                 any r; has variance even if r is nearly constant
+    pathwise          a = g(theta, e):  E[r'(a) da/dtheta]   r differentiable in a; here a Gaussian policy, and DDPG
+    Gumbel-softmax    x = softmax((logits + g) / tau), E[grad r . x]      relaxes a discrete choice; biased for tau > 0
 
 Sources: Williams 1992; Kingma and Welling 1312.6114; Jang et al. 1611.01144; DDPG, Lillicrap et al. 1509.02971.
 """
@@ -17,7 +17,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Slope:
-    """Mean and variance of one sample's derivative, and the value whose derivative the mean is."""
+    """Mean and variance of the derivative from one sample; the mean is the derivative of `value`."""
 
     value: float
     mean: float
@@ -25,7 +25,7 @@ class Slope:
 
 
 def two_choices(logit: float, rewards: tuple[float, float]) -> Slope:
-    """The score function's derivative of J = p r_0 + (1-p) r_1 in the logit of choice 0, p = sigmoid(logit)."""
+    """Score-function estimate of dJ / dlogit, J = p r_0 + (1-p) r_1, p = sigmoid(logit) the probability of choice 0."""
     p = torch.tensor(logit, dtype=torch.float64).sigmoid().item()
     first, second = rewards[0] * (1 - p), -rewards[1] * p  # r (1 - p) and r (0 - p)
     mean = p * first + (1 - p) * second
@@ -33,7 +33,7 @@ def two_choices(logit: float, rewards: tuple[float, float]) -> Slope:
 
 
 def gumbel_softmax(logit: float, rewards: tuple[float, float], tau: float, points: int = 200001) -> Slope:
-    """Derivative of r . softmax((logits + g) / tau) in the logit of choice 0, over Gumbel noise g, by quadrature.
+    """Gumbel-softmax estimate of the same: derivative of r . softmax((logits + g) / tau), by quadrature over the noise.
 
     The difference of two Gumbel variables is logistic: x_0 = sigmoid((logit + L) / tau), L = log(u / (1 - u)).
     """
@@ -56,7 +56,7 @@ def gaussian_score(mean: float, deviation: float, best: float) -> Slope:
 
 
 def gaussian_path(mean: float, deviation: float, best: float) -> Slope:
-    """E[r'(mu + sigma e)] = -2 d with variance 4 sigma^2, d = mu - best: the same mean, less noise."""
+    """E[r'(mu + sigma e)] = -2 d with variance 4 sigma^2, d = mu - best: the same mean as `gaussian_score`."""
     d, s = mean - best, deviation
     return Slope(-(d**2) - s**2, -2 * d, 4 * s**2)
 
@@ -64,8 +64,8 @@ def gaussian_path(mean: float, deviation: float, best: float) -> Slope:
 def ddpg(best: float, steps: int, seed: int, batch: int = 32, rate: float = 0.05) -> tuple[Tensor, Tensor]:
     """Deterministic actor mu and critic Q(a) = w . (1, a, a^2), off-policy from exploration N(mu, 0.5^2).
 
-    Every step the critic fits r = -(a - best)^2 + noise on a replayed batch by least squares, and the actor climbs
-    Q'(mu): the reward itself is never differentiated.
+    At every step the critic fits r = -(a - best)^2 + noise to replayed samples by least squares, and the actor moves
+    along Q'(mu). The reward itself is not differentiated.
 
     Returns:
         mu after every step, [steps + 1], and the critic's slope at mu, [steps].

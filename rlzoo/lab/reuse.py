@@ -1,8 +1,8 @@
-"""Simulated rollouts: M responses used N times against N times M used once, many rollouts side by side.
+"""Simulated rollouts: M responses reused for N updates, against N times M responses used once.
 
     old = pi;  sample;  for each update:  theta += step grad mean_i sum_t min(w A, clip(w) A),   w = pi_t / old_t
 
-The rollouts never touch: each has its own logits, [X, S, V].
+X independent repeats run in parallel, each with its own logits: [X, S, V].
 """
 
 from __future__ import annotations
@@ -20,12 +20,15 @@ from rlzoo.stats.intervals import Interval, interval
 
 @dataclass(frozen=True)
 class Reuse:
-    """One arm.
+    """One arm of the comparison.
 
     Attributes:
-        fresh: every update has responses of its own; else all updates of a rollout share them.
-        updates: updates per rollout; rollouts: how often new responses are sampled from the policy.
-        responses: per update.
+        fresh: every update gets new responses; else all updates of a rollout share them.
+        updates: updates per rollout.
+        rollouts: number of times that responses are sampled from the current policy.
+        responses: responses per update.
+        step: step size on the logits.
+        repeats: independent repetitions, for the interval.
     """
 
     fresh: bool
@@ -38,12 +41,12 @@ class Reuse:
 
     @property
     def sampled(self) -> int:
-        """Responses paid for."""
+        """Number of sampled responses."""
         return self.rollouts * self.responses * (self.updates if self.fresh else 1)
 
 
 def simulate(arm: Reuse, world: World | None = None) -> Interval:
-    """Success rate after the updates, mean over the repeats with a 95% interval."""
+    """Return the success rate after all updates: mean over the repeats, with a 95% interval."""
     world = world or make_world(longest=3)
     generator = torch.Generator().manual_seed(arm.seed)
     logits_XSV = world.logits_SV.expand(arm.repeats, -1, -1).clone()
@@ -61,7 +64,10 @@ def simulate(arm: Reuse, world: World | None = None) -> Interval:
 
 
 def gradient(world: World, logits_XSV: Tensor, old_XSV: Tensor, response_XN: Tensor) -> Tensor:
-    """Gradient of PPO-clip's objective on one group per rollout, mean over responses, tokens summed: [X, S, V]."""
+    """Return the gradient of PPO-clip's objective on one group per repeat: [X, S, V].
+
+    Mean over responses, sum over tokens. The advantage is the reward minus the mean of the other responses.
+    """
     space = world.space
     x, s, a = torch.arange(len(response_XN))[:, None, None], space.state_RT[response_XN], space.token_RT[response_XN]
     mask_XNT = space.mask_RT[response_XN]
@@ -75,5 +81,5 @@ def gradient(world: World, logits_XSV: Tensor, old_XSV: Tensor, response_XN: Ten
 
 
 def arm_scale(responses: int) -> float:
-    """n / (n-1): r - mean becomes leave-one-out, so that the group's size changes no scale."""
+    """Return n / (n-1), which turns r - mean into leave-one-out: its scale does not depend on the group size."""
     return responses / (responses - 1)

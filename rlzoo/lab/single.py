@@ -1,6 +1,8 @@
-"""Estimators that look at one response at a time: mean and variance of sum_t c_t grad log pi(y_t | s_t), y ~ law.
+"""Moments of estimators that use one response.
 
-For averages of independent responses the mean is the same and the variance is divided by their number.
+    g(y) = sum_t c_t(y) grad log pi(y_t | s_t),   y ~ law
+
+The average of n independent responses has the same mean and 1/n of the variance.
 """
 
 from __future__ import annotations
@@ -15,10 +17,13 @@ from rlzoo.lab.situation import Situation
 
 @dataclass(frozen=True)
 class Single:
-    """Mean gradient [S, V] and trace of the covariance, against a target gradient.
+    """Moments of an estimator, relative to a target gradient.
 
     Attributes:
-        bias: |mean - target|^2 / |target|^2; variance: tr Cov / |target|^2; cosine: of mean and target.
+        mean_SV: expected gradient in the logits.
+        bias: |mean - target|^2 / |target|^2.
+        variance: tr Cov / |target|^2.
+        cosine: of mean and target.
     """
 
     mean_SV: Tensor
@@ -28,16 +33,17 @@ class Single:
 
 
 def single(at: Situation, c_RT: Tensor, target_SV: Tensor, law_R: Tensor | None = None) -> Single:
-    """Moments of the estimator with coefficients c, of a tabular policy.
+    """Return the moments of the estimator with coefficients c, for a tabular policy.
 
     Args:
         c_RT: coefficient of each token's log-prob, for every response.
-        law_R: probability of each response; that of the sampler (`old`) if None.
+        target_SV: the gradient to compare with.
+        law_R: probability of each response; the sampler's (`old`) if None.
     """
     p_R = at.old_probability_R if law_R is None else law_R
     rows_RTV = at.rows(torch.where(at.space.mask_RT, c_RT, 0), torch.arange(len(c_RT)))
     mean_SV = at.scatter(p_R[:, None, None] * rows_RTV)
-    # The states along a response differ, so its squared norm is the sum over its tokens.
+    # All states of a response are different, so the squared norm is the sum over its tokens.
     square = (p_R * rows_RTV.square().sum(dim=(1, 2))).sum().item()
     norm, size = target_SV.square().sum().item(), mean_SV.square().sum().item()
     return Single(
@@ -49,5 +55,5 @@ def single(at: Situation, c_RT: Tensor, target_SV: Tensor, law_R: Tensor | None 
 
 
 def relative_difference(a: Tensor, b: Tensor) -> float:
-    """|a - b| / |b|."""
+    """Return |a - b| / |b|."""
     return ((a - b).norm() / b.norm()).item()

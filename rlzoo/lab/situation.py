@@ -1,7 +1,7 @@
-"""One moment of training, seen completely: who sampled, who is being updated, what the critic believes.
+"""One moment of training: the sampling policy, the policy being updated, the reference, and the critic's values.
 
-A gradient is held as [S, V] in the space of the logits; `Geometry` gives the inner products it has in the space of the
-parameters, so a tabular policy and a transformer are measured by the same code.
+Gradients are stored as [S, V] in the space of the logits. `Geometry` computes their inner products in the space of the
+parameters, so the same code measures a tabular policy and a transformer.
 """
 
 from __future__ import annotations
@@ -27,31 +27,31 @@ class Geometry:
     jacobian: Tensor | None = None
 
     def parameters(self, g_SV: Tensor) -> Tensor:
-        """The gradient with respect to theta, [M]."""
+        """Return the gradient with respect to theta, [M]."""
         return g_SV.flatten() if self.jacobian is None else g_SV.flatten() @ self.jacobian
 
     def lowered(self, g_XSV: Tensor) -> Tensor:
-        """J J^T g for many gradients, the same shape: `(a * lowered(b)).sum()` is <a, b>."""
+        """Return J J^T g for many gradients, in the same shape: `(a * lowered(b)).sum()` is <a, b>."""
         if self.jacobian is None:
             return g_XSV
         flat = g_XSV.flatten(-2)
         return ((flat @ self.jacobian) @ self.jacobian.T).view_as(g_XSV)
 
     def dot(self, a_SV: Tensor, b_SV: Tensor) -> float:
-        """<a, b>."""
+        """Return <a, b>."""
         return (self.parameters(a_SV) @ self.parameters(b_SV)).item()
 
 
 @dataclass(frozen=True)
 class Situation:
-    """What an objective's estimate of the gradient depends on.
+    """All inputs of an objective's gradient estimate.
 
     Attributes:
-        logits_SV: the policy that is being updated.
-        old_logits_SV: the policy that sampled, whose log-probs the ratio divides by.
+        logits_SV: the policy being updated.
+        old_logits_SV: the policy that sampled; the denominator of ratios.
         ref_logits_SV: the reference of KL terms.
         value_S: the critic's value of every state, at sampling time and now.
-        reward_R, accuracy_R: the task's verdict on every response.
+        reward_R, accuracy_R: the task's reward and accuracy of every response.
     """
 
     space: Space
@@ -65,16 +65,17 @@ class Situation:
 
     @property
     def logp_SV(self) -> Tensor:
+        """Log-probs of the policy being updated."""
         return self.logits_SV.log_softmax(dim=1)
 
     @property
     def old_probability_R(self) -> Tensor:
-        """Probability that the sampler draws each response."""
+        """The sampler's probability of each response."""
         return exact.probability(self.old_logits_SV, self.space)
 
     @property
     def greedy_reward(self) -> Tensor:
-        """Reward of the sampler's greedy response, a scalar: in each of its states the likeliest token is taken."""
+        """Reward of the sampler's greedy response (the most likely token in every state), a scalar."""
         space = self.space
         likeliest_RT = space.at_states(self.old_logits_SV.argmax(dim=1))
         (greedy,) = ((space.token_RT == likeliest_RT) | ~space.mask_RT).all(dim=1).nonzero().flatten()
@@ -82,21 +83,21 @@ class Situation:
 
     @property
     def true_gradient_SV(self) -> Tensor:
-        """Gradient of J at the policy that is being updated."""
+        """Gradient of J at the policy being updated."""
         return exact.logits_gradient(self.logits_SV, self.space, self.reward_R)
 
     @property
     def tokens(self) -> float:
-        """Expected tokens of a sampled response."""
+        """Expected length of a sampled response, in tokens."""
         return (self.old_probability_R * self.space.length_R).sum().item()
 
     def rows(self, c_XT: Tensor, response_X: Tensor, entropy_XT: Tensor | None = None) -> Tensor:
-        """Gradient rows in logits of sum_t c_t log pi(y_t | s_t) + e_t H(s_t), one per step: [X, T, V].
+        """Return the gradient in logits of sum_t c_t log pi(y_t | s_t) + e_t H(s_t), one row per token: [X, T, V].
 
         Args:
             c_XT: coefficient of each token's log-prob; [..., T] with any leading shape X.
-            response_X: which response each row is.
-            entropy_XT: coefficient of each state's entropy.
+            response_X: index of each row's response.
+            entropy_XT: coefficient e_t of each state's entropy; None: 0.
         """
         logp_XTV = self.logp_SV[self.space.state_RT[response_X]]
         pi_XTV = logp_XTV.exp()
@@ -108,14 +109,17 @@ class Situation:
         return rows
 
     def scatter(self, rows_RTV: Tensor) -> Tensor:
-        """Sum rows of all responses into the states they belong to: [R, T, V] -> [S, V]."""
+        """Sum the rows of all responses into their states: [R, T, V] -> [S, V]."""
         total_SV = torch.zeros_like(self.logits_SV)
         mask_RT = self.space.mask_RT
         return total_SV.index_add(0, self.space.state_RT[mask_RT], rows_RTV[mask_RT])
 
 
 def first_update(world: World, value_S: Tensor | None = None) -> Situation:
-    """The first update after sampling: the policy is the sampler, and the base itself. The critic is exact if None."""
+    """Return the first update after sampling: policy, sampler and reference are the base.
+
+    `value_S`: the critic's values; None: exact ones.
+    """
     logits_SV = world.logits_SV
     if value_S is None:
         value_S = exact.values(logits_SV, world.space, exact.token_reward(world.space, world.reward_R)).v_S

@@ -1,7 +1,9 @@
-"""Every response there is: a small vocabulary with an end token, responses of at most `longest` tokens.
+"""Enumeration of all responses over a small vocabulary with an end token, of at most `longest` tokens.
 
-A response ends with the end token or is cut at `longest` tokens. A state is the prefix before a token. With V tokens,
-the end token among them, there are S = sum_{k < longest} (V-1)^k states and R = S + (V-1)^longest responses.
+    S = sum_{k < longest} (V-1)^k  states          R = S + (V-1)^longest  responses
+
+A response ends with the end token, which is one of the V tokens, or is cut at `longest` tokens. A state is the prefix
+before a token.
 
 Shape letters of the laboratory: R responses, S states, V vocabulary, T response tokens, M parameters.
 """
@@ -17,7 +19,7 @@ from torch import Tensor
 from rlzoo.errors import UserError
 
 MAX_RESPONSES = 5000
-"""More responses than this and the exact sums take minutes."""
+"""Limit on enumerated responses: beyond it, exact sums take minutes."""
 
 
 @dataclass(frozen=True)
@@ -25,14 +27,14 @@ class Space:
     """The enumerated responses. The end token is the last of the vocabulary, `vocabulary - 1`.
 
     Attributes:
-        token_RT, state_RT: token chosen at each step and the state it was chosen in; 0 outside the mask.
-        mask_RT: bool, true at the tokens of the response (the end token included).
-        length_R: tokens of each response.
-        finished_R: bool, true where the response ends with the end token.
-        prefix_ST: tokens of each state, -1 beyond its depth. State 0 is the empty prefix; a prefix stands before its
-            extensions, so running through the states backwards is running backwards in time.
-        next_SV: state after choosing a token, -1 where the response ends.
-        response_SV: the response that ends with this choice, -1 where it goes on.
+        token_RT, state_RT: each token and the state in which it was chosen; 0 outside the mask.
+        mask_RT: bool, true at the tokens of the response, including the end token.
+        length_R: number of tokens of each response.
+        finished_R: bool, true if the response ends with the end token.
+        prefix_ST: tokens of each state, -1 beyond its depth. State 0 is the empty prefix. A prefix precedes its
+            extensions, so descending state order is backwards in time.
+        next_SV: state after choosing a token, -1 if the response ends.
+        response_SV: the response that ends with this choice, -1 if it continues.
     """
 
     vocabulary: int
@@ -48,33 +50,33 @@ class Space:
 
     @property
     def depth_S(self) -> Tensor:
-        """Tokens before each state."""
+        """Number of tokens before each state."""
         return (self.prefix_ST >= 0).sum(dim=1)
 
     def logp_RT(self, logp_SV: Tensor) -> Tensor:
-        """Log-probs of the responses' tokens from those of all tokens in all states; exactly 0 outside the mask."""
+        """Return the log-probs of all responses' tokens, given those of all states and tokens; 0 outside the mask."""
         return torch.where(self.mask_RT, logp_SV[self.state_RT, self.token_RT], 0)
 
     def at_states(self, x_S: Tensor) -> Tensor:
-        """A number per state at the tokens chosen there, [R, T]; 0 outside the mask."""
+        """Return the number of each token's state, [R, T]; 0 outside the mask."""
         return torch.where(self.mask_RT, x_S[self.state_RT], 0)
 
 
 def enumerate_responses(vocabulary: int = 3, longest: int = 4) -> Space:
-    """Lay out every response over `vocabulary` tokens, the end token included, with at most `longest` tokens.
+    """Enumerate every response of at most `longest` tokens over `vocabulary` tokens, which include the end token.
 
     Raises:
-        UserError: fewer than 2 tokens, no length, or more responses than can be enumerated in reasonable time.
+        UserError: fewer than 2 tokens, a length below 1, or more than `MAX_RESPONSES` responses.
     """
     if vocabulary < 2 or longest < 1:
         raise UserError(
-            f"vocabulary {vocabulary}, longest {longest}: a response needs 2 tokens (one ends it), length 1"
+            f"vocabulary {vocabulary}, longest {longest}: at least 2 tokens (one of them ends) and length 1 are needed"
         )
     states = sum((vocabulary - 1) ** k for k in range(longest))
     if states + (vocabulary - 1) ** longest > MAX_RESPONSES:
         raise UserError(
             f"{states + (vocabulary - 1) ** longest} responses of at most {longest} of {vocabulary} tokens: the "
-            f"laboratory enumerates {MAX_RESPONSES}; take fewer tokens or a smaller length"
+            f"laboratory enumerates at most {MAX_RESPONSES}: use fewer tokens or a smaller length"
         )
     end = vocabulary - 1
     prefixes = [p for n in range(longest) for p in itertools.product(range(end), repeat=n)]

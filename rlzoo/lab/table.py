@@ -1,13 +1,13 @@
-"""What a response can be told by the rest of its group: advantage, weight and selection, as tables.
+"""Tables of a response's advantage, weight and selection, indexed by statistics of the rest of its group.
 
-A response is of one of D types (equal shaped rewards, length, accuracy and values). What it is told depends on its type
-and on the others' sufficient statistics. Which statistics suffice is an assumption about the objective, so it is not
-made: a coarse table is built first, by calling the objective's own parts on groups that represent each cell, and it is
-used only if it agrees with the parts on random groups; else a finer one is tried, and then none (Monte Carlo).
+    alone     the total length of the others
+    returns   the number of others with each shaped return, and their total length
+    types     the number of others of each type
 
-    alone     nothing but the others' total length
-    returns   how many others have each shaped return, and their total length
-    types     how many others there are of each type
+A response has one of D types (equal shaped rewards, length, accuracy and values). Its advantage and weight depend on
+its type and on sufficient statistics of the others. Which statistics suffice is not assumed but tested: a table is
+built by calling the objective's parts on one group per cell, and used only if it agrees with the parts on random
+groups. The coarsest statistics come first. If no table agrees, moments are sampled.
 """
 
 from __future__ import annotations
@@ -25,25 +25,26 @@ from rlzoo.lab.others import Others, convolve, table_size
 from rlzoo.lab.situation import Situation
 
 MAX_ROWS = 2_000_000
-"""Rows of the representative groups when all groups go through the estimator in one call."""
+"""Limit on the rows of all representative groups."""
 MAX_CALLS = 3_000
-"""Calls of the estimator when every group needs one of its own."""
+"""Limit on estimator calls if each group needs its own."""
 PROBES = 24
 SAME = {"rtol": 1e-9, "atol": 1e-11}
 
 
 @dataclass(frozen=True)
 class Table:
-    """What the objective tells a response of type d, beside others with counts a and total length z.
+    """Advantage, weight and selection of a response of type d whose others have counts a and total length z.
 
     Shape letters: D types, A count vectors, Z total lengths of the others.
 
     Attributes:
-        statistic: which statistics of the others index the table.
+        statistic: the statistics of the others that index the table.
         type_R, class_D: type of each response, class of each type.
-        length_D: tokens of a response of each type.
-        before, others: laws of the G-2 and of the G-1 others.
-        advantage_DAT: advantage of the response's tokens; keep_DA: 1 where its group is trained on.
+        length_D: length of a response of each type.
+        before, others: distributions of the G-2 and of the G-1 others.
+        advantage_DAT: advantage of the response's tokens.
+        keep_DA: 1 if selection keeps the group, else 0.
         profile_DT, scale_DZ: the tokens' weight is scale * profile.
     """
 
@@ -60,7 +61,7 @@ class Table:
 
 
 def find_table(objective: Objective, at: Situation, group_size: int, seed: int = 0) -> Table | None:
-    """The coarsest table that agrees with the objective's parts on random groups; None if none does."""
+    """Return the coarsest table that agrees with the objective's parts on random groups; None if none does."""
     every = group.inputs(objective, at, torch.arange(len(at.reward_R)))
     type_R, example_D = _types(every, at)
     for statistic, class_D in _classings(every, at, example_D):
@@ -75,7 +76,7 @@ def find_table(objective: Objective, at: Situation, group_size: int, seed: int =
 
 
 def _types(every: RolloutView, at: Situation) -> tuple[Tensor, Tensor]:
-    """Type of every response, and one response of each type."""
+    """Return the type of every response, and one response of each type."""
     columns = [every.reward_NT, every.mask_NT.double(), at.accuracy_R[:, None]]
     if "value_NT" in every.given:
         columns.append(every.value_NT)
@@ -84,7 +85,7 @@ def _types(every: RolloutView, at: Situation) -> tuple[Tensor, Tensor]:
 
 
 def _classings(every: RolloutView, at: Situation, example_D: Tensor) -> Iterator[tuple[str, Tensor]]:
-    """Ways to sort types into classes, from coarse to fine, without repeating one."""
+    """Yield the partitions of types into classes, from coarse to fine, without repetition."""
     return_D = every.reward_NT.sum(dim=1)[example_D]
     returns_D = _labels(torch.stack([return_D, at.accuracy_R[example_D]], dim=1))
     yield "alone", torch.zeros(len(example_D), dtype=torch.long)
@@ -112,7 +113,7 @@ def _tabulate(
     response_DAG = torch.cat([own_DA1, member_AO.expand(len(example_D), -1, -1)], dim=2)
     weight_DZT = _weights(objective, at, example_D, group_size)
     total_DZ = weight_DZT.sum(dim=2)
-    # The first reachable column, every other member one token long, fixes the profile.
+    # The profile comes from the first possible total: every other member has one token.
     profile_DT = weight_DZT[:, group_size - 1]
     scale_DZ = total_DZ / profile_DT.sum(dim=1, keepdim=True)
     if not torch.allclose(weight_DZT, scale_DZ[..., None] * profile_DT[:, None], **SAME):
@@ -132,7 +133,7 @@ def _tabulate(
 
 
 def _advantages(objective: Objective, every: RolloutView, response_DAG: Tensor, together: bool) -> Tensor:
-    """Advantage of the first member of each group, [D, A, T]; in one call, or one call for each group."""
+    """Return the advantage of the first member of each group, [D, A, T], in one call or in one per group."""
     types, counts, size = response_DAG.shape
     index_XG = response_DAG.reshape(-1, size)
     if together:
@@ -144,7 +145,7 @@ def _advantages(objective: Objective, every: RolloutView, response_DAG: Tensor, 
 
 
 def _weights(objective: Objective, at: Situation, example_D: Tensor, group_size: int) -> Tensor:
-    """Weight of a response's tokens beside others whose lengths sum to z, [D, Z, T]; 0 where no others' can."""
+    """Return the weight of a response's tokens if the others' lengths sum to z, [D, Z, T]; 0 at impossible sums."""
     n, longest = group_size - 1, at.space.longest
     steps = torch.arange(longest)
     weight_DZT = torch.zeros(len(example_D), n * longest + 1, longest, dtype=torch.float64)
@@ -160,7 +161,7 @@ def _weights(objective: Objective, at: Situation, example_D: Tensor, group_size:
 
 
 def _agrees(table: Table, objective: Objective, at: Situation, group_size: int, seed: int) -> bool:
-    """True if the table says of every member of random groups what the objective's parts say."""
+    """Whether the table equals the objective's parts for every member of random groups."""
     generator = torch.Generator().manual_seed(seed)
     place = {tuple(count_C): a for a, count_C in enumerate(table.others.count_AC.tolist())}
     uniform_R = torch.ones_like(at.old_probability_R)
@@ -187,10 +188,10 @@ def _agrees(table: Table, objective: Objective, at: Situation, group_size: int, 
 
 
 def _labels(x_NX: Tensor) -> Tensor:
-    """The same number for equal rows (to 1e-12): 0, 1, 2, ..."""
+    """Return labels 0, 1, 2, ... that are the same for equal rows (to 1e-12)."""
     return torch.unique(torch.round(x_NX, decimals=12), dim=0, return_inverse=True)[1]
 
 
 def _first(label_N: Tensor) -> Tensor:
-    """Place of the first member of every label."""
+    """Return the index of the first member of every label."""
     return torch.tensor([int((label_N == label).nonzero()[0]) for label in range(int(label_N.max()) + 1)])

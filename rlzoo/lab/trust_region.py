@@ -1,4 +1,4 @@
-"""One TRPO step, exactly: the natural gradient, as far as KL(old || policy) allows, then a line search.
+"""One exact TRPO step: the natural gradient, up to a bound on KL(old || policy), then a line search.
 
     max g . x  subject to  x' F x / 2 <= delta:     x = sqrt(2 delta / g' F^-1 g) F^-1 g
     F = sum_s d(s) (diag pi(.|s) - pi pi'),   shortened by 0.8 until KL <= delta and E_old[(pi / old) A] rises
@@ -20,7 +20,7 @@ from rlzoo.lab.world import World
 
 @dataclass(frozen=True)
 class Step:
-    """Where a step ended: logits, expected reward before and after, KL(old || policy), times that it was shortened."""
+    """A step: new logits, expected reward before and after, KL(old || policy) in nats, number of shortenings."""
 
     logits_SV: Tensor
     before: float
@@ -30,24 +30,25 @@ class Step:
 
 
 def fisher(logits_SV: Tensor, visits_S: Tensor) -> Tensor:
-    """The Fisher matrix of whole responses in the logits, [S*V, S*V]."""
+    """Return the Fisher matrix of whole responses in the logits, [S*V, S*V]."""
     pi_SV = logits_SV.softmax(dim=1)
     blocks = visits_S[:, None, None] * (torch.diag_embed(pi_SV) - pi_SV[:, :, None] * pi_SV[:, None, :])
     return torch.block_diag(*blocks)
 
 
 def natural_direction(world: World, logits_SV: Tensor) -> Tensor:
-    """F^+ g, [S, V], each state's mean over tokens 0 (logits are free up to a constant)."""
+    """Return F^+ g, [S, V], with mean 0 in each state, as a constant added to its logits has no effect."""
     visits_S = exact.visits(logits_SV.softmax(dim=1), world.space)
     gradient_SV = exact.logits_gradient(logits_SV, world.space, world.reward_R)
     return (torch.linalg.pinv(fisher(logits_SV, visits_S), hermitian=True) @ gradient_SV.flatten()).view_as(logits_SV)
 
 
 def trpo_step(world: World, delta: float, natural: bool = True, most: int = 40) -> Step:
-    """One step from the base; without `natural` the plain gradient under the same constraint.
+    """Take one step from the base; without `natural`, the plain gradient under the same constraint.
 
     Args:
-        delta: nats per response.
+        delta: bound on KL, in nats per response.
+        most: number of lengths tried by the line search; the last one is returned if none satisfies it.
     """
     space, old_SV = world.space, world.logits_SV
     gradient_SV = exact.logits_gradient(old_SV, space, world.reward_R)

@@ -1,4 +1,4 @@
-"""The figure of `rlzoo values`: what each learner reaches and how wrong its values are, against sampled episodes."""
+"""The figure of `rlzoo values`: reward and value errors of each learner over sampled episodes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PANELS = {
 
 
 def draw(rows: Sequence[Row], path: Path) -> None:
-    """Draw means over seeds with 95% intervals into a file; its suffix is the format."""
+    """Draw means over seeds with 95% intervals into a file; its suffix sets the format."""
     drawn = looks(row.learner for row in rows)
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(11, 3.6), layout="constrained")

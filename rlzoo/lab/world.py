@@ -1,7 +1,7 @@
-"""A world of the laboratory: the space of responses, a policy that begins with a chosen success rate, a reward.
+"""A world of the laboratory: the space of responses, a base policy with a chosen success rate, and a reward.
 
-The task is parity: a response is right (reward 1) if it ends with the end token and holds an odd number of token 1.
-So right and wrong answers come in nearly all lengths, and a cut answer is wrong.
+The task is parity: a response is right (reward 1) if it ends with the end token and has an odd number of token 1. So
+right and wrong answers have nearly all lengths, and a truncated answer is wrong.
 """
 
 from __future__ import annotations
@@ -20,11 +20,12 @@ from rlzoo.lab.space import Space, enumerate_responses
 
 @dataclass(frozen=True)
 class World:
-    """One prompt, everything about it known.
+    """One prompt with all its responses and their rewards.
 
     Attributes:
         theta_M: parameters of the base, which is also the reference policy.
-        reward_R: the task's reward of every response; accuracy_R: 1 where it is right, which is what selection reads.
+        reward_R: the task's reward of every response.
+        accuracy_R: 1 if it is right, else 0; selection uses this one.
     """
 
     space: Space
@@ -45,7 +46,7 @@ class World:
 
 
 def parity(space: Space) -> Tensor:
-    """1 for finished responses with an odd number of token 1, else 0; [R]."""
+    """Return 1 for finished responses with an odd number of token 1, else 0: [R]."""
     ones_R = ((space.token_RT == 1) & space.mask_RT).sum(dim=1)
     return ((ones_R % 2 == 1) & space.finished_R).double()
 
@@ -56,10 +57,11 @@ def make_world(
     """Build the parity world with a base that answers right with probability `success`.
 
     Raises:
-        UserError: a success rate outside (0, 1), or a space without a right answer.
+        UserError: a success rate outside (0, 1), a space without a right answer or with too many responses, or a base
+            that cannot be moved to this rate.
     """
     if not 0 < success < 1:
-        raise UserError(f"success rate {success:g}: must lie between 0 and 1, both excluded")
+        raise UserError(f"success rate {success:g}: must be above 0 and below 1")
     space = enumerate_responses(vocabulary, longest)
     right_R = parity(space)
     if not right_R.any():
@@ -70,12 +72,12 @@ def make_world(
 
 
 def with_success(policy: Policy, theta_M: Tensor, right_R: Tensor, success: float) -> Tensor:
-    """Move parameters along the exact gradient of the log-odds of being right until P(right) is `success`.
+    """Move parameters along the exact gradient of logit P(right) until P(right) is `success`.
 
-    Newton steps on logit(P) in the direction of its own gradient, at most 1 in parameter norm each; to 1e-12.
+    Newton steps along this gradient, of parameter norm 1 at most, until the logit is right to 1e-12.
 
     Raises:
-        UserError: this policy cannot be brought there from these parameters.
+        UserError: the iteration does not converge from these parameters.
     """
     goal = math.log(success / (1 - success))
     for _ in range(1000):

@@ -30,7 +30,7 @@ def test_lab_prints_a_table() -> None:
 def test_what_the_laboratory_has_not_is_refused() -> None:
     result = rlzoo("lab", "grpo", "sft")
     assert result.exit_code == BAD_INPUT
-    assert "sft needs demonstration, which the laboratory has not: leave it out" in result.output
+    assert "sft needs demonstration, which the laboratory cannot supply: leave it out" in result.output
 
 
 def test_groups_too_large_to_measure_are_refused() -> None:
@@ -60,7 +60,7 @@ def test_lab_prints_json_with_every_update() -> None:
     ("arguments", "hint"),
     [
         (("lab", "grop"), "did you mean 'grpo'"),
-        (("lab", "grpo", "--success", "1.5"), "between 0 and 1"),
+        (("lab", "grpo", "--success", "1.5"), "above 0 and below 1"),
         (("lab", "grpo", "--out", "figure.txt"), ".png, .svg or .pdf"),
         (("lab", "grpo", "--longest", "30"), "smaller length"),
         (("lab", "dapo", "-g", "1"), "take larger groups"),

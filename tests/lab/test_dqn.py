@@ -30,7 +30,7 @@ def test_variants_are_named_and_race() -> None:
     ]
     names = [learner.name for learner in learners([], ValueSetting(episodes=1, seeds=1))]
     assert len(set(names)) == len(names) and names[-1] == "Q actor-critic"
-    with pytest.raises(UserError, match="at least one token"):
+    with pytest.raises(UserError, match="1 or more tokens"):
         Variant(n_step=0)
 
 

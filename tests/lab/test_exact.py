@@ -38,7 +38,7 @@ def test_a_space_holds_every_response_once(vocabulary: int, longest: int) -> Non
 def test_a_space_refuses_what_cannot_be_enumerated() -> None:
     with pytest.raises(UserError, match="fewer tokens or a smaller length"):
         enumerate_responses(10, 6)
-    with pytest.raises(UserError, match="needs 2 tokens"):
+    with pytest.raises(UserError, match="at least 2 tokens"):
         enumerate_responses(1, 3)
 
 
@@ -52,7 +52,7 @@ def test_a_world_begins_with_the_success_rate_asked_for(kind: str, success: floa
 
 @pytest.mark.parametrize("success", [0.0, 1.0, 1.5])
 def test_a_world_refuses_an_impossible_success_rate(success: float) -> None:
-    with pytest.raises(UserError, match="between 0 and 1"):
+    with pytest.raises(UserError, match="above 0 and below 1"):
         make_world(success=success)
 
 

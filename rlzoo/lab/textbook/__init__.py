@@ -1,12 +1,13 @@
-"""Tables of what textbooks and notes state in formulas, computed: `rlzoo lab --table NAME`.
+"""Computed tables of formulas from textbooks and lecture notes: `rlzoo lab --table NAME`.
 
-Each table prints its arithmetic and draws its figure. What they compute with lives one folder up, in rlzoo.lab.
+Each table prints its arithmetic and draws its figure. Not here: the computations themselves (`rlzoo.lab`). Start with
+`sheet`, the registry.
 """
 
 from rlzoo.lab.textbook.sheet import SHEETS, Sheet, sheet
 
 # isort: off
-# Each registers its tables as it is imported; the order is that of the list.
+# Importing a module registers its tables; the order of the imports is that of the list.
 from rlzoo.lab.textbook import values
 from rlzoo.lab.textbook import gradients
 from rlzoo.lab.textbook import lengths

@@ -1,4 +1,4 @@
-"""Control: one trust-region step, beside the plain gradient under the same constraint."""
+"""Control: one trust-region step, compared with the plain gradient under the same constraint."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rlzoo.lab.world import make_world
 DELTAS = (0.001, 0.01, 0.1, 0.5)
 
 
-@sheet("trpo", "One TRPO step beside a plain gradient step under the same KL", "1502.05477, section 6, appendix C")
+@sheet("trpo", "One TRPO step and a plain gradient step under the same KL", "1502.05477, section 6, appendix C")
 def trpo_sheet() -> Sheet:
     world = make_world()
     rows: list[list[Cell]] = []
@@ -37,9 +37,9 @@ def trpo_sheet() -> Sheet:
         ["step, delta", "gain in J", "KL(old || new)", "gain / sqrt(2 KL)", "times shortened"],
         rows,
         [
-            f"F^-1 grad J is the advantage of every token, each state's mean taken out: largest gap {gap:.0e}",
+            f"F^-1 grad J is the advantage of every token minus each state's mean: largest gap {gap:.0e}",
             f"first-order gain sqrt(2 delta g' F^-1 g): at delta 0.001 measured {gains['natural gradient'][0]:.4f}",
         ],
-        "Per nat of KL the natural gradient gains most, to first order; a table of logits makes F^-1 exact.",
+        "To first order, the natural gradient gains most per nat of KL. For a table of logits F^-1 is exact.",
         Plot("KL allowed, nats", DELTAS, "gain in J", gains, log_x=True),
     )

@@ -17,7 +17,7 @@ from rlzoo.lab.world import make_world
 
 
 def credits(at: Chain) -> dict[str, Tensor]:
-    """What may stand before grad log pi, at every token of every response, [R, T]."""
+    """Return the possible factors of grad log pi, at every token of every response, [R, T]."""
     space, known, gain_RT = at.space, at.exact(), at.gains()
     whole_RT = torch.where(space.mask_RT, gain_RT[:, :1], 0)
     q_RT, a_RT = (
@@ -27,7 +27,7 @@ def credits(at: Chain) -> dict[str, Tensor]:
 
 
 def true_gradient(at: Chain) -> Tensor:
-    """Gradient of E[G_0] in the logits, by autograd over all responses."""
+    """Return the gradient of E[G_0] in the logits, by autograd over all responses."""
     return exact.logits_gradient(at.logits_SV, at.space, at.gains()[:, 0])
 
 
@@ -48,13 +48,13 @@ def credit_sheet() -> Sheet:
         ["credit", "squared bias", "variance", "cosine"],
         rows,
         [
-            "G - G_t is what came before t, known at s_t: E[(G - G_t) grad log pi(a_t|s_t)] = 0",
-            "Q(s, a) = E[G_t | s, a] averages over what follows; A = Q - V subtracts a baseline of the state",
+            "G - G_t is the reward before t, known at s_t: E[(G - G_t) grad log pi(a_t|s_t)] = 0",
+            "Q(s, a) = E[G_t | s, a] averages over later tokens; A = Q - V subtracts a baseline of the state",
             f"responses of {tokens:.2f} tokens on average; variance of A over that of G: "
             f"{last.variance / next(iter(found.values())).variance:.3f}",
         ],
-        "One response, relative to the squared true gradient. The means are equal to rounding; the variance falls at "
-        "every step from G to A.",
+        "One response, relative to the squared true gradient. The means are equal up to rounding; the variance falls "
+        "at every step from G to A.",
         Plot("", [str(r[0]) for r in rows], "variance", {"one response": [r[2] for r in rows]}),
     )
 
@@ -88,15 +88,15 @@ def surrogates_sheet() -> Sheet:
         [
             f"J = {rows[0][1]:.4f}; a sampled reward does not depend on the parameters, so its mean has gradient 0",
             "grad (pi / sg pi) = grad pi / pi = grad log pi, value 1; grad (1 + pi - sg pi) = grad pi, value 1",
-            "the mean over samples multiplies by pi once more: E_pi[grad pi r] is not grad sum pi r",
+            "the mean over samples has a second factor pi: E_pi[grad pi r] is not grad sum pi r",
         ],
-        "A surrogate's value need not be J for its gradient to be: with r - J it is 0. log pi has the gradient and "
-        "another value; 1 + pi - sg(pi) has the value and another gradient.",
+        "A surrogate can have J's gradient without J's value: with r - J its value is 0. log pi has J's gradient and "
+        "another value; 1 + pi - sg(pi) has J's value and another gradient.",
         Plot("", [str(r[0]) for r in rows], "", {"value": [r[1] for r in rows], "|gradient|": [r[2] for r in rows]}),
     )
 
 
-@sheet("gumbel-softmax", "The Gumbel-softmax gradient beside the score function's", "1611.01144; Williams 1992")
+@sheet("gumbel-softmax", "The Gumbel-softmax gradient and the score function's", "1611.01144; Williams 1992")
 def gumbel_sheet() -> Sheet:
     logit, rewards = 0.5, (1.0, 0.0)
     shifted = (1 + 10.0, 10.0)
@@ -118,8 +118,8 @@ def gumbel_sheet() -> Sheet:
             f"variance for rewards 1, 0: p (1-p)^2 - {p * (1 - p):.4f}^2 = {p * (1 - p) ** 2 - (p * (1 - p)) ** 2:.4f}",
             "Gumbel-softmax: mean over logistic L of (r_0 - r_1) x (1-x) / tau, x = sigmoid((0.5 + L) / tau)",
         ],
-        "Low temperatures cost variance, high ones bias; a constant added to the rewards moves the score function's "
-        "variance only. Needs a reward that is defined for mixtures of tokens, which a verifier has not.",
+        "Low temperatures have more variance, high ones more bias. A constant added to the rewards changes only the "
+        "score function's variance. The estimator needs rewards of mixtures of tokens, which a verifier does not give.",
         Plot("", [str(r[0]) for r in rows], "", {"bias": [r[3] for r in rows], "variance": [r[4] for r in rows]}),
     )
 
@@ -143,7 +143,7 @@ def continuous_sheet() -> Sheet:
             "d = -2, s = 0.1: 16/0.01 + 72 + 0.15 - 16 = 1656.15 against 0.04",
             f"DDPG's first critic slope at mu = 0: {slope_S[0].item():.3f} (true -2 d = 4)",
         ],
-        "Where the reward, or a critic, can be differentiated in the action, the pathwise gradient needs far fewer "
-        "samples. Tokens are no such actions: see gumbel-softmax.",
+        "If the reward or a critic is differentiable in the action, the pathwise gradient needs far fewer samples. "
+        "Tokens are discrete: see gumbel-softmax.",
         Plot("step", range(len(path_S)), "DDPG's action", {"mu": path_S.tolist(), "best": [2.0] * len(path_S)}),
     )

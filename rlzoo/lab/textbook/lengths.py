@@ -57,7 +57,7 @@ CONDITIONS: list[list[Condition]] = [
     [AVERAGE_OR_ZERO, EQUAL_SUMS, EQUAL_SUMS_AND_LENGTHS],
     [EQUAL_MEANS, ALWAYS, UNCORRELATED],
 ]
-"""When each statistic is each target, for every response of the group: rows Y1 to Y4, columns as `TARGETS`."""
+"""The condition under which each statistic equals each target, for every response: rows Y1 to Y4, columns `TARGETS`."""
 
 
 @sheet(
@@ -83,18 +83,18 @@ def normalizations_sheet() -> Sheet:
         [
             f"every group of three responses, A_i in 0, 1, 2, n_i in 1 to 4, in fractions: {exceptions} exceptions to "
             "'equal exactly if'",
-            "Y4 - Y2 = Cov(n, A/n) / mean n, so equal lengths or equal means suffice and neither is needed",
+            "Y4 - Y2 = Cov(n, A/n) / mean n, so equal lengths or equal means suffice, and neither is necessary",
             "Y3 = sum A / sum n for each i needs A_i = mean A; lengths may differ",
             "given the lengths; with random lengths Y4 is consistent only: see the claim ratio-of-sums-is-unbiased",
         ],
-        "Notes give 'biased unless lengths and means are equal' for three of these cells; the exact conditions are "
-        "weaker.",
+        "Lecture notes say 'biased unless lengths and means are equal' for three of these cells. The exact conditions "
+        "are weaker.",
         Plot("", [name.split(" ")[0] for name in STATISTICS], "share of groups where they agree", shares),
     )
 
 
 def token_share(total: float, length: int, gamma: float) -> float:
-    """a with sum_{k < length} gamma^k a = total: every token's equal share of a discounted total."""
+    """Return a with sum_{k < length} gamma^k a = total: every token's equal share of a discounted total."""
     return total / length if gamma == 1 else total * (1 - gamma) / (1 - gamma**length)
 
 
@@ -110,9 +110,9 @@ def token_share_sheet() -> Sheet:
             "sum_{k<n} gamma^k a = a (1 - gamma^n) / (1 - gamma) = A; gamma -> 1: n a = A",
             f"gamma 0.9, n = 10: 0.1 / (1 - 0.3487) = {token_share(1.0, 10, 0.9):.4f}, and ten discounted shares are "
             f"{back:.6f} again",
-            "gamma below 1: the share does not fall below 1 - gamma, however long the response",
+            "gamma below 1: the share never falls below 1 - gamma, for any length",
         ],
-        "At gamma 1 a token's share is A/n: the sequence mean. Discounting bounds how thin it gets.",
+        "At gamma 1 a token's share is A/n: the sequence mean. Discounting bounds the share from below.",
         Plot(
             "tokens",
             lengths,
@@ -125,7 +125,7 @@ def token_share_sheet() -> Sheet:
 
 
 def old_statistics(p_old: float, p_new: float) -> tuple[float, float]:
-    """Mean and standard deviation of (r - p_old) / sd_old for right/wrong rewards that are now right with `p_new`."""
+    """Return mean and standard deviation of (r - p_old) / sd_old for r in 0, 1 with P(r = 1) = `p_new`."""
     deviation = (p_old * (1 - p_old)) ** 0.5
     return (p_new - p_old) / deviation, (p_new * (1 - p_new)) ** 0.5 / deviation
 
@@ -155,7 +155,7 @@ def old_statistics_sheet() -> Sheet:
             f"5 x {advantage[0]:.4f} + 15 x ({advantage[1]:.4f}) = 0",
             f"after one update P(A) = {p:.4f}: mean ({p:.4f} - 0.25) / {deviation:.4f} = {(p - 0.25) / deviation:+.4f}",
         ],
-        "Every update climbs the old samples. Advantages sum to 0 over the samples whose statistics they use; those of "
-        "new samples under old statistics do not: the better the policy has become, the more is pushed up.",
+        "Every update uses the old samples. Advantages sum to 0 over the samples whose statistics they use. Those of "
+        "new samples under old statistics do not: the more the policy improves, the larger their mean.",
         Plot("update", [r[0] for r in rows], "mean advantage of new samples", {"old statistics": [r[2] for r in rows]}),
     )

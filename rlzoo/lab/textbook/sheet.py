@@ -1,4 +1,4 @@
-"""A table of the laboratory: rows of numbers, the arithmetic behind them, a figure."""
+"""A table of the laboratory: rows of numbers, their arithmetic, and a figure."""
 
 from __future__ import annotations
 
@@ -16,9 +16,11 @@ class Sheet:
     """One computed table.
 
     Attributes:
-        columns: headings, the first one that of the rows' names.
-        arithmetic: the calculation, line by line, with its numbers.
-        reading: what the table shows, in a sentence or two.
+        columns: headings; the first is that of the rows' names.
+        rows: a name, then one cell per further column.
+        arithmetic: the calculation with its numbers, line by line.
+        reading: the result in a sentence or two.
+        plot: data of the figure.
     """
 
     columns: Sequence[str]
@@ -34,7 +36,7 @@ class Sheet:
 
 @dataclass(frozen=True)
 class Entry:
-    """A table by name, before it is computed."""
+    """A registered table, before it is computed."""
 
     name: str
     title: str
@@ -43,11 +45,15 @@ class Entry:
 
 
 SHEETS: dict[str, Entry] = {}
-"""All tables, in the order in which they are told."""
+"""All tables, in order of presentation."""
 
 
 def sheet(name: str, title: str, source: str) -> Callable[[Callable[[], Sheet]], Callable[[], Sheet]]:
-    """Register a table under its name."""
+    """Register a table under its name.
+
+    Raises:
+        ValueError: the name is taken.
+    """
 
     def register(compute: Callable[[], Sheet]) -> Callable[[], Sheet]:
         if name in SHEETS:

@@ -21,7 +21,7 @@ CRITIC_ERROR = 0.3
 
 @cache
 def chain() -> Chain:
-    """The parity world with a reward of 0.2 for every token 1 as well, so that rewards stand within the response."""
+    """Return the parity world plus a reward of 0.2 for every token 1, so that rewards occur before the last token."""
     world = make_world(longest=4)
     reward_SV = exact.token_reward(world.space, world.reward_R).clone()
     reward_SV[:, 1] += 0.2
@@ -29,12 +29,12 @@ def chain() -> Chain:
 
 
 def noisy_values(v_S: Tensor, seed: int = 0) -> Tensor:
-    """What a critic believes: V with normal errors of 0.3."""
+    """Return a critic's values: V with normal errors of standard deviation 0.3."""
     generator = torch.Generator().manual_seed(seed)
     return v_S + CRITIC_ERROR * torch.randn(v_S.shape, generator=generator, dtype=v_S.dtype)
 
 
-@sheet("monte-carlo", "V, Q and A by first-visit Monte Carlo, beside the exact ones", "Sutton and Barto, section 5.1")
+@sheet("monte-carlo", "V, Q and A by first-visit Monte Carlo, and exact", "Sutton and Barto, section 5.1")
 def monte_carlo_sheet() -> Sheet:
     at, known = chain(), chain().exact()
     found = monte_carlo(at, at.sample((RUNS, EPISODES), seed=0))
@@ -64,8 +64,8 @@ def monte_carlo_sheet() -> Sheet:
             f"{((second - mean**2) / EPISODES) ** 0.5:.6f}",
             "another prefix is visited n ~ Bin(64, d(s)) times: variance Var[G | s] E[1/n | n > 0]",
         ],
-        f"{RUNS} runs of {EPISODES} episodes. Unbiased, and its spread is what the gain's variance and the number of "
-        "visits say.",
+        f"{RUNS} runs of {EPISODES} episodes. The estimates are unbiased, and their spread agrees with the return's "
+        "variance and the number of visits.",
         Plot(
             "",
             [str(row[0]) for row in rows],
@@ -76,7 +76,7 @@ def monte_carlo_sheet() -> Sheet:
 
 
 def _weighted(at: Chain, x_S: Tensor) -> float:
-    """Mean over states, as often as they are visited."""
+    """Return the mean over states, weighted by visits."""
     visits_S = exact.visits(at.pi_SV, at.space)
     return ((visits_S * x_S).sum() / visits_S.sum()).item()
 
@@ -97,9 +97,9 @@ def k_step_sheet() -> Sheet:
         rows,
         [
             f"E of the 2-step return is two sweeps from the critic's values: largest gap {gap:.0e}",
-            f"no response is longer than {at.space.longest} tokens: that return never asks the critic",
+            f"no response is longer than {at.space.longest} tokens: that return does not use the critic",
         ],
-        f"The critic is off by {CRITIC_ERROR} a state, one draw; means over states as often as they are visited. "
+        f"The critic has normal errors of {CRITIC_ERROR} per state, one draw; means over states weighted by visits. "
         "Longer returns trade the critic's bias for the episodes' variance; lambda mixes them.",
         Plot(
             "", [str(r[0]) for r in rows], "", {"squared bias": [r[1] for r in rows], "variance": [r[2] for r in rows]}
@@ -139,11 +139,11 @@ def value_estimates_sheet() -> Sheet:
         rows,
         [
             f"exact V(empty prefix) = {v_S[0].item():.6f}",
-            "TD from 0 with alpha 0.1: what 0.9^n leaves of the start is its bias; TD(1) with steps of 1/n is "
-            "Monte Carlo",
-            f"sweeps know the model, so they have no variance; after {at.space.longest} they are exact",
+            "TD from 0 with alpha 0.1: its bias is the 0.9^n of the initial value that remains after n visits; TD(1) "
+            "with steps of 1/n is Monte Carlo",
+            f"sweeps use the model, so they have no variance; after {at.space.longest} they are exact",
         ],
-        f"{RUNS} runs of {EPISODES} episodes, values begun at 0, means over states as often as they are visited.",
+        f"{RUNS} runs of {EPISODES} episodes, initial values 0, means over states weighted by visits.",
         Plot(
             "", [str(r[0]) for r in rows], "", {"squared bias": [r[1] for r in rows], "variance": [r[2] for r in rows]}
         ),
@@ -166,10 +166,11 @@ def sweeps_sheet() -> Sheet:
         ["sweeps", "largest error, responses", "largest error, balloon"],
         rows,
         [
-            f"responses of at most {at.space.longest} tokens: after as many sweeps nothing of the start is left",
-            f"balloon, gamma 0.9, half of the time it waits: each sweep leaves at most 0.45 of the error ({ratios})",
+            f"responses of at most {at.space.longest} tokens: after as many sweeps the initial values have no effect",
+            f"balloon, gamma 0.9, the policy waits half of the time: each sweep leaves at most 0.45 of the error "
+            f"({ratios})",
         ],
-        "A tree of prefixes is exact after as many sweeps as it is deep; with cycles the error falls geometrically.",
+        "A tree of prefixes is exact after as many sweeps as its depth; with cycles the error falls geometrically.",
         Plot(
             "sweeps",
             [r[0] for r in rows],
@@ -216,7 +217,7 @@ def bellman_sheet() -> Sheet:
         ["", *CASES],
         rows,
         lines,
-        "With random next states a relation holds for the mean over s', not for a sample of it; a sampled target then "
-        "varies even where the value is exact.",
+        "With random next states, a relation holds for the mean over s', not for a sample. So a sampled target has "
+        "variance even if the value is exact.",
         Plot("", list(CASES), "variance of sampled targets", parts),
     )
