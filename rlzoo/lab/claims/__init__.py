@@ -1,9 +1,12 @@
-"""Statements about policy-gradient objectives, each with a check that computes its verdict."""
+"""Statements about policy-gradient objectives, each with a check that computes its verdict.
+
+Not here: the computations that several checks share (`rlzoo.lab`). Start with `card`, the format of a claim.
+"""
 
 from rlzoo.lab.claims.card import CLAIMS, ORIGINS, VERDICTS, Claim, Finding, Result, claim, run
 
 # isort: off
-# Each registers its cards as it is imported; the order is that of the table.
+# Importing a module registers its claims; the order of the imports is that of the table.
 from rlzoo.lab.claims import collapse
 from rlzoo.lab.claims import groups
 from rlzoo.lab.claims import lengths

@@ -1,4 +1,4 @@
-"""What an estimator maximizes: truncated likelihood, pass@k, preferences of pairs."""
+"""The function that an estimator maximizes: truncated likelihood, pass@k, preferences of pairs."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ DRAWS = range(LEAST_DRAWS)
 
 
 def maxrl_weight(size: int, p: float) -> float:
-    """w in E[g] = w grad p for A = (r - mean) / mean (0 in all-wrong groups): E[(G-1-K)/(K+1)] + P(K > 0), K others."""
+    """w in E[g] = w grad p for A = (r - mean) / mean (0 in all-wrong groups): E[(G-1-K)/(K+1)] + P(K > 0), K right
+    others."""
     k = np.arange(size)
     law = binom.pmf(k, size - 1, p)
     return float((law * (size - 1 - k) / (k + 1)).sum() + law[1:].sum())
@@ -32,13 +33,14 @@ def maxrl_weight(size: int, p: float) -> float:
 def maxrl_by_enumeration(size: int, at: Situation) -> Tensor:
     """E[g] of the same advantage over every ordered group of `size` right/wrong answers, [S, V]."""
     p = (at.old_probability_R * at.reward_R).sum()
-    told = torch.zeros(2, dtype=torch.float64)  # expected advantage of a wrong and of a right first member
+    advantage_2 = torch.zeros(2, dtype=torch.float64)  # expected advantage of a wrong and of a right first member
     for others in itertools.product((0, 1), repeat=size - 1):
         chance = torch.tensor([p if r else 1 - p for r in others], dtype=torch.float64).prod()
         for own in (0, 1):
             mean = (own + sum(others)) / size
-            told[own] += chance * ((own - mean) / mean if mean else 0.0)
-    return single(at, told[at.reward_R.long()][:, None].expand(at.space.mask_RT.shape), at.true_gradient_SV).mean_SV
+            advantage_2[own] += chance * ((own - mean) / mean if mean else 0.0)
+    c_RT = advantage_2[at.reward_R.long()][:, None].expand(at.space.mask_RT.shape)
+    return single(at, c_RT, at.true_gradient_SV).mean_SV
 
 
 @claim(
@@ -77,9 +79,9 @@ def maxrl() -> Finding:
 
 
 def shared_prompts(k: int, steps: int = 3000, rate: float = 1.0) -> tuple[list[float], list[float]]:
-    """Pass@1 and pass@8 before and after climbing mean pass@k of two prompts that share one policy over three answers.
+    """Return pass@1 and pass@8 before and after ascent on the mean pass@k of two prompts with one policy.
 
-    Answer 0 is right for the first prompt (asked 60% of the time), answer 1 for the second.
+    The policy has three answers. Answer 0 is right for the first prompt (weight 0.6), answer 1 for the second.
     """
     share = torch.tensor([0.6, 0.4], dtype=torch.float64)
     logits = torch.tensor([0.4, 0.3, 0.3], dtype=torch.float64).log()
@@ -100,11 +102,10 @@ def shared_prompts(k: int, steps: int = 3000, rate: float = 1.0) -> tuple[list[f
 @claim(
     name="pass-at-1-training-lowers-pass-at-k",
     statement="Training on pass@1 lowers pass@k for large k.",
-    conditions="exact gradient; one prompt alone, and two prompts that share their policy and need different answers; "
-    "pass@8",
+    conditions="exact gradient; one prompt, and two prompts that share a policy and need different answers; pass@8",
     origin="paper",
     source="2504.13837, abstract (measured after training)",
-    how="pass@k of one prompt along its pass@1 gradient; mean pass@8 of two prompts climbed by pass@1 and by pass@8",
+    how="pass@8 of one prompt along its pass@1 gradient; mean pass@8 of two prompts after ascent on pass@1 or pass@8",
     expected="depends",
 )
 def pass_at_k() -> Finding:
@@ -120,8 +121,8 @@ def pass_at_k() -> Finding:
     return Finding(
         falls_shared if falls_shared == falls_alone else "depends",
         f"one prompt: grad pass@8 = 8 (1-p)^7 grad p, to {gap:.0e}, so every step that raises pass@1 raises pass@8. "
-        f"Two prompts, one policy: climbing pass@1 takes pass@1 {by_one[0][0]:.3f} -> {by_one[0][1]:.3f} and pass@8 "
-        f"{by_one[1][0]:.3f} -> {by_one[1][1]:.3f}; climbing pass@8 takes pass@1 {by_eight[0][0]:.3f} -> "
+        f"Two prompts, one policy: ascent on pass@1 moves pass@1 {by_one[0][0]:.3f} -> {by_one[0][1]:.3f} and pass@8 "
+        f"{by_one[1][0]:.3f} -> {by_one[1][1]:.3f}; ascent on pass@8 moves pass@1 {by_eight[0][0]:.3f} -> "
         f"{by_eight[0][1]:.3f} and pass@8 {by_eight[1][0]:.3f} -> {by_eight[1][1]:.3f}",
         {"identity": gap, "by pass@1": by_one, "by pass@8": by_eight},
         arithmetic=[
@@ -183,8 +184,8 @@ def secretly_dpo() -> Finding:
     )
     return Finding(
         over_draws(shares),
-        f"{text}. At the reference every pair weighs sigmoid(0) = 1/2; away from it DPO weighs pairs that are "
-        "already in order less, GRPO does not",
+        f"{text}. At the reference every pair has weight sigmoid(0) = 1/2; away from it DPO gives less weight to pairs "
+        "that are already in order, GRPO does not",
         {"distance": distances, "cosine": list(rows.values())},
         plot=Plot(
             "KL from the reference", distances, "mean cosine", {"pairs": [sum(r) / len(r) for r in rows.values()]}

@@ -1,10 +1,10 @@
-"""A claim is a card: what is said, where, under which conditions, how it is checked; its verdict is computed.
+"""A claim: statement, conditions, origin, source and method of the check. The verdict is computed.
 
 @claim(name=..., statement=..., conditions=..., origin="paper", source=..., quote=..., how=..., expected="supported")
 def check() -> Finding: ...
 
-A card can be read alone. `origin` says whose statement it is, and the page counts the three apart: refuting what
-nobody said is no finding.
+A claim can be read alone. `origin` is the kind of source; the page counts the three kinds separately, because
+refuting a statement that nobody made is not a result.
 """
 
 from __future__ import annotations
@@ -18,28 +18,27 @@ from rlzoo.lab.plots import Plot
 Verdict = Literal["supported", "refuted", "depends", "inconclusive"]
 Origin = Literal["paper", "often said", "lemma"]
 
-ORIGINS: dict[Origin, str] = {"paper": "said in a paper", "often said": "often said", "lemma": "our lemma"}
+ORIGINS: dict[Origin, str] = {"paper": "stated in a paper", "often said": "often said", "lemma": "our lemma"}
 VERDICTS: dict[Verdict, str] = {
     "supported": "true under the stated conditions",
     "refuted": "false under the stated conditions",
-    "depends": "not the same in all measured cases; the card says which is which",
-    "inconclusive": "the random draws do not agree",
+    "depends": "true in some measured cases and false in others; `measured` lists them",
+    "inconclusive": "the random draws disagree",
 }
 LEAST_DRAWS = 20
-"""A verdict that depends on a random draw is over at least this many."""
+"""Minimum number of random draws behind a verdict that depends on them."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What a check found.
+    """The result of a check.
 
     Attributes:
-        holds: whether the statement came out true; "depends" if the measured cases differ, None if the random draws
-            do not agree.
-        measured: the numbers, in words.
-        numbers: the same for a machine.
-        arithmetic: the calculation, line by line, with its numbers.
-        plot: what the card's figure shows.
+        holds: whether the statement is true; "depends" if the measured cases differ, None if the random draws disagree.
+        measured: the numbers in a sentence.
+        numbers: the same as JSON types.
+        arithmetic: the calculation with its numbers, line by line.
+        plot: data of the claim's figure.
     """
 
     holds: bool | Literal["depends"] | None
@@ -51,11 +50,16 @@ class Finding:
 
 @dataclass(frozen=True)
 class Claim:
-    """The card. `expected` is what its source or a derivation leads one to expect; the verdict never reads it.
+    """A registered claim.
 
     Attributes:
-        conditions: where the statement is checked; what it would need elsewhere.
-        origin: whose statement it is; source: paper and section, or where it is said; quote: at most one line of it.
+        conditions: the conditions of the check, and what the statement would need elsewhere.
+        origin: the kind of source.
+        source: paper and section, or where it is said.
+        how: the method of the check.
+        expected: the verdict that the source or a derivation predicts; the check does not use it.
+        check: computes the finding.
+        quote: at most one line of the source.
     """
 
     name: str
@@ -71,7 +75,7 @@ class Claim:
 
 @dataclass(frozen=True)
 class Result:
-    """A checked claim."""
+    """A claim with its verdict."""
 
     claim: Claim
     verdict: Verdict
@@ -79,14 +83,16 @@ class Result:
 
     @property
     def measured(self) -> str:
+        """The numbers in a sentence."""
         return self.finding.measured
 
     @property
     def numbers(self) -> dict[str, Any]:
+        """The numbers as JSON types."""
         return self.finding.numbers
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the card and its outcome as JSON types."""
+        """Return the claim and its outcome as JSON types."""
         c = self.claim
         keys = ("name", "statement", "conditions", "origin", "source", "quote", "how", "expected")
         found = {"measured": self.measured, "numbers": self.numbers, "arithmetic": list(self.finding.arithmetic)}
@@ -94,7 +100,7 @@ class Result:
 
 
 CLAIMS: dict[str, Claim] = {}
-"""All claims, in the order in which they are told."""
+"""All claims, in order of presentation."""
 
 
 def claim(
@@ -108,7 +114,11 @@ def claim(
     expected: Verdict,
     quote: str = "",
 ) -> Callable[[Callable[[], Finding]], Callable[[], Finding]]:
-    """Register a check under its card."""
+    """Register a check as a claim; the arguments are the fields of `Claim`.
+
+    Raises:
+        ValueError: the name is taken.
+    """
 
     def register(check: Callable[[], Finding]) -> Callable[[], Finding]:
         if name in CLAIMS:
@@ -127,10 +137,10 @@ def run(card: Claim) -> Result:
 
 
 def over_draws(shares: Sequence[float], *, most: float = 0.9) -> bool | Literal["depends"] | None:
-    """The verdict of shares of draws, one share per setting.
+    """Return what `Finding.holds` is for the shares of draws in which a statement is true, one share per setting.
 
-    True where at least `most` of the draws agree in every setting, False where at most 1 - `most` do in every one;
-    "depends" where settings differ; None where no setting is clear.
+    True if every share is at least `most`, False if every share is at most 1 - `most`, None if every share lies between
+    the two, else "depends".
     """
     clear = [True if share >= most else False if share <= 1 - most + 1e-9 else None for share in shares]
     if len(set(clear)) == 1:

@@ -1,4 +1,4 @@
-"""What clips do: which tokens lose their gradient, which ones clip-higher lets through, and min against max."""
+"""Effects of clips: which tokens lose their gradient, which ones clip-higher lets through, and min against max."""
 
 from __future__ import annotations
 
@@ -61,8 +61,8 @@ def two_dead_cells() -> Finding:
 
 @claim(
     name="max-clip-stands-still",
-    statement="With max instead of min in PPO's clip the live cells are the reverse: the policy stands still unless "
-    "it is already far out.",
+    statement="With max instead of min in PPO's clip the cells with a gradient are reversed: the policy does not move "
+    "unless a ratio is already outside the interval.",
     conditions="e = 0.2, eleven ratios, both signs of the advantage",
     origin="often said",
     source="lecture notes on PPO",
@@ -82,15 +82,14 @@ def max_clip_stands_still() -> Finding:
     still = not (cells[1.0, "inside"] or cells[-1.0, "inside"])
     return Finding(
         reversed_outside and still,
-        f"outside the interval the live cells are {'' if reversed_outside else 'not '}reversed; inside, where "
-        f"both forms are "
-        f"r A, it is {'dead' if still else 'as alive as min-clip: it does not stand still at r = 1'}",
+        f"outside the interval the cells with a gradient are {'' if reversed_outside else 'not '}reversed; inside, "
+        f"where both forms are r A, the gradient is {'0' if still else 'that of min-clip: the policy moves at r = 1'}",
         {f"{'A>0' if s > 0 else 'A<0'} {place}": alive for (s, place), alive in cells.items()},
     )
 
 
 def _climb(surrogate: Surrogate, steps: int = 400, rate: float = 0.05) -> list[float]:
-    """Ratio of a good choice of old probability 0.1 while one rollout is climbed: 2 choices, advantages +1 and -1/9."""
+    """Return the good choice's ratio after each step on one rollout: old probability 0.1, advantages +1 and -1/9."""
     old = torch.tensor([0.1, 0.9], dtype=torch.float64)
     advantage = torch.tensor([1.0, -1.0 / 9], dtype=torch.float64)
     logits, ratios = old.log().clone(), list[float]()
@@ -105,7 +104,8 @@ def _climb(surrogate: Surrogate, steps: int = 400, rate: float = 0.05) -> list[f
 
 @claim(
     name="min-damps-max-runs",
-    statement="Climbing one rollout, min-clip comes to rest and max-clip runs on to certainty.",
+    statement="In repeated updates on one rollout, min-clip converges and max-clip continues until the good arm is "
+    "certain.",
     conditions="two-armed bandit, good arm at 0.1, 400 normalized steps on the exact expected objective",
     origin="lemma",
     source="derived: positive feedback instead of damping",
@@ -118,14 +118,14 @@ def min_damps() -> Finding:
     return Finding(
         rest < 1e-9 and low[-1] < 5 and high[-1] > 9,
         f"ratio of the good arm at the end: min {low[-1]:.2f}, max {high[-1]:.2f} (of at most 10). Min does not "
-        f"rest at 1.2: the "
-        "bad arm keeps its gradient until its own ratio is below 0.8, and pushes the good one meanwhile",
+        "stop at 1.2: the bad arm has a gradient until its own ratio is below 0.8, and until then it raises the good "
+        "arm's probability",
         {"min": low[-1], "max": high[-1]},
     )
 
 
 def _raised(at: Situation) -> tuple[Tensor, Tensor, Tensor]:
-    """Right tokens' ratios, their old probabilities, and how often they are sampled, [X]."""
+    """Return the ratios of right answers' tokens, their old probabilities and their sampling frequencies, each [X]."""
     space = at.space
     mask = space.mask_RT & (at.accuracy_R > 0)[:, None]
     old_RT = space.logp_RT(at.old_logits_SV.log_softmax(dim=1))
@@ -135,21 +135,21 @@ def _raised(at: Situation) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _many_tokens(seed: int) -> World:
-    """Twelve tokens of very different probability; right is an answer whose first token is odd."""
+    """Return a world of twelve tokens with very different probabilities; answers with an odd first token are right."""
     space = enumerate_responses(12, 2)
     right_R, policy = ((space.token_RT[:, 0] % 2 == 1) & space.finished_R).double(), Tabular(space)
     return World(space, policy, with_success(policy, 2 * policy.initial(seed), right_R, 0.3), right_R, right_R)
 
 
 DIRECTIONS = 8
-"""Random directions of one base, taken together: in a single one the clip may stop nothing."""
-PATHS = {"expected": "along the expected gradient", "random": "in a random direction, as far in KL"}
+"""Random directions pooled per base: in a single one the clip may stop no token."""
+PATHS = {"expected": "along the expected gradient", "random": "in a random direction, at the same KL"}
 
 
 @cache
 def _rare_excess() -> dict[str, list[float]]:
-    """Per path and base, after four updates: share of rare tokens among good ones that the upper clip stops, less their
-    share among all good ones. A base in which the clip stops nothing has no entry."""
+    """Return, per path and base after four updates, the share of rare tokens among the good tokens that the upper clip
+    stops, minus their share among all good tokens. Bases in which the clip stops no token are left out."""
     found: dict[str, list[float]] = {path: [] for path in PATHS}
     for seed in range(LEAST_DRAWS):
         setting = Setting(group_size=8, updates=4, seed=seed)
@@ -170,13 +170,13 @@ def _rare_excess() -> dict[str, list[float]]:
     name="upper-clip-hits-rare-tokens",
     statement="Among the good tokens that the upper clip stops, rare ones (old probability below 0.2) are "
     "over-represented.",
-    conditions="20 bases of 12 tokens; the answer depends on how the policy came to be where it is",
+    conditions="20 bases of 12 tokens; the result depends on the path of the policy from the sampler",
     origin="paper",
     source="2503.14476, section 3.1 and figure 3a",
     quote="the upper clipping threshold indeed restricts the probability increase of low-probability 'exploration' "
     "tokens",
-    how="tokens of right answers with ratio above 1.2, weighted as sampled, 20 bases, the policy moved by four "
-    "updates along E[g] or at random",
+    how="tokens of right answers with ratio above 1.2, weighted by sampling frequency, 20 bases, the policy moved by "
+    "four updates along E[g] or at random",
     expected="depends",
 )
 def hits_rare_tokens() -> Finding:
@@ -192,13 +192,13 @@ def hits_rare_tokens() -> Finding:
 
 @claim(
     name="clip-higher-lets-rare-tokens-grow",
-    statement="For a token of old probability 0.01 the clip of 0.2 allows 0.012, for one of 0.9 it allows everything.",
+    statement="For a token of old probability 0.01 the clip of 0.2 allows at most 0.012; for one of 0.9 it never acts.",
     conditions="A > 0, one token, e = 0.2",
     origin="paper",
     source="2503.14476, section 3.1",
     quote="the upper clipping threshold indeed restricts the probability increase of low-probability 'exploration' "
     "tokens",
-    how="largest probability with a live gradient at A > 0, from the slope of the project's clip",
+    how="largest probability with a nonzero gradient at A > 0, from the slope of the project's clip",
     expected="supported",
 )
 def rare_tokens_grow() -> Finding:
@@ -241,8 +241,8 @@ SHIFT = 0.1
 
 
 def moved_until_dead(old: float) -> tuple[float, float]:
-    """Change of a good token's probability at which its gradient dies: under a ratio clip of 0.2, and where pi - old
-    exceeds `SHIFT` (DPPO's mask of total variation); the way to 1 where it never dies."""
+    """Return the change of a good token's probability at which its gradient vanishes: under a ratio clip of 0.2, and
+    under a mask where pi - old exceeds `SHIFT` (DPPO, total variation); 1 - old if it never vanishes."""
     new = torch.linspace(old, 1.0, 200001, dtype=torch.float64)
     leaf = (new / old).log().requires_grad_()
     alive = torch.autograd.grad(Clip(low=0.2, high=0.2)(leaf, torch.ones_like(leaf)).sum(), leaf)[0] != 0
@@ -251,9 +251,9 @@ def moved_until_dead(old: float) -> tuple[float, float]:
 
 @cache
 def _dead_and_rare() -> dict[str, list[float]]:
-    """Per base: share of rare tokens (old probability below 0.2) among good ones moved up that a rule stops.
+    """Return, per base, the share of rare tokens (old probability below 0.2) in the raised good ones that a rule stops.
 
-    Both rules stop equally much of what is sampled: the mask's threshold is set so.
+    The mask's threshold is set so that both rules stop the same share of sampled tokens.
     """
     found: dict[str, list[float]] = {"ratio clip": [], "TV mask": [], "all moved up": []}
     for seed in range(LEAST_DRAWS):
@@ -273,14 +273,14 @@ def _dead_and_rare() -> dict[str, list[float]]:
 
 @claim(
     name="ratio-clips-punish-rare-tokens",
-    statement="A ratio clip stops rare tokens after a small change of probability and frequent ones after a large one "
-    "or never; a mask on the change itself (DPPO) treats them alike.",
+    statement="A ratio clip stops rare tokens after a small change of probability, and frequent ones after a large "
+    "change or never; a mask on the change itself (DPPO) has the same limit for both.",
     conditions="clip 0.2 and a mask at a change of 0.1, A > 0; in 20 bases of 12 tokens moved at random, both rules "
-    "stopping equally many sampled tokens",
+    "stop the same share of sampled tokens",
     origin="paper",
     source="2602.04879, abstract",
     quote="updates to low-probability tokens are aggressively over-penalized",
-    how="largest change with a live gradient at five old probabilities; share of rare tokens among those stopped",
+    how="largest change with a nonzero gradient at five old probabilities; share of rare tokens among those stopped",
     expected="supported",
 )
 def ratio_clips_punish() -> Finding:
@@ -294,8 +294,9 @@ def ratio_clips_punish() -> Finding:
         over_draws([share]) if alike else False,
         f"change at which a good token stops, at old probability {', '.join(f'{o:g}' for o in OLD)}: clip "
         f"{', '.join(f'{x:.4f}' for x in clip)} (0.9 never stops), mask {', '.join(f'{x:.2f}' for x in mask)}; rare "
-        f"ones are {means['ratio clip']:.0%} of those the clip stops, {means['TV mask']:.0%} of those a mask stops and "
-        f"{means['all moved up']:.0%} of all moved up; more of the clip's in {share:.0%} of the bases",
+        f"tokens are {means['ratio clip']:.0%} of those that the clip stops, {means['TV mask']:.0%} of those that the "
+        f"mask stops and {means['all moved up']:.0%} of all raised ones; the clip's share is larger in {share:.0%} of "
+        "the bases",
         {"old": OLD, "clip": clip, "mask": mask, "rare": rare},
         arithmetic=[f"clip: 0.2 x {o:g} = {min(0.2 * o, 1 - o):.4f}" for o in OLD],
         plot=Plot("old probability", OLD, "change at which it stops", {"clip": clip, "mask": mask}, log_x=True),

@@ -1,4 +1,4 @@
-"""Which algorithms are one and the same before the first update, and what supervised fine-tuning is."""
+"""Algorithms with the same gradient at the first update, and supervised fine-tuning as policy gradient."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ VARIANTS: dict[str, Objective] = {
     "clipped weight (CISPO)": PLAIN.but(surrogate=ClippedWeight(cap=1.2)),
     "sequence ratio (GSPO)": PLAIN.but(ratio=Sequence(), surrogate=Clip(low=3e-4, high=4e-4)),
 }
-"""One advantage, one aggregation, five ratios and surrogates; CISPO with a cap that can bind in a small world."""
+"""One advantage, one aggregation, five ratios and surrogates; CISPO's cap is low enough to act in a small world."""
 
 
 @claim(
     name="one-gradient-on-policy",
     statement="At the first update after sampling, PPO-clip, clip-higher, CISPO's clipped weight and GSPO's ratio "
     "have one gradient, given one advantage and one aggregation.",
-    conditions="one advantage, one aggregation (sequence mean), no KL; CISPO as published takes the token mean "
-    "instead, whose gradient is another one",
+    conditions="one advantage, one aggregation (sequence mean), no KL; published CISPO uses the token mean, which has "
+    "another gradient",
     origin="lemma",
     source="follows from 1707.06347 equation 7, 2506.13585 equation 4, 2507.18071 equation 5",
     how="exact expected gradient and variance, groups of 8, table and transformer",
@@ -55,8 +55,8 @@ def one_gradient() -> Finding:
     apart = relative_difference(token_mean / token_mean.norm(), sequence_mean / sequence_mean.norm())
     return Finding(
         worst < 1e-10,
-        f"largest relative difference of any two, in mean or variance: {worst:.1e}. With another aggregation it is "
-        f"another gradient: the token mean's direction (CISPO as published) is {apart:.0%} off the sequence mean's",
+        f"largest relative difference of any two, in mean or variance: {worst:.1e}. Another aggregation has another "
+        f"gradient: the token mean's direction (published CISPO) differs by {apart:.0%} from the sequence mean's",
         {"worst": worst, "token mean": apart},
     )
 
@@ -103,10 +103,10 @@ def zero_objective() -> Finding:
 
 @claim(
     name="off-policy-they-part",
-    statement="After a few updates on one rollout, no two of PPO-clip, clip-higher, CISPO's clipped weight, GSPO's "
-    "ratio and no ratio have the same gradient any more.",
-    conditions="fourth update along PPO-clip's own path in steps of 0.3, groups of 8; CISPO with a cap of 1.2, which "
-    "can bind here",
+    statement="After a few updates on one rollout, PPO-clip, clip-higher, CISPO's clipped weight, GSPO's ratio and no "
+    "ratio all have different gradients.",
+    conditions="fourth update along PPO-clip's own path in steps of 0.3, groups of 8; CISPO with a cap of 1.2, low "
+    "enough to act here",
     origin="lemma",
     source="follows from 1707.06347, 2506.13585, 2507.18071",
     how="exact expected gradients at the fourth update of the clipped objective, groups of 8",
@@ -125,7 +125,7 @@ def off_policy_they_part() -> Finding:
     )
     return Finding(
         pairs[nearest] > 1e-3,
-        f"the two nearest, {nearest}, differ by {pairs[nearest]:.0%}; cosines with the true gradient: {cosines}",
+        f"the closest two, {nearest}, differ by {pairs[nearest]:.0%}; cosines with the true gradient: {cosines}",
         {"relative differences": pairs},
     )
 
@@ -140,9 +140,9 @@ SUPERVISED = Objective(
 
 
 def _supervised_gaps(objective: Objective) -> tuple[float, float]:
-    """Largest relative difference to grad log pi(gold) over all gold answers, and smallest cosine.
+    """Return the largest relative difference to grad log pi(gold) over all gold answers, and the smallest cosine.
 
-    The sampler emits the gold answer with probability 1; every token is worth 1, and gamma is 0.
+    The sampler gives the gold answer probability 1; every token has reward 1, and gamma is 0.
     """
     at = first_update(make_world())
     space = at.space
@@ -191,7 +191,7 @@ def supervised_with_ratio() -> Finding:
     worst, cosine = _supervised_gaps(SUPERVISED.but(ratio=Token()))
     return Finding(
         worst < 1e-12,
-        f"each token's gradient is multiplied by pi(token), so unlikely gold tokens hardly count: cosine down to "
+        f"each token's gradient is multiplied by pi(token), so unlikely gold tokens have little weight: cosine down to "
         f"{cosine:.2f}",
         {"worst": worst, "cosine": cosine},
     )

@@ -1,4 +1,7 @@
-"""KL to the reference: which divergence's gradient an estimator follows, in the loss and in the reward."""
+"""KL to the reference: the divergence whose gradient an estimator has, in the loss and in the reward.
+
+k1 = log(pi / ref)      k2 = log(pi / ref)^2 / 2      k3 = ref / pi - 1 - log(ref / pi)
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,7 @@ from rlzoo.lab.world import World
 
 @cache
 def away_from_reference(longest: int) -> Situation:
-    """On-policy, away from the reference: KL(pi || ref) is a few tenths of a nat. There is no reward."""
+    """Return an on-policy situation without reward at KL(pi || ref) of a few tenths of a nat."""
     space = enumerate_responses(3, longest)
     policy, free_R = Tabular(space), torch.zeros(len(space.mask_RT), dtype=torch.float64)
     at = first_update(World(space, policy, policy.initial(0), free_R, free_R))
@@ -73,7 +76,7 @@ def in_loss(at: Situation, cost: KL) -> Tensor:
 
 
 def in_reward(at: Situation, cost_RT: Tensor) -> Tensor:
-    """Expected policy gradient of sum_t cost_t, with the reward-to-go of the project."""
+    """Expected policy gradient of sum_t cost_t, with the project's reward-to-go."""
     mask_RT = at.space.mask_RT
     credit = RewardToGo(baseline="none")(cost_RT, mask_RT, torch.arange(len(mask_RT)))
     return single(at, credit.advantage_NT, reverse(at)).mean_SV
@@ -102,7 +105,7 @@ def k1_loss() -> Finding:
     statement="k2 per token in the loss follows the gradient of KL(pi || ref).",
     conditions="on-policy; exact for one token, false for more: the visits of states are held fixed",
     origin="often said",
-    source="notes on KL estimators that treat a response as one action",
+    source="notes on KL estimators that regard a response as one action",
     how="exact expected gradient against that of KL(pi || ref) between responses, of 1 and of up to 4 tokens",
     expected="refuted",
 )
@@ -113,9 +116,9 @@ def k2_loss() -> Finding:
     states = relative_difference(in_loss(at, K2(coef=1.0)), local(at, forwards=False))
     return Finding(
         whole < 1e-9,
-        f"one token: exact (to {one:.0e}); more tokens: {whole:.0%} away, cosine "
-        f"{_cosine(in_loss(at, K2(coef=1.0)), reverse(at)):.2f}, "
-        f"because it is the KL of each state with the visits held fixed (to {states:.0e})",
+        f"one token: exact (to {one:.0e}); more tokens: relative difference {whole:.0%}, cosine "
+        f"{_cosine(in_loss(at, K2(coef=1.0)), reverse(at)):.2f}, because it is the gradient of the KL of each state "
+        f"with the visits held fixed (to {states:.0e})",
         {"one token": one, "responses": whole, "states": states},
     )
 
@@ -154,9 +157,9 @@ def k3_loss() -> Finding:
     states = relative_difference(in_loss(at, k3), local(at, forwards=True))
     return Finding(
         relative_difference(in_loss(bandit, k3), reverse(bandit)) < 1e-9,
-        f"one token: it is that of KL(ref || pi) (to {one:.0e}); more tokens: that of KL(ref || pi) at each "
-        f"state, visits of pi "
-        f"held fixed (to {states:.0e}), cosine {_cosine(in_loss(at, k3), reverse(at)):.2f} with KL(pi || ref), "
+        f"one token: it is the gradient of KL(ref || pi) (to {one:.0e}); more tokens: that of KL(ref || pi) at each "
+        f"state, visits of pi held fixed (to {states:.0e}), cosine {_cosine(in_loss(at, k3), reverse(at)):.2f} with "
+        "KL(pi || ref), "
         f"{_cosine(in_loss(at, k3), forward(at)):.2f} with KL(ref || pi) between responses",
         {"one token": one, "states": states},
     )
@@ -200,9 +203,9 @@ def k3_reward() -> Finding:
     gap = relative_difference(found, reverse(at))
     return Finding(
         abs(value - kl) < 1e-12 and gap > 1e-3,
-        f"its value is unbiased ({value:.4f} = {kl:.4f}), its gradient {gap:.0%} away, cosine "
-        f"{_cosine(found, reverse(at)):.2f}: what is missing is the gradient of k3 itself, that of KL(ref || pi) "
-        "at each state",
+        f"its value is unbiased ({value:.4f} = {kl:.4f}), its gradient differs by {gap:.0%}, cosine "
+        f"{_cosine(found, reverse(at)):.2f}: it lacks the gradient of k3 itself, which is that of KL(ref || pi) at "
+        "each state",
         {"difference": gap, "value": value, "kl": kl},
     )
 
@@ -210,9 +213,9 @@ def k3_reward() -> Finding:
 @claim(
     name="k3-times-the-ratio-is-reverse-kl",
     statement="k3 in the loss, multiplied by the token ratio with its gradient, follows the gradient of KL(pi || ref) "
-    "at each state, off-policy too; without the ratio it does not.",
-    conditions="20 policies moved by KL 0.2 from the sampler; the sampler's visits of states are held fixed, so it is "
-    "not the KL between responses",
+    "at each state, also off-policy; without the ratio it does not.",
+    conditions="20 policies moved by KL 0.2 from the sampler; the sampler's visits of states are held fixed, so this "
+    "is not the KL between responses",
     origin="paper",
     source="2512.02556 (DeepSeek-V3.2), section 3.1, equation 7",
     how="exact expected gradient of the project's k3 with correction=ratio against that of the states' KL, on- and "
@@ -235,7 +238,8 @@ def k3_times_ratio() -> Finding:
             gaps.append(relative_difference(single(at, c_RT, target_SV).mean_SV, target_SV))
     return Finding(
         max(corrected) < 1e-9 and min(plain) > 1e-3,
-        f"with the ratio at most {max(corrected):.0e} away, without it {min(plain):.0%} to {max(plain):.0%}",
+        f"relative difference with the ratio at most {max(corrected):.0e}, without it {min(plain):.0%} to "
+        f"{max(plain):.0%}",
         {"with": corrected, "without": plain},
         arithmetic=[
             "sum_a old(a) (pi(a)/old(a)) k3(a) = sum_a pi(a) (ref/pi - 1 + log pi/ref) = KL(pi || ref) at the state"

@@ -1,4 +1,7 @@
-"""Entropy: what a step changes, what reward is bought with it, right answers against wrong ones, where to train."""
+"""Entropy: its change per step, its relation to reward, and training on right against training on wrong answers.
+
+dH / eta = -Cov(log pi, pi A)  for a policy-gradient step;   -Cov(log pi, A)  for a natural one
+"""
 
 from __future__ import annotations
 
@@ -22,9 +25,9 @@ STEP = 1e-5
 
 
 def entropy_change(logits_V: Tensor, advantage_V: Tensor, natural: bool) -> tuple[float, float, float]:
-    """Change of a softmax's entropy per unit step, by finite difference, and the two covariances with a minus sign.
+    """Return the change of a softmax's entropy per unit step, by finite difference, and the two negative covariances.
 
-    The step is that of the policy gradient, pi A, or of the natural one, A, with A centred under pi.
+    The step is the policy gradient pi A or the natural one A, with A centred under pi.
 
     Returns:
         dH / eta, -Cov(log pi, pi A), -Cov(log pi, A).
@@ -69,8 +72,8 @@ def entropy_covariance() -> Finding:
         rows.append((plain, with_pi, without))
     return Finding(
         worst < 1e-7,
-        f"largest difference {worst:.0e} of either step from its own covariance, over {LEAST_DRAWS} draws; the "
-        f"natural gradient's in its place is {torch.tensor(ratios).median():.1f} times too large (median)",
+        f"largest difference {worst:.0e} of either step from its own covariance, over {LEAST_DRAWS} draws; the natural "
+        f"gradient's covariance is {torch.tensor(ratios).median():.1f} times the plain step's change (median)",
         {"steps": rows, "factor": ratios},
         arithmetic=[
             f"draw {i}: dH / eta = {p:+.4f}; -Cov(log pi, pi A) = {w:+.4f}; -Cov(log pi, A) = {n:+.4f}"
@@ -91,9 +94,9 @@ WEIGHTS = ("leave-one-out", "group std", "log-likelihood")
 
 @cache
 def trajectories(weighting: str, steps: int = 240, rate: float = 1.0) -> tuple[Tensor, Tensor]:
-    """Mean success rate and mean response entropy along exact ascent, of 20 bases: [K, steps], [K, steps].
+    """Return mean success rate and mean response entropy of 20 bases along exact ascent: [K, steps], [K, steps].
 
-    Each base has three prompts with tables of their own; a prompt's gradient is weighed by 1, by w_8(p), or by 1 / p.
+    Each base has three prompts with separate tables; a prompt's gradient has weight 1, w_8(p) or 1 / p.
     """
     space = enumerate_responses(3, 3)
     worlds = [make_world(success=p, longest=3, seed=draw).logits_SV for draw in DRAWS for p in RATES]
@@ -116,7 +119,7 @@ def trajectories(weighting: str, steps: int = 240, rate: float = 1.0) -> tuple[T
 
 
 def fitted(reward: Tensor, entropy: Tensor) -> tuple[float, float, float]:
-    """a and b of R = -a exp(H) + b by least squares, and the share of the variance they explain."""
+    """Return a and b of R = -a exp(H) + b by least squares, and the share of explained variance."""
     x = entropy.exp()
     slope = ((x - x.mean()) * (reward - reward.mean())).sum() / (x - x.mean()).square().sum()
     b = reward.mean() - slope * x.mean()
@@ -126,9 +129,9 @@ def fitted(reward: Tensor, entropy: Tensor) -> tuple[float, float, float]:
 
 @claim(
     name="the-entropy-law-is-one-for-all",
-    statement="Reward is bought with entropy by R = -a exp(H) + b, with the same a and b for every algorithm.",
-    conditions="exact ascent from 20 bases with three prompts of success rate 0.1, 0.25, 0.5, tables of their own; "
-    "entropy of whole responses; three weightings of prompts; the same means within 10% of a",
+    statement="Reward and entropy are related by R = -a exp(H) + b, with the same a and b for every algorithm.",
+    conditions="exact ascent from 20 bases with three prompts of success rate 0.1, 0.25, 0.5 and separate tables; "
+    "entropy of whole responses; three weightings of prompts; the same: values of a within 10%",
     origin="paper",
     source="2505.22617, section 2",
     quote="we establish a transformation equation R=-a*exp(H)+b between entropy H and downstream performance R",
@@ -150,7 +153,7 @@ def entropy_law() -> Finding:
         over_draws([share]),
         f"the law explains {good:.0%} or more of the variance on average ("
         + ", ".join(f"{name} {x:.1%}, a = {means[name]:.3f}" for name, x in explained.items())
-        + f"); a differs between the three by {min(spreads):.0%} to {max(spreads):.0%} of itself, by less than 10% in "
+        + f"); a differs between the three by {min(spreads):.0%} to {max(spreads):.0%}, by less than 10% in "
         f"{share:.0%} of the bases",
         {"a": means, "explained": explained, "spread": spreads},
         plot=Plot(
@@ -164,9 +167,10 @@ def entropy_law() -> Finding:
 
 @cache
 def one_sided(sign: int, responses: int = 8, steps: int = 400, rate: float = 0.3) -> list[float]:
-    """Response entropy of each of 20 bases when sampled one-sided training first reaches a success rate of 0.6.
+    """Return the response entropy of each of 20 bases when one-sided training first reaches a success rate of 0.6.
 
-    `sign` +1 pushes right responses up, -1 wrong ones down; the mean over all `responses` is taken. nan: not reached.
+    `sign` +1: right responses only, reward +1; -1: wrong ones only, reward -1. The gradient is the mean over all
+    `responses` sampled per step. nan: not reached.
     """
     worlds = [make_world(longest=3, seed=draw) for draw in DRAWS]
     space, reward_R = worlds[0].space, worlds[0].reward_R
@@ -191,8 +195,8 @@ def one_sided(sign: int, responses: int = 8, steps: int = 400, rate: float = 0.3
 
 @claim(
     name="negatives-keep-entropy",
-    statement="At the same success rate, training on wrong responses alone leaves more entropy than training on right "
-    "ones alone.",
+    statement="At the same success rate, training on wrong responses only leaves more entropy than training on right "
+    "ones only.",
     conditions="on-policy, no normalization, 20 bases, tabular policies, success rate 0.25 to 0.6; exact expected "
     "gradient, and sampled training with 8 responses a step",
     origin="paper",
@@ -219,8 +223,8 @@ def negatives() -> Finding:
     sampled = over_draws([share])
     return Finding(
         sampled if gap > 1e-9 else "depends" if sampled is True else False,
-        f"in expectation the two gradients are one, to {gap:.0e}, so nothing differs. Sampled: wrong ones alone leave "
-        f"more entropy in {share:.0%} of the {len(reached)} bases that reach 0.6 both ways, {negative_mean:.3f} and "
+        f"in expectation the two gradients are equal, to {gap:.0e}. Sampled: training on wrong responses leaves more "
+        f"entropy in {share:.0%} of the {len(reached)} bases that reach 0.6 both ways, {negative_mean:.3f} against "
         f"{positive_mean:.3f} nats on average",
         {"gap": gap, "entropy": reached, "share": share},
         arithmetic=["E[r grad log pi] - E[(r - 1) grad log pi] = E[grad log pi] = 0, as probabilities sum to 1"],
@@ -228,6 +232,6 @@ def negatives() -> Finding:
             "base",
             range(len(reached)),
             "entropy at success rate 0.6",
-            {"right alone": [p for p, _ in reached], "wrong alone": [n for _, n in reached]},
+            {"right only": [p for p, _ in reached], "wrong only": [n for _, n in reached]},
         ),
     )

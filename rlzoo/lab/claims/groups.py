@@ -1,4 +1,7 @@
-"""What a group estimates: weights of easy and hard questions, baselines, groups of two."""
+"""Group advantages: weights of easy and hard questions, baselines, groups of two.
+
+E[g] = w_G(p) grad p      p: success rate of the question, w: its weight
+"""
 
 from __future__ import annotations
 
@@ -26,20 +29,20 @@ STD, STD_UNBIASED = Group(ddof=0, eps=0), Group(ddof=1, eps=0)
 
 
 def with_advantage(advantage: Advantage, **changes: object) -> Objective:
-    """REINFORCE's parts around an advantage: what is measured is the advantage alone."""
+    """Return an objective that isolates an advantage: no ratio, linear surrogate, tokens summed."""
     plain = Objective(name="own", advantage=advantage, ratio=NoRatio(), surrogate=Linear(), aggregate=SequenceSum())
     return plain.but(**changes) if changes else plain
 
 
 @cache
 def at_rate(success: float, longest: int = 2) -> Situation:
-    """The first update of a base that is right so often."""
+    """Return the first update of a base with this success rate."""
     return first_update(make_world(success=success, longest=longest))
 
 
 @cache
 def measured_weight(advantage: Advantage, size: int, success: float) -> tuple[float, float]:
-    """w in E[g] = w grad p, and how far E[g] is from that direction."""
+    """Return w in E[g] = w grad p, and the relative size of the part of E[g] that is not along grad p."""
     at = at_rate(success)
     mean_SV, true_SV = moments(with_advantage(advantage), at, size).mean_SV, at.true_gradient_SV
     weight = ((mean_SV * true_SV).sum() / true_SV.square().sum()).item()
@@ -47,7 +50,7 @@ def measured_weight(advantage: Advantage, size: int, success: float) -> tuple[fl
 
 
 def closed_form(size: int, p: float, ddof: int = 0) -> float:
-    """w_G(p) = E[sqrt((1-q)/q)]_{q=(K+1)/G} + E[sqrt(q/(1-q))]_{q=K/G}, K ~ Bin(G-1, p); silent groups count 0."""
+    """w_G(p) = E[sqrt((1-q)/q)]_{q=(K+1)/G} + E[sqrt(q/(1-q))]_{q=K/G}, K ~ Bin(G-1, p); uniform groups count 0."""
     k = np.arange(size)
     law = binom.pmf(k, size - 1, p)
     right, wrong = (k + 1) / size, k / size
@@ -57,8 +60,8 @@ def closed_form(size: int, p: float, ddof: int = 0) -> float:
 
 @claim(
     name="difficulty-weight",
-    statement="With right/wrong rewards, dividing by the group's std weighs a question's gradient by w_G(p), in "
-    "closed form, and keeps its direction.",
+    statement="With right/wrong rewards, dividing by the group's std multiplies a question's gradient by w_G(p), which "
+    "has a closed form, and keeps its direction.",
     conditions="rewards of two values, tokens of a response summed, first update after sampling",
     origin="lemma",
     source="derived; follows from 2402.03300, section 4.1.2",
@@ -85,9 +88,9 @@ def difficulty_weight() -> Finding:
 
 @claim(
     name="no-difficulty-weight-in-twos",
-    statement="With right/wrong rewards and groups of two, dividing by the std weighs all questions alike: w = 1, or "
-    "sqrt(1/2) with the n-1 std.",
-    conditions="rewards of two values; with three values it is false, and the card measures how far",
+    statement="With right/wrong rewards and groups of two, dividing by the std gives all questions the same weight: "
+    "w = 1, or sqrt(1/2) with the n-1 std.",
+    conditions="rewards of two values; with three values it is false, as the measurement shows",
     origin="lemma",
     source="derived",
     how="exact E[g] = w grad p at G = 2 and six success rates; then with a third reward of 0.2 for wrong answers that "
@@ -115,7 +118,7 @@ def no_difficulty_in_twos() -> Finding:
 
 @claim(
     name="std-favours-hard-and-easy",
-    statement="In groups of four and more, std normalization weighs very hard and very easy questions more.",
+    statement="In groups of four and more, std normalization gives very hard and very easy questions more weight.",
     conditions="groups of 4 to 64, right/wrong rewards, against the weight at success rate 0.5",
     origin="paper",
     source="2503.20783, section 3.1",
@@ -134,8 +137,8 @@ def std_favours_extremes() -> Finding:
 
 @claim(
     name="std-weight-is-bounded",
-    statement="The weight that dividing by the group's std gives a question never exceeds sqrt(G-1); the 1 / sqrt(p "
-    "(1-p)) of infinite groups is out of reach for hard questions.",
+    statement="The weight that dividing by the group's std gives a question never exceeds sqrt(G-1), so hard questions "
+    "do not reach the 1 / sqrt(p (1-p)) of infinite groups.",
     conditions="groups of 2 to 64, right/wrong rewards, p = 0.001; the limit of large groups is 2510.13651's",
     origin="lemma",
     source="derived",
@@ -162,7 +165,7 @@ def std_weight_bounded() -> Finding:
 
 @claim(
     name="leave-one-out-is-unbiased",
-    statement="Leave-one-out weighs every question by exactly 1, the group mean by (G-1)/G, however hard the question.",
+    statement="Leave-one-out gives every question exactly the weight 1, the group mean (G-1)/G, at any success rate.",
     conditions="right/wrong rewards, tokens of a response summed, five group sizes, six success rates",
     origin="lemma",
     source="follows from 2402.14740, section 3; 2503.20783, section 3.2",
@@ -180,7 +183,7 @@ def mean_only_weights() -> Finding:
 
 
 def _noise(objective: Objective, size: int, at: Situation) -> float:
-    """Sampled responses at which noise equals signal, in the objective's own direction and scale."""
+    """Return the number of sampled responses at which noise equals signal, relative to the objective's own E[g]."""
     found: Moments = moments(objective, at, size)
     return found.variance / found.mean_SV.square().sum().item() * size / found.kept
 
@@ -188,8 +191,8 @@ def _noise(objective: Objective, size: int, at: Situation) -> float:
 @claim(
     name="two-is-as-good-as-sixteen",
     statement="Groups of 2 learn as much from a sampled response as groups of 16 (within 25% of noise).",
-    conditions="one update, noise per sampled response at equal signal; each prompt has a table of its own, while "
-    "parameters that prompts share lie between the two cases",
+    conditions="one update, noise per sampled response at equal signal; each prompt has a separate table; parameters "
+    "shared by prompts lie between the two cases",
     origin="paper",
     source="2510.00977, abstract",
     quote="2-GRPO retains 97.6% of the performance of 16-GRPO, while requiring only 12.5% of the rollouts",
@@ -212,16 +215,16 @@ def two_or_sixteen() -> Finding:
         within[0] if within[0] == within[1] else "depends",
         f"noise of groups of 2 over that of 16. One fixed prompt, at p = {', '.join(f'{p:g}' for p in rates)}: std "
         f"{', '.join(f'{x:.2f}' for x in fixed['std'])}; leave-one-out "
-        f"{', '.join(f'{x:.2f}' for x in fixed['leave-one-out'])}: a baseline of one other response is itself noise. "
+        f"{', '.join(f'{x:.2f}' for x in fixed['leave-one-out'])}: a baseline from one other response is noisy. "
         f"Prompts drawn from a pool of all six: std {drawn['std']:.2f}, leave-one-out {drawn['leave-one-out']:.2f}: "
-        "which prompts a step gets is noise too, and groups of 2 see eight times as many",
+        "the draw of prompts is noise too, and groups of 2 contain eight times as many prompts",
         {"success": rates, "fixed": fixed, "drawn": drawn},
         plot=Plot("success rate", list(rates), "noise of groups of 2 over 16, one prompt", fixed),
     )
 
 
 def drawn_noise(advantage: Advantage, size: int, rates: Sequence[float]) -> float:
-    """Noise over signal per response when each group's prompt is drawn from a pool, a table for every prompt.
+    """Return noise over signal per response if each group's prompt is drawn from a pool with a table per prompt.
 
     E|g|^2 is the mean over prompts of variance + |mean|^2; E[g] holds 1/n of each prompt's mean in its own table.
     """
@@ -258,10 +261,9 @@ def baseline_cuts_variance() -> Finding:
     text = "; ".join(f"rewards {k}: " + ", ".join(f"{x:.2f}" for x in row) for k, row in shown.items())
     return Finding(
         max(max(row) for row in shown.values()) <= 1,
-        f"variance with over without, at p = {', '.join(f'{p:g}' for p in rates)}: {text}. The best constant is "
-        f"not p but "
-        f"E[r |score|^2] / E[|score|^2] = {', '.join(f'{b:.2f}' for b in best)} (rewards 0/1); a constant above "
-        f"twice that harms",
+        f"variance with over without, at p = {', '.join(f'{p:g}' for p in rates)}: {text}. The best constant is not p "
+        f"but E[r |score|^2] / E[|score|^2] = {', '.join(f'{b:.2f}' for b in best)} (rewards 0/1); a constant above "
+        "twice that raises the variance",
         {"success": rates, "ratio": shown, "best constant": best},
     )
 
@@ -316,4 +318,4 @@ def gradient_given_mixed() -> Finding:
         mean_SV = moments(with_advantage(Group(scale="none"), select="mixed"), at, 8).mean_SV
         cosines.append(torch.cosine_similarity(mean_SV.flatten(), at.true_gradient_SV.flatten(), 0).item())
     gap = max(1 - min(cosines), 0.0)
-    return Finding(gap < 1e-9, f"1 - cosine is {gap:.0e} at every p: only the length is changed", {"gap": gap})
+    return Finding(gap < 1e-9, f"1 - cosine is at most {gap:.0e}: only the length changes", {"gap": gap})

@@ -1,4 +1,4 @@
-"""Training on the tokens of high entropy only: how far it gets, with and without shared parameters."""
+"""Training only on the tokens of high entropy, with and without shared parameters."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ WHERE: dict[Where, str] = {"all": "all tokens", "top": "highest entropy", "rando
 
 
 def chosen_states(world: World, where: Where, draw: int) -> Tensor:
-    """1 at the states trained on, [S]: in their order, until they cover a fifth of the base's tokens (at least one)."""
+    """Return 1 at the trained states, [S]: the first in their order that cover a fifth of the base's tokens."""
     pi_SV = world.logits_SV.softmax(dim=1)
     visits_S = exact.visits(pi_SV, world.space)
     if where == "all":
@@ -44,16 +44,16 @@ def _worlds(kind: Kind) -> tuple[World, ...]:
 
 @cache
 def reached(kind: Kind, where: Where, steps: int = 80, step: float = 0.3) -> tuple[list[float], list[float]]:
-    """Share of the squared gradient in logits that the states hold at first; success rate after ascent, per base.
+    """Return per base the chosen states' share of the squared gradient in logits at the start, and the success rate
+    after ascent.
 
-    Every step moves `step` in parameters along the exact gradient through the chosen states alone, half of that
-    for a transformer.
+    Every step moves `step` in parameters (a transformer: half of it) along the exact gradient of the chosen states.
     """
     worlds = _worlds(kind)
     space, right_R = worlds[0].space, parity(worlds[0].space)
     mask_KS = torch.stack([chosen_states(world, where, draw) for draw, world in zip(DRAWS, worlds, strict=True)])
     theta_KM = torch.stack([world.theta_M for world in worlds])
-    # One policy serves all: it has no parameters of its own. Attention in plain operations can be batched over bases.
+    # A policy stores no parameters, so one serves all bases. vmap needs attention in plain operations.
     logits_of: Callable[[Tensor], Tensor] = torch.vmap(worlds[0].policy.logits_SV)
     held: list[float] = []
     fast = torch.backends.mha.get_fastpath_enabled()
@@ -77,7 +77,7 @@ def reached(kind: Kind, where: Where, steps: int = 80, step: float = 0.3) -> tup
 
 
 def _slopes(logits_KSV: Tensor, space: Space, right_R: Tensor) -> Tensor:
-    """Gradient of the success rate in logits, base by base."""
+    """Return the gradient of the success rate in logits, per base."""
     leaf = logits_KSV.requires_grad_()
     law_KR = qstar.probability(leaf.softmax(dim=-1), space)
     return torch.autograd.grad((law_KR @ right_R).sum(), leaf)[0]
@@ -86,9 +86,8 @@ def _slopes(logits_KSV: Tensor, space: Space, right_R: Tensor) -> Tensor:
 @claim(
     name="a-fifth-of-the-tokens-suffices",
     statement="Training on the 20% of tokens with the highest entropy reaches what training on all of them reaches.",
-    conditions="80 exact steps of equal length from 20 bases, as a table (prefixes share nothing) and as a "
-    "transformer (they do); reaches means 95% of the success rate of training on all tokens; verdict by four bases in "
-    "five",
+    conditions="80 exact steps of equal length from 20 bases, with a table (no shared parameters) and with a "
+    "transformer; reaches: 95% of the success rate of training on all tokens; verdict: four bases in five",
     origin="paper",
     source="2506.01939, abstract",
     how="success rate after ascent through the states of highest entropy that hold 20% of the tokens, through all, "
@@ -108,8 +107,8 @@ def a_fifth() -> Finding:
         held = [sum(row) / len(row) for row in (reached(kind, where)[0] for where in ("top", "random"))]
         lines.append(
             f"{kind}: reached in {shares[-1]:.0%} of the bases, {means[kind][1]:.3f} against {means[kind][0]:.3f} on "
-            f"all and {means[kind][2]:.3f} on 20% at random (above random in {beats:.0%}); they hold {held[0]:.0%} of "
-            f"the squared gradient in logits, random ones {held[1]:.0%}"
+            f"all and {means[kind][2]:.3f} on 20% at random (above random in {beats:.0%}); these tokens have "
+            f"{held[0]:.0%} of the squared gradient in logits, random ones {held[1]:.0%}"
         )
     return Finding(
         over_draws(shares, most=0.8),

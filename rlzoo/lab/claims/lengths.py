@@ -1,4 +1,4 @@
-"""What lengths do: weights of tokens, short right and long wrong answers."""
+"""Length normalization: weights of tokens, and lengths of right and wrong answers."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ MASK = torch.arange(8) < LENGTHS[:, None]
 
 @claim(
     name="token-weights",
-    statement="A token weighs 1/N under token-mean, 1/(B n_i) under sequence-mean, 1/B under sequence-sum, 1/(B "
-    "budget) under constant: only the first and the last two give all tokens the same.",
+    statement="A token has weight 1/N under token-mean, 1/(B n_i) under sequence-mean, 1/B under sequence-sum, 1/(B "
+    "budget) under constant: all but sequence-mean give all tokens the same weight.",
     conditions="one optimizer step of B responses with N tokens, n_i in response i",
     origin="lemma",
     source="follows from 2503.14476, section 3.3; 2402.03300, equation 3; 2503.20783",
@@ -54,7 +54,7 @@ def token_weights() -> Finding:
 
 
 def own(aggregate: Aggregate) -> Objective:
-    """Mean-centred rewards under an aggregation: what is measured is the aggregation alone."""
+    """Return an objective that isolates an aggregation: mean-centred rewards, no ratio, linear surrogate."""
     return Objective(
         name="own", advantage=Group(scale="none"), ratio=NoRatio(), surrogate=Linear(), aggregate=aggregate
     )
@@ -67,7 +67,7 @@ def _base(task: str, seed: int) -> Situation:
 
 @cache
 def _length_slopes(task: str, seed: int, aggregate: Aggregate, size: int = 4) -> tuple[float, float]:
-    """Change of E[n | wrong] and E[n | right] per unit step along the expected gradient, one group of `size`."""
+    """Return the change of E[n | wrong] and of E[n | right] per unit step along the expected gradient."""
     at = _base(task, seed)
     direction_SV = expected_gradient(at, aggregate, size)
     direction_SV = direction_SV / direction_SV.norm()
@@ -86,7 +86,7 @@ def expected_gradient(at: Situation, aggregate: Aggregate, size: int) -> Tensor:
     token mean      c(y) = size E[(r_y (1 - 1/size) - K/size) / (n_y + Z)], K right answers and Z tokens of the others
     sequence mean   c(y) = (1 - 1/size) (r_y - p) / n_y; sequence sum the same without 1 / n_y
 
-    That is what `moments` finds, without a table of weights.
+    The result equals that of `moments`, without its table of weights.
     """
     if not isinstance(aggregate, TokenMean):
         share_R = aggregate(at.space.mask_RT, torch.float64)[:, 0] * len(at.reward_R)
@@ -103,11 +103,11 @@ def expected_gradient(at: Situation, aggregate: Aggregate, size: int) -> Tensor:
 
 
 def _first_token_world(seed: int) -> World:
-    """Right is an answer that begins with 1, wrong one that begins with 0, of 2 to 4 tokens both: length is free."""
+    """Return a world in which answers that begin with 1 are right; right and wrong ones have 2 to 4 tokens."""
     space = enumerate_responses(3, 4)
     right_R, policy = (space.token_RT[:, 0] == 1).double(), Tabular(space)
     theta_M = policy.initial(seed)
-    theta_M[2] = -30.0  # nobody ends at once
+    theta_M[2] = -30.0  # the end token is never first
     return World(space, policy, with_success(policy, theta_M, right_R, 0.3), right_R, right_R)
 
 
@@ -119,7 +119,7 @@ TASKS = {
 
 
 def _against_sum(task: str, aggregate: Aggregate) -> tuple[Tensor, Tensor]:
-    """Slopes of the length of wrong and of right answers minus those of the unbiased sum, over bases."""
+    """Return the slopes of the length of wrong and of right answers minus those of the unbiased sum, over bases."""
     pairs = [(_length_slopes(task, seed, aggregate), _length_slopes(task, seed, SequenceSum())) for seed in SEEDS]
     return torch.tensor([a[0] - b[0] for a, b in pairs]), torch.tensor([a[1] - b[1] for a, b in pairs])
 
@@ -191,10 +191,10 @@ def shorten_more() -> Finding:
 
 @claim(
     name="token-mean-removes-the-length-bias",
-    statement="Under the token mean, what is left of the effect of 1/length on lengths, against the unbiased sum, "
-    "falls like 1/N in the responses per step.",
-    conditions="mean-centred rewards, one expected step, N = 4 to 64 responses of one prompt in a step; at N = 4 a "
-    "quarter is left",
+    statement="Under the token mean, the remaining effect on lengths, relative to that of 1/length and measured "
+    "against the unbiased sum, falls like 1/N in the responses per step.",
+    conditions="mean-centred rewards, one expected step, N = 4 to 64 responses of one prompt per step; at N = 4 a "
+    "quarter remains",
     origin="paper",
     source="2503.14476, section 3.3",
     quote="it will be equally prompted or suppressed, regardless of the length of the response in which it appears",
@@ -214,15 +214,15 @@ def token_mean_fixes() -> Finding:
     text = "; ".join(f"{TASKS[t]}: {', '.join(f'{x:.1%}' for x in row)}" for t, row in left.items())
     return Finding(
         all(0.4 < x < 0.6 for x in halves),
-        f"left at N = {', '.join(map(str, sizes))} responses a step, mean over right and wrong, {text}: each doubling "
-        f"of N leaves {min(halves):.2f} to {max(halves):.2f} of it",
+        f"remaining at N = {', '.join(map(str, sizes))} responses per step, mean over right and wrong, {text}: each "
+        f"doubling of N multiplies it by {min(halves):.2f} to {max(halves):.2f}",
         {"responses": sizes, "left": left},
-        plot=Plot("responses a step", sizes, "share of the bias left", left, log_x=True, log_y=True),
+        plot=Plot("responses per step", sizes, "remaining share of the bias", left, log_x=True, log_y=True),
     )
 
 
 def _length_bias_left(task: str, seed: int, size: int) -> tuple[float, float]:
-    """|slope minus the sum's slope| of token-mean and of sequence-mean, summed over right and wrong answers."""
+    """Return |slope minus the sum's slope| of token-mean and of sequence-mean, summed over right and wrong answers."""
     gaps = []
     for part in (TokenMean(), SequenceMean()):
         # Only the token mean's direction changes with the group's size.

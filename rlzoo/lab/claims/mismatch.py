@@ -1,4 +1,7 @@
-"""A sampler that is not quite the policy: no correction, token-level and sequence-level importance weights."""
+"""A sampler that differs from the policy: no correction, token-level and sequence-level importance weights.
+
+w_t = pi(y_t | s_t) / q(y_t | s_t)      w = prod_t w_t      q: the sampler
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,7 @@ DRAWS = tuple(range(LEAST_DRAWS))
 
 
 def sampler_logits(kind: Sampler, logits_SV: Tensor, error: float = ERROR, draw: int = 7) -> Tensor:
-    """Logits with errors: normal of deviation `error`, or rounded to 15 levels between -max and max of all logits."""
+    """Return logits with normal errors of standard deviation `error`, or rounded to 15 levels in -max .. max."""
     if kind == "gaussian":
         generator = torch.Generator().manual_seed(draw)
         return logits_SV + error * torch.randn(logits_SV.shape, generator=generator, dtype=torch.float64)
@@ -39,7 +42,7 @@ def _situation() -> Situation:
 
 
 def weighted(q_SV: Tensor, weight_RT: Tensor) -> Single:
-    """REINFORCE with the true success rate as baseline on the sampler's responses, against the true gradient."""
+    """Return the moments of weighted REINFORCE on the sampler's responses; baseline: the true success rate."""
     at = _situation()
     baseline = (at.old_probability_R * at.reward_R).sum()
     law_R = exact.probability(q_SV, at.space)
@@ -54,7 +57,7 @@ def log_weights(q_SV: Tensor) -> Tensor:
 
 @cache
 def corrected(kind: Sampler, correction: Correction, error: float = ERROR, draw: int = 7) -> Single:
-    """The gradient with one kind of weight; the 4-bit sampler has neither error nor draw."""
+    """Return the moments with one kind of weight. `error` and `draw` apply to the gaussian sampler only."""
     q_SV = sampler_logits(kind, _situation().logits_SV, error, draw)
     gap_RT = log_weights(q_SV)
     level = correction.partition(" ")[0]
@@ -66,7 +69,7 @@ def corrected(kind: Sampler, correction: Correction, error: float = ERROR, draw:
 
 
 def _mean(correction: Correction, error: float = ERROR) -> tuple[float, float]:
-    """Bias and variance, mean over the draws."""
+    """Return the means of bias and variance over the draws."""
     rows = [corrected("gaussian", correction, error, draw) for draw in DRAWS]
     return sum(r.bias for r in rows) / len(rows), sum(r.variance for r in rows) / len(rows)
 
@@ -128,12 +131,12 @@ def sequence_weights() -> Finding:
 @claim(
     name="token-weights-vary-less",
     statement="Token-level weights have less variance than the weight of the whole response.",
-    conditions="20 draws of the sampler's errors at each of three sizes; true where weights are large, a coin flip "
-    "where they are near 1",
+    conditions="20 draws of the sampler's errors at each of four sizes; true for large weights, undecided for weights "
+    "near 1",
     origin="often said",
     source="verl's notes on rollout correction",
     how="exact variance of the gradient with token-level and with whole-response weights, responses of up to 5 "
-    "tokens, errors of 0.1, 0.3, 0.5",
+    "tokens, errors of 0.1, 0.3, 0.5, 1",
     expected="depends",
 )
 def token_weights_vary_less() -> Finding:
@@ -155,8 +158,7 @@ def token_weights_vary_less() -> Finding:
 
 @claim(
     name="truncation-trades-variance-for-bias",
-    statement="Truncating the whole response's weight at 2 lowers the variance and brings back some bias, wherever it "
-    "acts.",
+    statement="Truncating the whole response's weight at 2 lowers the variance and adds bias wherever it acts.",
     conditions="20 draws of normal errors of 0.5 in the sampler's logits; the 4-bit sampler has no weight above 2",
     origin="often said",
     source="verl's notes on rollout correction",
@@ -173,9 +175,9 @@ def truncation_trades() -> Finding:
     coarse = corrected("4-bit", "sequence <= 2").bias
     return Finding(
         over_draws([holds / acts]) if acts >= LEAST_DRAWS // 2 else None,
-        f"the cap acts in {acts} of {len(DRAWS)} draws; in {holds} of these it lowers the variance and brings back "
-        f"less bias than no correction has; on average variance {free_variance:.1f} to {variance:.1f}, bias 0 to "
-        f"{bias:.2g}; 4-bit: no weight is above 2 (bias {max(coarse, 0):.0e})",
+        f"the cap acts in {acts} of {len(DRAWS)} draws; in {holds} of these it lowers the variance and adds less bias "
+        f"than no correction has; on average variance {free_variance:.1f} to {variance:.1f}, bias 0 to {bias:.2g}; "
+        f"4-bit: no weight is above 2 (bias {max(coarse, 0):.0e})",
         {"acts": acts, "holds": holds, "variance": [free_variance, variance], "bias": bias},
     )
 
@@ -208,7 +210,7 @@ RESPONSES = (4, 64, 1024)
 
 @cache
 def masked_or_cut(error: float, draw: int) -> tuple[Single, Single]:
-    """Token weights of the sampler's errors: 0 outside [0.5, 5] (IcePop), and at most 5 (truncation)."""
+    """Return the moments with token weights that are 0 outside [0.5, 5] (IcePop), and with weights cut at 5."""
     q_SV = sampler_logits("gaussian", _situation().logits_SV, error, draw)
     weight_RT = log_weights(q_SV).exp()
     inside_RT = (weight_RT >= ICEPOP[0]) & (weight_RT <= ICEPOP[1])
@@ -217,7 +219,7 @@ def masked_or_cut(error: float, draw: int) -> tuple[Single, Single]:
 
 @claim(
     name="masking-beats-truncation",
-    statement="Discarding tokens whose weight leaves [0.5, 5] (IcePop) leaves a smaller error than truncating weights "
+    statement="Discarding tokens with a weight outside [0.5, 5] (IcePop) has a smaller error than truncating weights "
     "at 5.",
     conditions="20 draws of normal errors of 0.5 and 1 in the sampler's logits; error of the mean over N responses, N "
     "= 4, 64, 1024: squared bias + variance / N",
@@ -241,17 +243,17 @@ def masking_beats_truncation() -> Finding:
         )
         lines.append(
             f"errors of {error:g}: bias / variance {masked[0]:.2f} / {masked[1]:.1f} masked, {cut[0]:.2f} / "
-            f"{cut[1]:.1f} cut; masked is nearer in {', '.join(f'{s:.0%}' for s in shares[error])} of the draws at N = "
-            f"{', '.join(map(str, RESPONSES))}"
+            f"{cut[1]:.1f} truncated; the mask's error is smaller in {', '.join(f'{s:.0%}' for s in shares[error])} of "
+            f"the draws at N = {', '.join(map(str, RESPONSES))}"
         )
     return Finding(
         over_draws([s for row in shares.values() for s in row], most=0.75),
-        "; ".join(lines) + ". The mask trades bias for variance, as a lower cap does",
+        "; ".join(lines) + ". The mask has more bias and less variance, like a lower cap",
         {"responses": RESPONSES, "share": shares},
         plot=Plot(
             "responses",
             RESPONSES,
-            "share of draws where the mask is nearer",
+            "share of draws where the mask's error is smaller",
             {f"errors of {e:g}": row for e, row in shares.items()},
             log_x=True,
         ),
@@ -259,8 +261,8 @@ def masking_beats_truncation() -> Finding:
 
 
 def dead_at_first(error: float, draw: int) -> tuple[float, float, float]:
-    """The first update with ratios to the sampler (bypass): share of sampled tokens that the clip of 0.2 stops, and the
-    cosines with the true gradient of bypass and of ratios to the recomputed old policy times old / sampler.
+    """First update with ratios to the sampler (bypass): return the share of sampled tokens that the clip of 0.2 stops,
+    and two cosines with the true gradient: of bypass, and of recomputed ratios times old / sampler.
 
     Baseline: the true success rate. At this update the policy is the old one, so recomputed ratios are 1.
     """
@@ -280,11 +282,10 @@ def dead_at_first(error: float, draw: int) -> tuple[float, float, float]:
 
 @claim(
     name="a-bypassed-old-policy-clips-mismatch",
-    statement="Ratios taken to the sampler's own log-probs, instead of recomputed ones with old / sampler as a weight "
-    "beside them, let the clip stop tokens before the policy has moved, and usually point further from the true "
-    "gradient.",
+    statement="With ratios to the sampler's log-probs, instead of recomputed ones times the weight old / sampler, the "
+    "clip stops tokens before the policy has moved, and the gradient is usually further from the true one.",
     conditions="first update, clip 0.2, token weights, 20 draws of normal errors of 0.3, 0.5, 1 in the sampler's "
-    "logits; without a clip the two are one: (pi / old)(old / q) = pi / q",
+    "logits; without a clip the two are the same: (pi / old)(old / q) = pi / q",
     origin="lemma",
     source="derived; the two modes of verl's rollout correction",
     how="exact share of sampled tokens that are stopped, and cosines of both expected gradients, responses of up to 5 "

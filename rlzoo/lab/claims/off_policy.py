@@ -1,4 +1,4 @@
-"""Learning from another policy's samples: which ratio is an importance weight, reuse, baselines, coin-flip rewards."""
+"""Learning from another policy's samples: importance ratios, reuse of responses, baselines, coin-flip rewards."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PATHS = {"climbed": "along the true gradient", "drifted": "in a random direction
 
 
 def log_ratios(at: Situation) -> dict[str, Tensor]:
-    """Log of each kind of weight at every token, [R, T], by name."""
+    """Return the log of each kind of weight at every token, [R, T], by name."""
     space = at.space
     token_RT = space.logp_RT(at.logp_SV) - space.logp_RT(at.old_logits_SV.log_softmax(dim=1))
     whole_RT = token_RT.sum(dim=1, keepdim=True).expand_as(token_RT)
@@ -39,7 +39,7 @@ def _base(seed: int) -> Situation:
 
 @cache
 def cosines(path: str, kl: float) -> dict[str, list[float]]:
-    """Cosine of E_old[w (r - p_old) grad log pi] with the true gradient, per draw, for each kind of weight."""
+    """Return the cosine of E_old[w (r - p_old) grad log pi] with the true gradient, per draw and kind of weight."""
     found: dict[str, list[float]] = {name: [] for name in RATIOS}
     for draw in DRAWS:
         at = climbed(_base(draw), kl) if path == "climbed" else drifted(_base(draw), kl, draw)
@@ -56,8 +56,8 @@ def _mean(row: list[float]) -> float:
 
 @claim(
     name="gspo-token-ratio",
-    statement="Off-policy, the token ratio is no importance weight of a response: GSPO's length-normalized ratio "
-    "usually points nearer to the true gradient, and the ratio of the whole response exactly along it.",
+    statement="Off-policy, the token ratio is not an importance weight of a response: with GSPO's length-normalized "
+    "ratio the gradient is usually closer to the true one, and with the ratio of the whole response it is exact.",
     conditions="no clip, tokens summed, baseline p_old, tabular policies of up to 4 tokens, three distances in KL, on "
     "two paths; usually: in 15 draws of 20",
     origin="paper",
@@ -86,8 +86,8 @@ def token_ratio() -> Finding:
     usually = over_draws(shares, most=0.75)
     return Finding(
         usually if exact_gap < 1e-9 else False,
-        "mean cosine " + "; ".join(lines) + f". The token ratio is below no ratio at all in {min(below_none)} to "
-        f"{max(below_none)} of {LEAST_DRAWS} draws: worse than nothing in some bases, not as a rule",
+        "mean cosine " + "; ".join(lines) + f". The token ratio's cosine is below that of no ratio in "
+        f"{min(below_none)} to {max(below_none)} of {LEAST_DRAWS} draws",
         {"distances": DISTANCES, "mean cosine": means, "share": shares, "token below none": below_none},
         arithmetic=[
             "two tokens with ratios 2 and 1/8: a response's weight is 2 x 1/8 = 1/4, GSPO's (1/4)^(1/2) = 1/2",
@@ -100,10 +100,10 @@ def token_ratio() -> Finding:
 
 @claim(
     name="reuse-is-not-fresh-samples",
-    statement="N updates on the same M responses are worth less than N updates on M fresh responses each, and more "
-    "than one update on M responses.",
-    conditions="PPO-clip, M = 8, N = 4, one prompt, steps of 0.5 on the logits; the first arm pays for N times as "
-    "many sampled tokens as the other two",
+    statement="N updates on the same M responses gain less than N updates on M fresh responses each, and more than one "
+    "update on M responses.",
+    conditions="PPO-clip, M = 8, N = 4, one prompt, steps of 0.5 on the logits; the fresh arm samples N times as many "
+    "tokens as the other two",
     origin="often said",
     source="lecture notes: off-policy GRPO is N M responses in N updates, not M responses N times",
     how="success rate after the updates, mean over 2000 simulated rollouts from one base, with 95% intervals; then "
@@ -123,8 +123,8 @@ def reuse() -> Finding:
     against = [reused.low > fresh.high, once.low > reused.high]
     return Finding(
         True if all(clear) else "depends" if any(against) else None,
-        f"success rate after the updates, from 0.25: {text}. At equal sampled tokens the reused arm takes "
-        f"16 updates where the fresh one takes 4, and is {'ahead' if equal.low > fresh.high else 'not ahead'}",
+        f"success rate after the updates, from 0.25: {text}. At equal sampled tokens the reused arm takes 16 updates "
+        f"and the fresh one 4; the reused arm is {'ahead' if equal.low > fresh.high else 'not ahead'}",
         {name: [arm.low, arm.mean, arm.high] for name, arm in arms.items()},
         arithmetic=[
             "sampled responses: 4 x 8 = 32 fresh, 8 reused, 8 once, 4 x 8 = 32 reused in 4 rollouts",
@@ -140,9 +140,9 @@ OFFSETS = (-0.3, -0.1, -0.01, 0.01, 0.1)
 
 
 def off_policy_flow(offset: float, steps: int = 4000, rate: float = 2.0) -> tuple[Tensor, Tensor]:
-    """Where E_mu[(r - V) grad log pi] leads on five arms, V = E_mu[r] + offset: mu and the policy at the end, [K, 5].
+    """Follow E_mu[(r - V) grad log pi] on five arms, V = E_mu[r] + offset: return mu and the final policy, [K, 5].
 
-    With a = mu (r - V) the flow of the logits is a - pi sum(a) (2506.20520, section 3); pi begins at mu.
+    With a = mu (r - V) the flow of the logits is a - pi sum(a) (2506.20520, section 3); pi starts at mu.
     """
     draws = [torch.Generator().manual_seed(draw) for draw in DRAWS]
     mu_KA = torch.stack([torch.randn(len(REWARDS), generator=g, dtype=torch.float64).softmax(0) for g in draws])
@@ -156,8 +156,8 @@ def off_policy_flow(offset: float, steps: int = 4000, rate: float = 2.0) -> tupl
 
 @claim(
     name="a-baseline-below-the-value-is-safe",
-    statement="Off-policy without a ratio, a baseline below the sampler's mean reward improves the policy and, well "
-    "below it, keeps several answers; a baseline above it leaves a single one.",
+    statement="Off-policy without a ratio, a baseline below the sampler's mean reward improves the policy, and one far "
+    "below it keeps several answers; a baseline above it leaves a single answer.",
     conditions="exact flow on five arms with rewards 0.2 to 0.8, 20 samplers, no ratio; on-policy the baseline "
     "changes nothing",
     origin="paper",
@@ -189,7 +189,7 @@ def baseline_below() -> Finding:
 
 
 def coin_flip_gradient(at: Situation, clip: bool) -> Tensor:
-    """E[g] when the advantage is +1 or -1 by a coin, whatever the response: [S, V], from the slope of the clip."""
+    """Return E[g] for advantages of +1 or -1 by a fair coin, independent of the response: [S, V]."""
     log_RT = log_ratios(at)["token"]
     slope_RT = torch.zeros_like(log_RT)
     for sign in (1.0, -1.0):
@@ -202,14 +202,14 @@ def coin_flip_gradient(at: Situation, clip: bool) -> Tensor:
 
 @claim(
     name="coin-flip-rewards-learn-through-the-clip",
-    statement="Rewards drawn by a coin have an expected gradient of 0 until a ratio leaves the clip's interval; "
-    "beyond, the clip's gradient pulls the ratio back.",
+    statement="Coin-flip rewards have an expected gradient of 0 until a ratio leaves the clip's interval; outside it "
+    "the clip's gradient moves the ratio back.",
     conditions="PPO-clip 0.2, advantages +1 and -1 equally often, 20 bases moved by KL 0.02, 0.1, 0.3 in a random "
     "direction; without a clip it is 0 at every ratio",
     origin="paper",
     source="2506.10947, section 4 (the clipping bias)",
-    how="exact E[g] with and without the clip, on-policy and moved; its inner product with the way back to the "
-    "sampler, sum_t log(pi / old) under the old policy, and with the gradient of the entropy",
+    how="exact E[g] with and without the clip, on-policy and moved; its inner products with the gradient of KL(old || "
+    "pi) and with the gradient of the entropy",
     expected="supported",
 )
 def coin_flip() -> Finding:
@@ -242,8 +242,8 @@ def coin_flip() -> Finding:
     )
     return Finding(
         over_draws(back) if zero < 1e-12 else False,
-        f"|E[g]| without a clip, or on-policy, {zero:.0e}; with a clip, of the draws where it acts: {shown}. So "
-        "the clip holds on to what the sampler did",
+        f"|E[g]| without a clip, or on-policy, {zero:.0e}; with a clip, in the draws where it acts: {shown}. So the "
+        "clip favours the sampler's behaviour",
         {"distances": DISTANCES, "back": back, "entropy lowered": sharper},
         plot=Plot("KL(old || policy), nats", DISTANCES, "share of draws", {"back": back, "entropy lowered": sharper}),
     )

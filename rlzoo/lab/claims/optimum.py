@@ -1,4 +1,4 @@
-"""Value-based learning: the maximum over noisy values, off-policy samples, what KL-regularized optima are made of."""
+"""Value-based learning: the maximum over noisy values, off-policy samples, and KL-regularized optima."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def double_underestimates() -> Finding:
 
 
 def judged_maximum(longest: int, error: float = 0.5) -> float:
-    """E[max over all responses of reward + error] - max reward: what maxima hand up the tree to the empty prefix.
+    """E[max over all responses of reward + error] - max reward: the bias that repeated maxima give the empty prefix.
 
     By quadrature over the product of the distribution functions; errors are normal and independent.
     """
@@ -103,7 +103,7 @@ def judged_maximum(longest: int, error: float = 0.5) -> float:
 
 @claim(
     name="overestimates-grow-with-length",
-    statement="Taken by maxima of maxima, the overestimate of the best response grows with the number of tokens.",
+    statement="With a maximum at every token, the overestimate of the best response grows with the number of tokens.",
     conditions="every response judged once, normal errors of 0.5",
     origin="lemma",
     source="derived, on 1509.06461",
@@ -120,13 +120,13 @@ def grows_with_length() -> Finding:
 
 
 def graded(space: Space) -> Tensor:
-    """Reward of every response: right answers 1 at two tokens, and less the longer, down to a little above 0."""
+    """Return the reward of every response: 0 if wrong, else 1 at two tokens and less for longer ones."""
     return parity(space) * (space.longest + 2 - space.mask_RT.sum(dim=1)) / space.longest
 
 
 @claim(
     name="q-learning-is-off-policy",
-    statement="Q-learning's expected updates reach Q* from any sampler that tries everything.",
+    statement="Q-learning's expected updates converge to Q* from any sampler that gives every token a chance.",
     conditions="expected updates, a sampler that gives every token a positive probability",
     origin="paper",
     source="Watkins and Dayan 1992, theorem",
@@ -157,9 +157,9 @@ def q_learning_is_off_policy() -> Finding:
 
 @claim(
     name="without-a-ratio-it-imitates",
-    statement="REINFORCE without a ratio, on another sampler's responses and with rewards of at least 0, comes to "
-    "rest at the policy in proportion to q R: imitation weighted by reward, not the best response.",
-    conditions="uniform sampler q, no baseline; with right/wrong rewards the two are the same",
+    statement="REINFORCE without a ratio, on another sampler's responses and with rewards of at least 0, converges to "
+    "the policy in proportion to q R: imitation weighted by reward, not the best response.",
+    conditions="uniform sampler q, no baseline; with right/wrong rewards the two are equally good",
     origin="lemma",
     source="derived",
     how="where E_q[R grad log pi] is 0 (pi in proportion to q R), uniform sampler, right/wrong and graded rewards",
@@ -172,7 +172,7 @@ def imitates() -> Finding:
     lines, found = [], {}
     for name, reward_R in (("right/wrong", parity(space)), ("graded", graded(space))):
         weight_R = q_R * reward_R
-        # The policy in proportion to q R, token by token: how much of that mass goes through each choice.
+        # The policy in proportion to q R, token by token: the mass that passes through each choice.
         mass_SV = torch.zeros_like(uniform_SV).index_put(
             (space.state_RT[space.mask_RT], space.token_RT[space.mask_RT]),
             weight_R[:, None].expand_as(space.mask_RT)[space.mask_RT],
@@ -184,7 +184,7 @@ def imitates() -> Finding:
         reached = (qstar.probability(pi_SV, space) @ reward_R).item()
         found[name] = {"reached": reached, "best": reward_R.max().item(), "gradient": rest_SV.abs().max().item()}
         lines.append(
-            f"{name}: comes to rest (gradient {found[name]['gradient']:.0e}) at {reached:.3f} of {reward_R.max():g}"
+            f"{name}: converges (gradient {found[name]['gradient']:.0e}) to {reached:.3f} of {reward_R.max():g}"
         )
     closed = ((q_R * graded(space).square()).sum() / (q_R * graded(space)).sum()).item()
     rests = max(x["gradient"] for x in found.values()) < 1e-12
@@ -199,7 +199,7 @@ def imitates() -> Finding:
 
 
 def _regularized(logp_SV: Tensor, ref_SV: Tensor, space: Space, reward_R: Tensor) -> float:
-    """E[R] - beta KL(pi || ref)."""
+    """Return E[R] - beta KL(pi || ref)."""
     kl = exact.kl_divergence(logp_SV, ref_SV, space)
     return (exact.expected(logp_SV, space, reward_R) - BETA * kl).item()
 
@@ -210,7 +210,7 @@ def _regularized(logp_SV: Tensor, ref_SV: Tensor, space: Space, reward_R: Tensor
     conditions="deterministic next states, KL between whole responses, beta 0.2",
     origin="lemma",
     source="derived; the form is known from 1702.08165",
-    how="that policy against ref(y) exp(R(y) / beta) over responses, and the gradient of E[R] - beta KL there",
+    how="this policy against ref(y) exp(R(y) / beta) over responses, and the gradient of E[R] - beta KL at it",
     expected="supported",
 )
 def kl_optimum_is_soft_q() -> Finding:
@@ -235,8 +235,8 @@ def kl_optimum_is_soft_q() -> Finding:
 
 @claim(
     name="values-of-the-base-fall-short",
-    statement="Tilting the base token by token with its own values, ref(a|s) exp(Q^ref(s, a) / beta), reaches the "
-    "KL-regularized optimum for responses of one token only.",
+    statement="Tilting the base token by token with its own values, ref(a|s) exp(Q^ref(s, a) / beta), gives the "
+    "KL-regularized optimum only for responses of one token.",
     conditions="beta 0.2, graded rewards, responses of 1 and of up to 4 tokens",
     origin="lemma",
     source="derived",
@@ -268,7 +268,8 @@ def values_of_the_base() -> Finding:
 
 @claim(
     name="greedy-improvement-ends",
-    statement="Acting greedily on exact Q^pi is nowhere worse; repeated, it is optimal after as many rounds as tokens.",
+    statement="Acting greedily on exact Q^pi is worse in no state; repeated, it is optimal after as many rounds as "
+    "tokens.",
     conditions="20 random bases, random rewards, exact values",
     origin="lemma",
     source="the policy improvement theorem; the number of rounds is derived",
@@ -295,7 +296,7 @@ def greedy_improvement() -> Finding:
         rounds.append(count)
     return Finding(
         fell < 1e-12 and max(rounds) <= space.longest,
-        f"largest fall of a value {max(fell, 0):.0e}; rounds to the optimum {min(rounds)} to {max(rounds)}, "
+        f"largest decrease of a value {max(fell, 0):.0e}; rounds to the optimum {min(rounds)} to {max(rounds)}, "
         f"{sum(rounds) / len(rounds):.1f} on average, of at most {space.longest}",
         {"fall": fell, "rounds": rounds},
     )

@@ -1,4 +1,4 @@
-"""Dynamic sampling: what it does to the expected gradient, and what it costs."""
+"""Dynamic sampling: its expected gradient, its noise and its cost in sampled tokens."""
 
 from __future__ import annotations
 
@@ -48,26 +48,26 @@ def keeps_direction() -> Finding:
 
 
 def _noise(prompts: int) -> tuple[float, float, float]:
-    """Noise over signal per update of one group, over all groups and over mixed ones; share of mixed groups.
+    """Return noise over signal per update of one group, with all groups and with mixed ones, and the mixed share.
 
-    Prompts are drawn at random from a pool with equally many of each success rate, each with a table of its own; a pool
-    of n prompts has a mean gradient of 1/n of each, so |E[g]|^2 falls like 1/n and E|g|^2 does not.
+    Prompts are drawn from a pool with equally many of each success rate and a table per prompt. The mean gradient of a
+    pool of n prompts has 1/n of each, so |E[g]|^2 falls like 1/n and E|g|^2 does not.
     """
     found = [moments(EVERY, at_rate(p, 4), SIZE) for p in RATES]
     share = sum(moments(MIXED, at_rate(p, 4), SIZE).kept for p in RATES) / len(RATES)
     sizes = [m.mean_SV.square().sum().item() for m in found]
     second = sum(m.variance + size for m, size in zip(found, sizes, strict=True)) / len(RATES)
     signal = sum(sizes) / len(RATES) / prompts
-    # Refilled draws are draws given mixed: both second moment and mean are divided by the share.
+    # Refilled draws are conditioned on mixed: second moment and mean are both divided by the share.
     return second / signal - 1, second * share / signal - 1, share
 
 
 @claim(
     name="dynamic-sampling-costs-its-gain",
-    statement="What dynamic sampling gains in noise per update it pays for in sampled tokens: over many prompts the "
-    "noise per token is the same.",
-    conditions="each prompt has a table of its own, which makes it an identity in the limit of many prompts; a pool "
-    "of 500 is within 10%, shared parameters are not measured",
+    statement="Dynamic sampling reduces the noise per update exactly as much as it raises the sampled tokens: over "
+    "many prompts the noise per token is the same.",
+    conditions="each prompt has a separate table, which makes it an identity in the limit of many prompts; a pool of "
+    "500 is within 10%; shared parameters are not measured",
     origin="lemma",
     source="derived, on 2503.14476, section 3.2",
     how="exact second moments, refilled over all groups of 8, prompts drawn from pools of 5 and 500 with success "
@@ -88,9 +88,8 @@ def costs_its_gain() -> Finding:
     alone = [m.variance / m.mean_SV.square().sum().item() / m.kept for m in single]
     return Finding(
         abs(ratios["500"][1] - 1) < 0.1,
-        f"{'; '.join(lines)}; rollouts per update x {cost} at p = {', '.join(f'{p:g}' for p in RATES)}. On a "
-        f"single prompt "
-        f"(p = 0.01) refilling does gain, noise per token x {alone[1] / alone[0]:.2f}: how many groups are mixed "
-        f"is no longer chance",
+        f"{'; '.join(lines)}; rollouts per update x {cost} at p = {', '.join(f'{p:g}' for p in RATES)}. On a single "
+        f"prompt (p = 0.01) refilling gains, noise per token x {alone[1] / alone[0]:.2f}: the number of mixed groups "
+        "is no longer random",
         {"ratios": ratios, "single": alone[1] / alone[0]},
     )

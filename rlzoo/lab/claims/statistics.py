@@ -1,4 +1,7 @@
-"""The statistics that advantages of tokens are read into: what each of them is the mean of."""
+"""Statistics of token advantages: the mean that each of them estimates.
+
+GRPO: mean_i A_i / n_i          DAPO: sum_i A_i / sum_i n_i
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ from rlzoo.lab.world import make_world
 
 @cache
 def _law_of_sums(size: int) -> tuple[Tensor, Tensor, Tensor, Situation]:
-    """Joint law of (right answers, total length) of a group: counts, totals, probabilities."""
+    """Return the joint distribution of (right answers, total length) of a group: counts, totals, probabilities."""
     at = first_update(make_world(success=0.3))
     _, table = convolve(at.old_probability_R, at.accuracy_R.long(), at.space.length_R, size)
     return table.count_AC[:, 1].double(), torch.arange(table.law_AZ.shape[1]).double(), table.law_AZ, at
@@ -48,8 +51,7 @@ def sequence_statistic() -> Finding:
     tokens = (p_R * at.reward_R).sum().item() / (p_R * at.space.length_R).sum().item()
     return Finding(
         max(gaps) < 1e-12,
-        f"E = {target:.4f} at every group size (the mean over all tokens, E[A]/E[n], is {tokens:.4f}: it is "
-        f"biased for that)",
+        f"E = {target:.4f} at every group size (for the mean over all tokens, E[A]/E[n] = {tokens:.4f}, it is biased)",
         {"expectation": target, "all tokens": tokens},
     )
 
@@ -76,15 +78,16 @@ def token_statistic() -> Finding:
     random = max(map(abs, biases.values()))
     return Finding(
         (random < 1e-12) if (random < 1e-12) == (given < 1e-12) else "depends",
-        f"given the lengths its bias is {given:.0e}; with random lengths, relative to E[A]/E[n], {shown}: it shrinks "
-        f"like 1/G (bias times G at 32: {32 * biases[32]:+.3f}, at 16: {16 * biases[16]:+.3f}): consistent only",
+        f"given the lengths its bias is {given:.0e}; with random lengths, relative to E[A]/E[n], {shown}: it falls "
+        f"like 1/G (bias times G at 32: {32 * biases[32]:+.3f}, at 16: {16 * biases[16]:+.3f}), so it is only "
+        "consistent",
         {"random lengths": biases, "given lengths": given},
         plot=Plot("group size", list(biases), "relative bias", {"random lengths": list(biases.values())}, log_x=True),
     )
 
 
 def _given_lengths(n: tuple[int, ...]) -> float:
-    """E[sum A / sum n] minus the expected mean advantage over all tokens, when only the advantages are random.
+    """Return E[sum A / sum n] minus the expected mean advantage over all tokens, if only the advantages are random.
 
     The advantages of response i are independent Bernoulli(0.1 i n_i) numbers.
     """
@@ -99,7 +102,7 @@ def _given_lengths(n: tuple[int, ...]) -> float:
 
 
 def small_groups() -> Iterator[tuple[list[Fraction], list[Fraction]]]:
-    """Every group of three responses with A_i in 0, 1, 2 and n_i in 1 .. 4: advantages and lengths."""
+    """Yield advantages and lengths of every group of three responses with A_i in 0, 1, 2 and n_i in 1 .. 4."""
     one = [(Fraction(a), Fraction(n)) for a in range(3) for n in range(1, 5)]
     for three in product(one, repeat=3):
         yield [a for a, _ in three], [n for _, n in three]
@@ -107,8 +110,8 @@ def small_groups() -> Iterator[tuple[list[Fraction], list[Fraction]]]:
 
 @claim(
     name="each-statistic-has-its-mean",
-    statement="Given the lengths, sum A/sum n is the mean advantage over all tokens, as A_i/n_i is that within "
-    "response i; A_i over the mean length (DAPO's one token) is neither, unless n_i is average or A_i is 0.",
+    statement="Given the lengths, sum A/sum n is the mean advantage over all tokens, and A_i/n_i that within response "
+    "i; A_i over the mean length (DAPO's one token) is neither, unless n_i is the mean length or A_i is 0.",
     conditions="lengths given; groups of three responses",
     origin="lemma",
     source="derived",
@@ -131,8 +134,8 @@ def four_statistics() -> Finding:
 
 @claim(
     name="statistics-agree-without-correlation",
-    statement="mean_i A_i/n_i and sum A/sum n agree exactly if length and mean within the response are uncorrelated "
-    "in the group; equal lengths or equal means are sufficient, not necessary.",
+    statement="mean_i A_i/n_i and sum A/sum n are equal if and only if length and mean within the response are "
+    "uncorrelated in the group; equal lengths or equal means are sufficient, not necessary.",
     conditions="lengths given; groups of three responses of 1 to 4 tokens, advantages 0, 1, 2",
     origin="lemma",
     source="derived; lecture notes name equal lengths and means as the condition",
@@ -150,8 +153,8 @@ def sequence_against_token() -> Finding:
         others += same and len(set(n)) > 1 and len(set(means)) > 1
     return Finding(
         wrong == 0,
-        f"they agree in {agree} of 1728 groups, in {others} of them with unequal lengths and unequal means; exceptions "
-        f"to 'agree exactly if uncorrelated': {wrong}",
+        f"they are equal in {agree} of 1728 groups, {others} of them with unequal lengths and unequal means; "
+        f"exceptions to 'if and only if uncorrelated': {wrong}",
         {"agree": agree, "neither equal": others, "exceptions": wrong},
         arithmetic=[
             "A_i = n_i m_i, so sum A / sum n - mean m = (mean n m - mean n mean m) / mean n = Cov(n, m) / mean n"

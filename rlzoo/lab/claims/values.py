@@ -1,4 +1,4 @@
-"""Monte Carlo and temporal difference: what lambda trades, with exact, noisy and no values."""
+"""Bias and variance along lambda, from temporal difference to Monte Carlo, with exact, noisy and zero values."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def _world() -> World:
 
 @cache
 def at_lambda(lam: float, critic: Critic, error: float = 0.3, draw: int = 0) -> Single:
-    """Single-response actor gradient with GAE(1, lambda), against the true gradient; responses of at most 5 tokens."""
+    """Return the moments of the single-response actor gradient with GAE(1, lambda); responses of at most 5 tokens."""
     at = first_update(_world(), critic_values(_world(), critic, seed=draw, error=error))
     space = at.space
     reward_RT = at_last_token(at.reward_R, space.mask_RT)
@@ -50,7 +50,7 @@ def _listed(critic: Critic) -> str:
 
 @claim(
     name="lambda-one-is-unbiased",
-    statement="At lambda 1 the gradient is unbiased whatever the critic says; below 1 only if the critic is exact.",
+    statement="At lambda 1 the gradient is unbiased for any critic; below 1 only if the critic is exact.",
     conditions="gamma 1, responses of at most 5 tokens, values exact, off by 0.3 (one draw), or 0",
     origin="paper",
     source="1506.02438, section 3",
@@ -72,7 +72,7 @@ def lambda_one() -> Finding:
     name="ppo-low-variance-high-bias",
     statement="PPO with its critic has lower variance and higher bias than a group baseline.",
     conditions="lambda 1 and 0.95, values exact, off by 0.3 in each of 20 draws, or 0; leave-one-out and GRPO's std "
-    "in groups of 8 and 16; variance per response, scale taken out",
+    "in groups of 8 and 16; variance per response, relative to the squared mean",
     origin="often said",
     source="lecture notes comparing PPO and GRPO",
     how="exact bias and variance of GAE and of group baselines in the same world, responses of at most 5 tokens",
@@ -84,7 +84,7 @@ def low_variance_high_bias() -> Finding:
     for size in (8, 16):
         for name, advantage in (("leave-one-out", RewardToGo(baseline="leave_one_out")), ("group std", STD)):
             found = moments(with_advantage(advantage), at, size)
-            # per response, after the scale that a learning rate absorbs is taken out
+            # per response, relative to the squared mean: a learning rate absorbs the scale
             groups[f"{name}, G={size}"] = found.variance / found.mean_SV.square().sum().item() * size
     exact, zero = at_lambda(1.0, "exact").variance, at_lambda(1.0, "zero").variance
     noisy = [at_lambda(1.0, "noisy", draw=draw).variance for draw in DRAWS]
@@ -100,7 +100,7 @@ def low_variance_high_bias() -> Finding:
         f"variance per response: critic at lambda 1 exact {exact:.1f}, off by 0.3 {mean:.1f} (mean of {len(noisy)} "
         f"draws, in {share:.0%} of them below every group baseline), 0 {zero:.1f}; "
         + ", ".join(f"{name} {x:.1f}" for name, x in groups.items())
-        + f". Bias at lambda 1 {bias_one:.0e}, as values are a baseline there; at lambda 0.95 from {bias_below:.1g} up",
+        + f". Bias at lambda 1 {bias_one:.0e}, where values are a baseline; at lambda 0.95 at least {bias_below:.1g}",
         {"exact": exact, "noisy": noisy, "zero": zero, "group": groups, "share": share, "bias at 1": bias_one},
         plot=Plot(
             "",
@@ -138,8 +138,8 @@ def smaller_lambda() -> Finding:
     bias = min(rises.values())
     return Finding(
         over_draws([min(shares[error], rises[error]) for error in ERRORS]),
-        f"every step from lambda 1 to 0 lowers the variance: {text}; every step raises the bias in {bias:.0%} of all "
-        "critics. At lambda 0 the errors of two values enter every token, at lambda 1 those of one",
+        f"every step from lambda 1 to 0 lowers the variance: {text}; every step raises the bias in {bias:.0%} of the "
+        "critics or more. At lambda 0 every token's advantage contains the errors of two values, at lambda 1 of one",
         {"errors": list(ERRORS), "share": list(shares.values()), "variance": list(means.values())},
         plot=Plot("lambda", list(reversed(LAMBDAS)), "variance", {f"error {e:g}": row for e, row in means.items()}),
     )
@@ -147,7 +147,7 @@ def smaller_lambda() -> Finding:
 
 @claim(
     name="an-untrained-critic-mutes-early-tokens",
-    statement="With values of 0, lambda below 1 fades the signal of early tokens like lambda^(tokens to the end).",
+    statement="With values of 0, lambda below 1 scales the signal of early tokens by lambda^(tokens to the end).",
     conditions="values of 0, gamma 1, lambda 0.95, 101 tokens",
     origin="paper",
     source="2504.05118 (VAPO), section 4.2; 2503.01491 (VC-PPO), section 3",
@@ -165,7 +165,7 @@ def untrained_critic() -> Finding:
 
 @claim(
     name="all-right-batch-teaches-nothing",
-    statement="After whitening over tokens, a batch of right answers only teaches nothing.",
+    statement="After whitening over tokens, a batch with only right answers has no gradient.",
     conditions="whitening over tokens, values of 0, right answers of 2 and 6 tokens; lambda 1 and 0.95",
     origin="often said",
     source="practitioners' notes on PPO",
@@ -185,11 +185,11 @@ def all_right_batch() -> Finding:
     return Finding(
         silent[0] if silent[0] == silent[1] else "depends",
         f"at lambda 1 all advantages are {max(map(abs, found['1'])):.0e}; at lambda 0.95 they are {min(below):+.2f} "
-        f"to {max(below):+.2f}, and {negative:.0%} of the tokens of these right answers are pushed down",
+        f"to {max(below):+.2f}, negative for {negative:.0%} of the tokens of these right answers",
         {"advantages": found},
         arithmetic=[
             "values are 0, so A_t = lambda^(tokens to the end): at lambda 1 it is 1 at every token, and whitening "
-            "turns a constant into 0",
+            "maps a constant to 0",
             "at lambda 0.95: " + ", ".join(f"{a:+.2f}" for a in below) + " after whitening over the 8 tokens",
         ],
     )
