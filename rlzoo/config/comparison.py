@@ -19,6 +19,7 @@ from rlzoo.config.run import (
     TrainSettings,
 )
 from rlzoo.config.settings import Settings
+from rlzoo.config.task import TaskConfig, task_folder
 
 COUPLED = ("surrogate", "kl", "entropy", "value")
 """Columns of an objective whose constants a search may choose for each row."""
@@ -76,8 +77,11 @@ class TuneSettings(Settings):
 
 
 class CompareConfig(SharedConfig):
-    """Objectives side by side: every objective with every seed."""
+    """Objectives side by side: every objective with every seed, on one task or on each of several."""
 
+    tasks: tuple[TaskConfig, ...] = ()
+    """Several tasks, names or tables; `task` may be such a list too. Every objective trains with every seed on each of
+    them, and their mean is judged. With one task this is empty."""
     objectives: tuple[AnyObjective, ...] = ()
     """Names from rlzoo list, or ablations of these; "all": every objective that learns from rewards of the policy's own
     samples and accepts any group size. At least one."""
@@ -96,6 +100,26 @@ class CompareConfig(SharedConfig):
     train.budget is in tokens; else steps, and rows that sampled unlike amounts have no verdict."""
     family: Literal["pairs", "reference"] = "pairs"
     """Which questions share the chance of a wrong verdict: all pairs, or every row against the first one."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_or_several(cls, value: Any) -> Any:
+        """Take a list of tasks from `task` or `tasks`. Of several the first is `task` too; one alone is `task` only."""
+        if not isinstance(value, dict):
+            return value
+        given = [value[key] for key in ("task", "tasks") if isinstance(value.get(key), (list, tuple)) and value[key]]
+        if not given:
+            return value
+        if len(given) > 1:
+            raise ValueError("task and tasks are both lists of tasks: leave one of them out")
+        (tasks,) = given
+        rest = {key: item for key, item in value.items() if key not in ("task", "tasks")}
+        alone = value.get("task")
+        if alone is not None and not isinstance(alone, (list, tuple)):
+            first = TaskConfig.model_validate(tasks[0])
+            if TaskConfig.model_validate(alone) != first:
+                raise ValueError(f"task is {alone!r} and tasks is a list that begins with {first.label!r}: name one")
+        return {**rest, "task": tasks[0], "tasks": list(tasks) if len(tasks) > 1 else []}
 
     @field_validator("objectives", mode="before")
     @classmethod
@@ -116,6 +140,9 @@ class CompareConfig(SharedConfig):
         listed = [objective.name for objective in self.objectives]
         if not listed:
             raise ValueError("objectives: name at least one, or all for all of rlzoo list")
+        folders = [task_folder(task.label) for task in self.tasks]
+        if len(set(folders)) < len(folders):
+            raise ValueError(f"tasks must each be named once: {', '.join(task.label for task in self.tasks)}")
         if not self.seeds:
             raise ValueError("seeds: name at least one, or give a number of them")
         if len(set(listed)) < len(listed) or len(set(self.seeds)) < len(self.seeds):
@@ -142,6 +169,12 @@ class CompareConfig(SharedConfig):
         self.runs()
         _refuse_identical(self.objectives, self.train.updates_per_rollout)
         return self
+
+    def by_task(self) -> dict[str, CompareConfig]:
+        """Label of a task -> the comparison on it alone; a comparison on one task is its own."""
+        if not self.tasks:
+            return {self.task.label: self}
+        return {task.label: self.model_copy(update={"task": task, "tasks": ()}) for task in self.tasks}
 
     def shared(self) -> dict[str, Any]:
         """What every run of the comparison stores alike, as JSON types: not objective, seed and what only some have."""
@@ -174,7 +207,7 @@ class CompareConfig(SharedConfig):
             raise ValueError(f"tune.setting {self.tune.setting!r} does not fit {objective.name}: {error}") from error
 
     def runs(self) -> list[RunConfig]:
-        """The runs, row by row, controls last. Settings of critic and teacher go to the
+        """The runs on `task`, row by row, controls last. Settings of critic and teacher go to the
         objectives that have one."""
         rows = [(objective, None) for objective in self.objectives]
         controls = [(self.objectives[0], control) for control in self.controls]

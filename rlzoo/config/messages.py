@@ -70,7 +70,7 @@ def _explain(model: type[BaseModel], error: dict[str, Any]) -> str:
 
 def _fields_at(model: type[BaseModel], location: Sequence[int | str]) -> list[str]:
     """Return the names of the settings in the table at a place, [] where it is no table of fixed names."""
-    for key in location:
+    for key in (key for key in location if not isinstance(key, int)):  # a place in a list of tables
         field = model.model_fields.get(str(key))
         inner = model_in(field.annotation) if field else None
         if inner is None:

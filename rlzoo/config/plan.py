@@ -34,6 +34,11 @@ class Plan(Settings):
     controls: tuple[str, ...] = ()
     """Rows that are shown but never judged."""
     task: str
+    """Its name; of several, their names joined."""
+    tasks: tuple[str, ...] = ()
+    """Tasks whose mean accuracy is judged; empty for one task."""
+    part_of: int = Field(default=1, ge=1)
+    """Number of tasks of a comparison over tasks that this plan is one of: its level is the whole's, divided by it."""
     model: str
     seeds: tuple[int, ...]
     problems: int | Literal["all"]
@@ -53,8 +58,12 @@ class Plan(Settings):
     contrasts: tuple[Question, ...] = ()
 
     @classmethod
-    def of(cls, config: CompareConfig, contrasts: Collection[Mapping[str, Any]] = ()) -> Plan:
-        """Return the plan of a comparison, or of an ablation with its contrasts (label and weights)."""
+    def of(cls, config: CompareConfig, contrasts: Collection[Mapping[str, Any]] = (), part_of: int = 1) -> Plan:
+        """Return the plan of a comparison, or of an ablation with its contrasts (label and weights).
+
+        Args:
+            part_of: number of tasks of the comparison over tasks that this is one of.
+        """
         runs = config.runs()
         rows = dict.fromkeys(run.row for run in runs if run.control is None)
         budget = Budget.of(config.train.budget)
@@ -65,13 +74,16 @@ class Plan(Settings):
             rate = f"at each row's best {name}" if len(rates) > 1 else f"at {name} {rates.pop()}, the best of each row"
         else:
             rate = f"at lr {config.optimizer.lr:g} for all"
-        if config.tuned and config.tune.coupled:
+        if config.tasks and config.tune.values and not config.tuned:
+            rate = f"at each row's best {name} on each task"
+        if (config.tuned or (config.tasks and config.tune.values)) and config.tune.coupled:
             rate += f", lr {config.optimizer.lr:g} for all"
-        level = config.task.level
         return cls(
             rows=tuple(rows),
             controls=tuple(dict.fromkeys(run.row for run in runs if run.control is not None)),
-            task=config.task.name if level is None else f"{config.task.name}:{level}",
+            task=", ".join(config.by_task()),
+            tasks=tuple(config.by_task()) if config.tasks else (),
+            part_of=part_of,
             model=config.backbone.model,
             seeds=tuple(config.seeds),
             problems=config.evaluation.at_the_ends().prompts or config.evaluation.prompts,
@@ -81,6 +93,7 @@ class Plan(Settings):
             unlike_costs=config.endpoint == "steps",
             rate=rate,
             margin=config.margin,
+            level=LEVEL / part_of,
             family="contrasts" if contrasts else config.family,
             contrasts=tuple(Question(label=one["label"], weights=dict(one["weights"])) for one in contrasts),
         )
@@ -114,7 +127,10 @@ class Plan(Settings):
 
     def scope(self, problems: int, seeds: int) -> str:
         """Return what the verdicts hold for, in words."""
+        on = f"mean over {len(self.tasks)} tasks: {self.task}" if self.tasks else f"on {self.task}"
+        several = f" One of {self.part_of} tasks that share the chance of a wrong verdict." if self.part_of > 1 else ""
         return (
-            f"{self.measure[0].upper()}{self.measure[1:]} on {self.task} ({problems:,} problems), model {self.model}, "
-            f"{self.rate}, {seeds} seed{'s' if seeds != 1 else ''}. Other tasks, models and rates are not covered."
+            f"{self.measure[0].upper()}{self.measure[1:]}{',' if self.tasks else ''} {on} ({problems:,} problems), "
+            f"model {self.model}, {self.rate}, {seeds} seed{'s' if seeds != 1 else ''}. "
+            f"Other tasks, models and rates are not covered.{several}"
         )

@@ -101,8 +101,7 @@ def settings(
         UserError: the file cannot be read, an assignment is malformed, a setting is unknown or wrong, or names code
             that is not trusted (`rlzoo.config.trust`).
     """
-    table = read_file(file) if file else {}
-    table |= {key: value for key, value in given.items() if value is not None}
+    table = put_over(read_file(file) if file else {}, given)
     if isinstance(table.get("task"), str):
         table["task"] = {"name": table["task"]}  # so that --set task.reward=... goes together with --task sort
     typed = [key for key, value in given.items() if value is not None]
@@ -113,6 +112,12 @@ def settings(
     if file is not None and file.suffix == ".json" and not trust:
         refuse_code(made, file, [*typed, *(text.partition("=")[0].strip() for text in assignments)])
     return made
+
+
+def put_over(table: dict[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a table with options over it, but for those that are None. A task takes the place of the file's tasks."""
+    typed = {key: value for key, value in given.items() if value is not None}
+    return {key: value for key, value in table.items() if key != "tasks" or "task" not in typed} | typed
 
 
 def split_sweeps(assignments: Sequence[str]) -> tuple[dict[str, list[str]], list[str]]:

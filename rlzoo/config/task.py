@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
+from rlzoo.config.names import LONGEST
 from rlzoo.config.settings import Settings
 from rlzoo.config.trust import Code
 
@@ -59,6 +61,26 @@ class TaskConfig(Settings):
     def _from_string(cls, value: Any) -> Any:
         return {"name": value} if isinstance(value, str) else value
 
+    @property
+    def label(self) -> str:
+        """The name with the level, `add:hard`."""
+        return self.name if self.level is None else f"{self.name}:{self.level}"
+
     def given(self) -> frozenset[str]:
         """The names of the fields that are set."""
         return frozenset(name for name in type(self).model_fields if getattr(self, name) is not None)
+
+
+def split_tasks(text: str) -> str | list[str]:
+    """Return the tasks that `add:medium,sort:hard` names; the text itself if it names one.
+
+    A comma divides where a name of letters, digits, `_` and `-` follows, alone or before a colon; so a path may have
+    commas.
+    """
+    parts = re.split(r",(?=\s*[A-Za-z][\w-]*\s*(?:[:,]|$))", text)
+    return text if len(parts) == 1 else [part.strip() for part in parts]
+
+
+def task_folder(label: str) -> str:
+    """Return the name of a task's folder: its label with `-` for what no file name should have."""
+    return re.sub(r"[^\w.+-]+", "-", label).strip("-.")[:LONGEST]

@@ -29,6 +29,10 @@ def code_in(settings: BaseModel, prefix: str = "") -> Iterator[tuple[str, str]]:
             yield from ((prefix + name, path) for path in _texts(value))
         elif isinstance(value, BaseModel):
             yield from code_in(value, f"{prefix}{name}.")
+        elif isinstance(value, tuple):
+            for place, item in enumerate(value):
+                if isinstance(item, BaseModel):
+                    yield from code_in(item, f"{prefix}{name}.{place}.")
 
 
 def _texts(value: Any) -> Iterator[str]:

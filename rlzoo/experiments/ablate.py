@@ -45,6 +45,8 @@ def ablate(made: ablation_plan.Plan, config: CompareConfig, folder: Path, **trai
     Raises:
         UserError: see `rlzoo.experiments.compare.compare`.
     """
+    if config.tasks:
+        raise UserError(f"an ablation is on one task, and these settings name {len(config.tasks)}: run one for each")
     comparison = compare(config, folder, contrasts=[one.__dict__ for one in made.contrasts], **training)
     measured = measure(made.contrasts, comparison.traces, Plan.of(config), comparison.judgement)
     summary = RunFolder(folder).read_json(SUMMARY)

@@ -77,8 +77,9 @@ def compare(
     backbone: Backbone | None = None,
     task: Task | None = None,
     contrasts: Sequence[Mapping[str, Any]] = (),
+    part_of: int = 1,
 ) -> Comparison:
-    """Train all runs of a comparison together and summarize them.
+    """Train all runs of a comparison on one task together and summarize them.
 
     With values to tune, a search comes first, whose choice the runs are made with. With `resume`, runs that have ended
     are left alone, so objectives and seeds can be added to a folder. The table has the objectives and seeds of
@@ -87,6 +88,7 @@ def compare(
     Args:
         backbone, task: what to train on instead of loading what the configuration names.
         contrasts: of an ablation, each with a label and weights: they are judged in the place of pairs.
+        part_of: number of tasks of the comparison over tasks that this is one of (`rlzoo.experiments.tasks`).
 
     Raises:
         UserError: the folder is in use, holds runs of other settings, or cannot be written; see
@@ -105,25 +107,29 @@ def compare(
             summaries = train_fleet(
                 {name: (run, inside(folder, name)) for name, run in runs.items()},
                 resume=resume,
-                on_record=_keep_first(config, Plan.of(config, contrasts), folder, on_record),
+                on_record=keep_first(config, Plan.of(config, contrasts, part_of), folder, on_record),
                 backbone=backbone,
                 task=task,
             )
-        _count_look(folder, list(summaries.values()))
+        count_look(folder, [list(summaries.values())])
         comparison = summarize(config, folder, list(summaries.values()), found.as_dict() if found else None)
         RunFolder(folder).write_json(SUMMARY, comparison.as_dict())
         return comparison
 
 
-def _count_look(folder: Path, summaries: Sequence[Mapping[str, Any]]) -> None:
-    """Record that a plan is judged now, if it is complete: a later version of it has a smaller level."""
+def count_look(folder: Path, summaries: Sequence[Sequence[Mapping[str, Any]]]) -> None:
+    """Record that a plan is judged now, if it is complete: a later version of it has a smaller level.
+
+    Args:
+        summaries: of each task, those of its runs.
+    """
     declared = read_plan(folder)
-    ended = [(s["objective"], s["seed"]) for s in summaries if s["ended"] != "error"]
-    if declared is not None and not declared.plan.missing(ended):
+    ended = [[(s["objective"], s["seed"]) for s in of if s["ended"] != "error"] for of in summaries]
+    if declared is not None and not any(declared.plan.missing(of) for of in ended):
         judged(folder, declared)
 
 
-def _keep_first(config: CompareConfig, plan: Plan, folder: Path, on_record: OnRecord | None) -> OnRecord:
+def keep_first(config: CompareConfig, plan: Plan, folder: Path, on_record: OnRecord | None) -> OnRecord:
     """Write configuration and plan at the first record: the runs have folders then, and none has trained."""
     kept = False
 
@@ -149,6 +155,8 @@ def read_comparison(folder: str | Path) -> Comparison:
     if not (folder / COMPARISON).is_file():
         raise UserError(f"{folder} holds no comparison: there is no {COMPARISON} in it")
     config = validate(CompareConfig, RunFolder(folder).read_json(COMPARISON), str(folder / COMPARISON))
+    if config.tasks:
+        raise UserError(f"{folder} holds a comparison over {len(config.tasks)} tasks: name the folder of one in it")
     ended = [folder / run.name / SUMMARY for run in config.runs()]
     summaries = [RunFolder(path.parent).read_json(SUMMARY) for path in ended if path.is_file()]
     stored = RunFolder(folder).read_json(SUMMARY) if (folder / SUMMARY).is_file() else {}

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import objectives
 from rlzoo.config.comparison import CompareConfig
+from rlzoo.config.task import task_folder
 from rlzoo.errors import UserError
 from rlzoo.store.differences import refuse_differences
 from rlzoo.store.run_folder import CONFIG, RunFolder
@@ -50,6 +50,7 @@ def table_position(name: str) -> int:
 def refuse_taken(config: CompareConfig, folder: Path, resume: bool) -> None:
     """Raise UserError if a folder holds a comparison that is not to be resumed, or runs of other settings."""
     runs = [run for path in sorted(folder.glob(f"*/*/{CONFIG}")) if (run := RunFolder(path.parent)).began]
+    refuse_other_kind(config, folder)
     if (folder / COMPARISON).exists() and runs and not resume:
         raise UserError(
             f"{folder} already holds a comparison. Continue it, or add objectives and seeds to it, with --resume; or "
@@ -59,6 +60,26 @@ def refuse_taken(config: CompareConfig, folder: Path, resume: bool) -> None:
         refuse_differences(run.path, config.shared_part(run.read_json(CONFIG)), config.shared())
 
 
+def refuse_other_kind(config: CompareConfig, folder: Path) -> None:
+    """Raise UserError if a folder holds a comparison over several tasks and this is on one, or the other way round."""
+    if not (folder / COMPARISON).is_file():
+        return
+    several = bool(RunFolder(folder).read_json(COMPARISON).get("tasks"))
+    if several != bool(config.tasks):
+        kinds = {True: "over several tasks", False: "on one task"}
+        raise UserError(
+            f"{folder} holds a comparison {kinds[several]}, and this one is {kinds[not several]}: "
+            "name another folder with --out."
+        )
+
+
 def default_folder(task: str) -> Path:
     """Return where runs on a task go when nobody says: runs/TASK, with what no file name should have taken out."""
-    return Path("runs") / re.sub(r"[^\w.+-]+", "-", task).strip("-")
+    return Path("runs") / task_folder(task)
+
+
+def comparison_folder(config: CompareConfig) -> Path:
+    """Return where a comparison goes when nobody says: runs/TASK, of several tasks runs/TASK+TASK+..."""
+    if not config.tasks:
+        return default_folder(config.task.name)
+    return default_folder("+".join(task.label for task in config.tasks))

@@ -66,7 +66,7 @@ def declare(folder: Path, plan: Plan) -> Declared:
         "date": _now(),
         "kind": DECLARED if known is None else EXTENDED if more else CHANGED,
         "changes": {name: list(pair) for name, pair in changes.items()},
-        "ended": len(list(folder.glob(f"*/*/{SUMMARY}"))),
+        "ended": len(list(folder.glob(f"*/*/*/{SUMMARY}" if plan.tasks else f"*/*/{SUMMARY}"))),
     }
     made = Declared(plan, [*(known.analyses if known else ()), analysis])
     _write(folder, made)

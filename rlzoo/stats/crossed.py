@@ -1,21 +1,27 @@
 """The mean of a table of seeds by problems, where both are samples: crossed random effects.
 
     D[s, j] = mu + S_s + P_j + E_sj            seeds s = 1 .. n, problems j = 1 .. m
-    Var(mean D) = var(S)/n + var(P)/m + var(E)/(n m),   estimated by  (MS_S + max(MS_P - MS_E, 0)) / (n m)
+    Var(mean D) = var(S)/n + var(P)/m + var(E)/(n m),   estimated by  (MS_S + MS_P - MS_E) / (n m)
 
-    half width at level a:  sqrt(t(a, n-1)^2 MS_S + t(a, m-1)^2 max(MS_P - MS_E, 0)) / sqrt(n m)
+    half width at level a:  sqrt(w t(a, n-1)^2 + (1 - w) t(a, m-1)^2) * error,   w = the share of MS_S, at most 1
 
-MS are the mean squares of the two-way analysis of variance without replication. Each part of the error has the critical
-value of its own degrees of freedom. Satterthwaite's common ones are too many at the small levels of a corrected family:
-with four seeds that happen to agree, ten pairs of equally good rows had 13% false alarms in place of 5.
+MS are the mean squares of the two-way analysis of variance without replication. The estimate of the variance is
+unbiased; where MS_P happens to be below MS_E, all of it has the degrees of freedom of seeds (w = 1). Each part of the
+error has the critical value of its own degrees of freedom. Satterthwaite's common ones are too many at the small levels
+of a corrected family: with four seeds that happen to agree, ten pairs of equally good rows had 13% false alarms in
+place of 5.
 
 An interval over seeds alone answers "other seeds on these problems"; this one answers "other seeds on
 other problems of this task". With 16 seeds and 128 problems the former covers the task's mean in about 80% of cases,
-the latter in 94 to 98% (tests/stats/test_crossed.py, benchmarks/results/calibration.md).
+the latter in 95 to 97% (tests/stats/test_crossed.py, benchmarks/results/calibration.md). Its coverage is above 95% with
+few problems near the ceiling: there about ten problems of 128 carry the difference, and a t statistic of few values
+that are not 0 exceeds its critical value less often.
 
 MS_S cannot be far below MS_E, because its expectation is m var(S) + var(E). So it is held above the value that it would
 fall below in one case of twenty if seeds made no difference at all. Without this floor a few seeds that happen to agree
 would have no error.
+
+Over several tasks the problems are strata: tasks are fixed, so a problem is compared with those of its own task only.
 """
 
 from __future__ import annotations
@@ -140,31 +146,44 @@ class Estimate:
         return dict(self.__dict__) | {"shares": self.shares}
 
 
-def estimate(table: ArrayLike) -> Estimate:
+def estimate(table: ArrayLike, strata: Sequence[int] | None = None) -> Estimate:
     """Estimate the mean of a table [n seeds, m problems], such as differences of accuracies on each problem.
 
+    Args:
+        strata: number of problems of each task, in the order of the columns; None: all are of one task.
+
     Raises:
-        ValueError: it is not a table of finite numbers with a row and two columns or more.
+        ValueError: it is not a table of finite numbers with a row and two columns or more, or the strata are not of its
+            columns, two or more in each.
     """
     d = np.asarray(table, np.float64)
     if d.ndim != 2 or d.shape[0] < 1 or d.shape[1] < 2 or not np.isfinite(d).all():
         raise ValueError(f"a table [seeds, problems] of finite numbers, with two problems or more, got {d.shape}")
     n, m = d.shape
+    sizes = list(strata or [m])
+    if sum(sizes) != m or min(sizes) < 2:
+        raise ValueError(f"{m} problems are to be divided among tasks, two or more to each, got {sizes}")
     mean = float(d.mean())
     if n == 1:
         return Estimate(mean, None, 0.0, 1, m)
-    by_seed, by_problem = d.mean(axis=1) - mean, d.mean(axis=0) - mean
-    rest = d - mean - by_seed[:, None] - by_problem[None, :]
+    by_seed = d.mean(axis=1) - mean
     seeds = m * float(by_seed @ by_seed) / (n - 1)
-    problems = n * float(by_problem @ by_problem) / (m - 1)
-    both = float((rest * rest).sum()) / ((n - 1) * (m - 1))
-    both = max(both, 0.5 / (n * m))  # not even half an outcome of all is different: no table is free of error
-    from_seeds = max(seeds, both * _floor(n))
-    from_problems = max(problems - both, 0.0)
-    square = (from_seeds + from_problems) / (n * m)
-    share = from_seeds / (from_seeds + from_problems)
-    of_seeds = max(seeds - both, 0.0) / m
-    return Estimate(mean, math.sqrt(square), n - 1, n, m, of_seeds, from_problems / n, both, share)
+    of_each = [_squares(block) for block in np.split(d, np.cumsum(sizes)[:-1], axis=1)]
+    problems, both = (sum(squares) / (m - len(sizes)) for squares in zip(*of_each, strict=True))
+    both = max(both / (n - 1), 0.5 / (n * m))  # not even half an outcome of all is different: no table has no error
+    least = both * _floor(n)
+    from_seeds = max(seeds, least)
+    total = max(from_seeds + problems - both, least)
+    of_seeds, of_problems = max(seeds - both, 0.0) / m, max(problems - both, 0.0) / n
+    share = min(from_seeds / total, 1.0)
+    return Estimate(mean, math.sqrt(total / (n * m)), n - 1, n, m, of_seeds, of_problems, both, share)
+
+
+def _squares(d: Array) -> tuple[float, float]:
+    """Return the sums of squares of problems and of what is left of one task's table [n, m]."""
+    by_problem = d.mean(axis=0) - d.mean()
+    rest = d - d.mean(axis=1, keepdims=True) - by_problem
+    return d.shape[0] * float(by_problem @ by_problem), float((rest * rest).sum())
 
 
 def estimate_scores(values: Sequence[float], smallest: float = 0.0) -> Estimate:

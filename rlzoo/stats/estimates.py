@@ -20,23 +20,35 @@ Scores = Mapping[str, Mapping[int, Score]]
 """algorithm -> seed -> score; higher is better."""
 
 
-def mean_of(scores: Sequence[Score], problems: int = UNKNOWN_PROBLEMS) -> Estimate:
-    """Estimate a row's mean accuracy from one score per seed: over seeds and problems where all have the latter."""
+def mean_of(scores: Sequence[Score], problems: int = UNKNOWN_PROBLEMS, strata: Sequence[int] | None = None) -> Estimate:
+    """Estimate a row's mean accuracy from one score per seed: over seeds and problems where all have the latter.
+
+    Args:
+        problems: behind a score that is a single number.
+        strata: number of problems of each task, where scores are over several; see `crossed.estimate`.
+    """
     table = _table(scores)
     if table is not None:
-        return estimate(table)
+        return estimate(table, strata)
     values = [float(np.mean(score)) for score in scores]
     return estimate_scores(values, sampling_variance(float(np.mean(values)), problems))
 
 
 def contrast_of(
-    rows: Sequence[Sequence[Score]], weights: Sequence[float], problems: int = UNKNOWN_PROBLEMS
+    rows: Sequence[Sequence[Score]],
+    weights: Sequence[float],
+    problems: int = UNKNOWN_PROBLEMS,
+    strata: Sequence[int] | None = None,
 ) -> Estimate:
-    """Estimate a weighted sum of rows, each with one score per seed in the same order of seeds."""
+    """Estimate a weighted sum of rows, each with one score per seed in the same order of seeds.
+
+    Args:
+        problems, strata: see `mean_of`.
+    """
     tables = [_table(row) for row in rows]
     known = [table for table in tables if table is not None]
     if len(known) == len(rows) and len({table.shape for table in known}) == 1:
-        return estimate(sum(w * table for w, table in zip(weights, known, strict=True)))
+        return estimate(sum(w * table for w, table in zip(weights, known, strict=True)), strata)
     means = np.array([[float(np.mean(score)) for score in row] for row in rows])
     smallest = sum(
         w * w * sampling_variance(float(row.mean()), problems) for w, row in zip(weights, means, strict=True)

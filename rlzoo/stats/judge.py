@@ -48,6 +48,7 @@ def judge(
     refusal: Refusal | None = None,
     collapsed: Mapping[str, Collection[int]] | None = None,
     problems: int = UNKNOWN_PROBLEMS,
+    strata: Sequence[int] | None = None,
     measure: str = "held-out accuracy",
     scope: str = "",
 ) -> Judgement:
@@ -62,6 +63,7 @@ def judge(
         refusal: why there is no verdict on any pair.
         collapsed: algorithm -> its seeds that collapsed; None: not known.
         problems: behind a score that is a single number.
+        strata: number of problems of each task, where scores are over several (`rlzoo.stats.over_tasks`).
 
     Raises:
         ValueError: a score is not finite, the margin is not positive, or the level not between 0 and 1.
@@ -71,7 +73,7 @@ def judge(
     if not 0 < level < 1:
         raise ValueError(f"level must be between 0 and 1, got {level}")
     standings = [
-        standing(name, seeds, problems, None if collapsed is None else collapsed.get(name, ()))
+        standing(name, seeds, problems, None if collapsed is None else collapsed.get(name, ()), strata)
         for name, seeds in scores.items()
         if seeds
     ]
@@ -81,16 +83,22 @@ def judge(
     if questions is not None:
         asked = {frozenset(question) for question in questions}
         family = [(a, b) for a, b in family if frozenset((a, b)) in asked]
-    pairs = _pairs(scores, family, margin, level, problems, lambda a, b: refusal or (refuse and refuse(a, b)) or None)
+    pairs = _pairs(
+        scores, family, margin, level, problems, strata, lambda a, b: refusal or (refuse and refuse(a, b)) or None
+    )
     return Judgement(measure, scope, tuple(standings), tuple(pairs), margin, level, refusal)
 
 
 def standing(
-    name: str, seeds: Mapping[int, Score], problems: int = UNKNOWN_PROBLEMS, lost: Collection[int] | None = None
+    name: str,
+    seeds: Mapping[int, Score],
+    problems: int = UNKNOWN_PROBLEMS,
+    lost: Collection[int] | None = None,
+    strata: Sequence[int] | None = None,
 ) -> Standing:
     """Return what one algorithm's scores are by themselves."""
     values = [float(np.mean(score)) for score in seeds.values()]
-    mean = mean_of(list(seeds.values()), problems).share()
+    mean = mean_of(list(seeds.values()), problems, strata).share()
     rate = None if lost is None else len(set(lost)) / len(seeds.keys() | set(lost))
     return Standing(name, len(values), mean, tests.interquartile_mean(values), min(values), rate)
 
@@ -142,11 +150,12 @@ def _pairs(
     margin: float,
     level: float,
     problems: int,
+    strata: Sequence[int] | None,
     refuse: Callable[[str, str], Refusal | None],
 ) -> list[Pair]:
     matched = [_matched(scores[a], scores[b]) for a, b in family]
-    found = [contrast_of(rows, (1.0, -1.0), problems) for rows in matched]
-    errors = [_errors(*rows, problems) for rows in matched]
+    found = [contrast_of(rows, (1.0, -1.0), problems, strata) for rows in matched]
+    errors = [_errors(*rows, problems, strata) for rows in matched]
     refusals = [
         refuse(a, b) or (Refusal("one seed", "one seed has no interval") if one.error is None else None)
         for (a, b), one in zip(family, found, strict=True)
@@ -193,14 +202,16 @@ def _matched(a: Mapping[int, Score], b: Mapping[int, Score]) -> tuple[list[Score
     return [a[one] for one, _ in seeds], [b[other] for _, other in seeds]
 
 
-def _errors(a: Sequence[Score], b: Sequence[Score], problems: int) -> Estimate | None:
+def _errors(
+    a: Sequence[Score], b: Sequence[Score], problems: int, strata: Sequence[int] | None = None
+) -> Estimate | None:
     """Estimate log(errors of b / errors of a), by its first-order expansion; None unless both are near the ceiling."""
     means = [float(np.mean([np.mean(score) for score in row])) for row in (a, b)]
     if not all(CEILING < mean <= 1 for mean in means):
         return None
     count = len(a) * (np.size(a[0]) if np.ndim(a[0]) else problems)
     left = [max(1 - mean, 0.5 / count) for mean in means]  # no error at all: as if half of one had been made
-    log = contrast_of((a, b), (1 / left[0], -1 / left[1]), problems)
+    log = contrast_of((a, b), (1 / left[0], -1 / left[1]), problems, strata)
     return replace(log, mean=math.log(left[1] / left[0]))
 
 

@@ -11,7 +11,7 @@ cannot show that two are the same.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from rlzoo.config.budget import Budget
 from rlzoo.config.plan import Plan
@@ -27,28 +27,41 @@ SAME_RUN = ("reward", "entropy", "length", "gradient_norm")
 """Metrics of a training step that two runs share to the last digit only if they have the same adapter."""
 
 
+def incomplete(plan: Plan, ended: Iterable[Collection[tuple[str, int]]]) -> Refusal | None:
+    """Return a refusal where planned runs have not ended, or None.
+
+    Args:
+        ended: of each task, the (row, seed) of the runs that have ended.
+    """
+    missing = sum(plan.missing(of) for of in ended)
+    if not missing:
+        return None
+    runs = f"{missing} of its runs {'has' if missing == 1 else 'have'} not ended"
+    return Refusal("plan incomplete", f"the plan is not complete: {runs}")
+
+
 def refuse_all(traces: Sequence[Trace], plan: Plan) -> Refusal | None:
     """Return why no pair of a comparison can have a verdict, or None.
 
     Args:
-        traces: of the runs that have ended.
+        traces: of the runs that have ended; those on one task, where the plan has several.
     """
-    missing = plan.missing([(trace.algorithm, trace.seed) for trace in traces])
-    if missing:
-        runs = f"{missing} of its runs {'has' if missing == 1 else 'have'} not ended"
-        return Refusal("plan incomplete", f"the plan is not complete: {runs}")
+    waiting = incomplete(plan, [[(trace.algorithm, trace.seed) for trace in traces]])
+    if waiting is not None:
+        return waiting
     budget = Budget.of(plan.budget)
     if budget is not None and budget.unit == "seconds":
         return Refusal("wall time", f"a budget of {plan.budget} depends on the machine and does not repeat")
     if not any(updates(trace) for trace in traces):
         return Refusal("no update", "no run made an update: every group was silent or had no reward")
     smallest = min((problems_of(trace.tests[-1]) for trace in traces if trace.tests), default=0)
-    needed = math.ceil(1 / (SHARE_OF_MARGIN * plan.margin) - 1e-9)
+    tasks = max(len(plan.tasks), 1)  # of several, a problem weighs in the mean over tasks
+    needed = math.ceil(1 / (SHARE_OF_MARGIN * plan.margin * tasks) - 1e-9)
     if smallest < needed:
         return Refusal(
             "too few problems",
             f"{smallest} held-out problems are too few for a margin of {100 * plan.margin:g} points: one weighs "
-            f"{100 / max(smallest, 1):.1f} points, and at least {needed} are needed",
+            f"{100 / (max(smallest, 1) * tasks):.1f} points, and at least {needed} are needed",
         )
     judged = [trace for trace in traces if trace.algorithm in plan.rows]
     if len(plan.seeds) > 1 and not any(gain.interval().sign for gain in gains(judged).values()):

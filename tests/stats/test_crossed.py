@@ -40,15 +40,37 @@ def test_the_variances_are_unbiased() -> None:
     assert means == pytest.approx([0.09, 0.25, 0.64], rel=0.08)
 
 
-def test_without_an_effect_of_problems_it_is_the_paired_t_test() -> None:
-    rng = np.random.default_rng(1)
-    rest = rng.normal(0, 1, (5, 1))
-    table = 0.2 + rng.normal(0, 1, (5, 1)) + np.tile([1.0, -1.0], (5, 50)) * (rest - rest.mean())
-    found, by_seed = estimate(table), table.mean(axis=1)
-    assert found.difference_p() == pytest.approx(stats.ttest_1samp(by_seed, 0).pvalue, rel=1e-6)
-    low, high = stats.ttest_1samp(by_seed, 0).confidence_interval()
+def test_where_problems_vary_as_the_rest_does_it_is_the_paired_t_test() -> None:
+    """MS_P = MS_E = 2 in the table above, so nothing of the error is of problems: t of the seeds' means 1 and 3."""
+    found = estimate([[0.0, 2.0, 1.0], [2.0, 2.0, 5.0]])
+    assert found.difference_p() == pytest.approx(stats.ttest_1samp([1.0, 3.0], 0).pvalue, rel=1e-6)
+    low, high = stats.ttest_1samp([1.0, 3.0], 0).confidence_interval()
     one = found.interval()
     assert (one.low, one.high) == (pytest.approx(low), pytest.approx(high))
+
+
+def test_the_squared_error_is_unbiased_where_problems_make_no_difference() -> None:
+    """True variance of the mean: 0.09 / 4 + 1 / (4 * 8). With MS_P - MS_E held at 0 or above it was 14% too large."""
+    tables = crossed_normal(np.random.default_rng(5), 4000, 4, 8, seeds=0.3, problems=0.0, rest=1.0)
+    squares = [(estimate(table).error or 0) ** 2 for table in tables]
+    assert np.mean(squares) == pytest.approx(0.09 / 4 + 1 / 32, rel=0.04)
+
+
+def test_of_several_tasks_each_problem_is_compared_with_its_own_task() -> None:
+    """Tasks of means 1.5 and 7: as one task of five problems that is a difference of problems, as two it is none.
+
+    By hand, tasks [[0, 2], [2, 2]] and [[5, 7, 6], [7, 7, 10]]: seeds 4 and 5.6, mean 4.8, MS_S = 5 * 2 * 0.64 = 6.4.
+    Problems: task one -0.5, 0.5, task two -1, 0, 1 around 6, 7, 8; n * (0.5 + 2) / (5 - 2) = 5/3.
+    Rest: task one +-0.5 in four cells, 1; task two [[0, 1, -1], [0, -1, 1]], 4; 5 / ((2 - 1) (5 - 2)) = 5/3.
+    """
+    table = [[0.0, 2.0, 5.0, 7.0, 6.0], [2.0, 2.0, 7.0, 7.0, 10.0]]
+    found = estimate(table, (2, 3))
+    assert (found.mean, found.of_rest, found.of_problems) == pytest.approx((4.8, 5 / 3, 0.0))
+    assert found.error == pytest.approx(math.sqrt(6.4 / 10)) and found.seed_share == 1.0
+    together = estimate(table)  # problems 1, 2, 6, 7, 8 around 4.8: MS_P = 2 * 38.8 / 4 = 19.4, MS_E = 5.6 / 4
+    assert together.error == pytest.approx(math.sqrt((6.4 + 19.4 - 1.4) / 10))
+    with pytest.raises(ValueError, match="two or more to each"):
+        estimate(table, (1, 4))
 
 
 @pytest.mark.parametrize(("n", "m"), [(4, 128), (4, 1024), (8, 128), (16, 128), (16, 512)])
