@@ -95,7 +95,7 @@ def _leaves(model: type[BaseModel], prefix: str = "", preset: BaseModel | None =
     values = defaults(model) if preset is None else {name: getattr(preset, name) for name in model.model_fields}
     for name, field in model.model_fields.items():
         inner, value = model_in(field.annotation), values[name]
-        if inner is not None and not issubclass(inner, Objective):
+        if inner is not None and not issubclass(inner, Objective) and not isinstance(value, tuple):
             yield from _leaves(inner, f"{prefix}{name}.", value)
             continue
         row = {"name": prefix + name, "default": value, "required": field.is_required() and value is None}
