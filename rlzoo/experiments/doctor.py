@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rlzoo.errors import UserError
-from rlzoo.stats.symptoms import symptoms
+from rlzoo.stats.symptoms import Columns, symptoms
 from rlzoo.store.check import check_run, notes_on
 from rlzoo.store.foreign import read_log
 from rlzoo.store.run_folder import CONFIG, METRICS, read_lines
@@ -20,7 +20,7 @@ class Finding:
 
     Attributes:
         damage: files that are not what was written.
-        symptoms: what the records say of the training.
+        symptoms: what the records say is wrong with the training.
         notes: what is worth knowing, and nothing wrong.
     """
 
@@ -44,7 +44,7 @@ def examine(paths: Sequence[Path]) -> list[Finding]:
     for path in paths:
         if path.is_file():
             columns = read_log(path)
-            found.append(Finding(path, [], symptoms(columns), [f"columns read: {', '.join(sorted(columns))}"]))
+            found.append(_finding(path, [], columns, [f"columns read: {', '.join(sorted(columns))}"]))
             continue
         runs = sorted(config.parent for config in path.rglob(CONFIG) if "checkpoint-" not in str(config))
         if not runs:
@@ -61,4 +61,10 @@ def _examine_run(path: Path) -> Finding:
         records = []
     keys = {key for record in records for key, value in record.items() if isinstance(value, (int, float))}
     columns = {key: [record.get(key) for record in records] for key in keys}
-    return Finding(path, damage, symptoms(columns), notes_on(path))
+    return _finding(path, damage, columns, notes_on(path))
+
+
+def _finding(path: Path, damage: Sequence[str], columns: Columns, notes: Sequence[str]) -> Finding:
+    told = symptoms(columns)
+    sick, remarks = ([one.text for one in told if one.symptom is kind] for kind in (True, False))
+    return Finding(path, damage, sick, [*remarks, *notes])

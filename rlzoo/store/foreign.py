@@ -19,23 +19,32 @@ from rlzoo.store import files
 
 NAMES = {
     "step": ("global_step", "_step", "training/global_step", "step"),
-    "reward": ("train/reward", "reward", "critic/rewards/mean", "critic/score/mean", "reward/mean", "reward/all/mean"),
+    "reward": (
+        *("train/reward", "reward", "critic/rewards/mean", "critic/score/mean", "train/agg/effective/reward/mean"),
+        *("train/agg/all/reward/mean", "train/agg/all/agent/reward/mean", "reward/all/mean", "reward/mean"),
+    ),
     "reward_std": ("train/reward_std", "reward_std"),
     "silent_groups": ("train/frac_reward_zero_std", "frac_reward_zero_std"),
     "clip_fraction": (
         *("train/clip_ratio/region_mean", "clip_ratio/region_mean", "clip_ratio", "train/clip_ratio"),
-        *("actor/pg_clipfrac", "clip_fraction"),
+        *("actor/pg_clipfrac", "is_masked/mean", "clip_fraction"),
     ),
     "entropy": ("train/entropy", "entropy", "actor/entropy", "actor/entropy_loss", "entropy/all/mean", "entropy/mean"),
     "explained_variance": ("critic/vf_explained_var", "explained_variance", "val/explained_variance"),
     "length": (
         *("train/completions/mean_length", "completions/mean_length", "completion_length", "response_length/mean"),
-        *("seq_len/all/mean", "length"),
+        *("train/agg/effective/num_output_tokens/mean", "train/agg/all/num_output_tokens/mean"),
+        *("decode_len/all/mean", "seq_len/all/mean", "length"),
     ),
-    "kl": ("train/kl", "kl", "actor/ppo_kl", "actor/kl_loss", "mismatch_kl/all/mean", "mismatch_kl/mean", "kl_old"),
+    "kl": ("train/kl", "kl", "actor/kl_loss", "mismatch_kl/all/mean", "mismatch_kl/mean"),
+    "kl_old": ("actor/ppo_kl", "kl_old"),
     "ratio_first": ("ratio_first", "train/ratio_first"),
+    "gradient_norm": ("train/grad_norm", "grad_norm", "actor/grad_norm", "optim/grad_norm", "gradient_norm"),
 }
-"""Our name -> the other trainers' names; the first one present is used."""
+"""Our name -> the other trainers' names; the first one present is used. TRL 1.16 (in wandb behind train/); verl's file
+logger; prime-rl's trainer and orchestrator, whose rollout metrics are SCOPE/SUBSET/METRIC/STATISTIC since 2026."""
+LEARNING = "effective_batch_size/all"
+"""prime-rl: the share of the prompts whose responses were neither all right nor all wrong: 1 - silent_groups."""
 
 
 def read_log(path: Path) -> dict[str, list[float | None]]:
@@ -58,6 +67,9 @@ def read_log(path: Path) -> dict[str, list[float | None]]:
     # verl writes {"step": 1, "data": {...}}
     rows = [{**row, **row["data"]} if isinstance(row.get("data"), Mapping) else row for row in rows]
     found = {name: column for name, theirs in NAMES.items() if (column := _column(rows, theirs))}
+    learning = _column(rows, (LEARNING,))
+    if learning and "silent_groups" not in found:
+        found["silent_groups"] = [None if share is None else 1 - share for share in learning]
     kept = [i for i in range(len(rows)) if any(found[name][i] is not None for name in found if name != "step")]
     if not kept or set(found) <= {"step"}:
         raise UserError(

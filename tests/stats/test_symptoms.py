@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 
-from rlzoo.stats.symptoms import FEWEST, symptoms
+from rlzoo.stats.symptoms import FEWEST, LEAST_AT_THE_EDGE, Told, symptoms
 
 STEPS = 100
 
@@ -32,9 +34,16 @@ def healthy(seed: int, steps: int = STEPS) -> dict[str, list[float | None]]:
     return {name: list(map(float, values)) for name, values in columns.items()}
 
 
+def told(columns: dict[str, list[float | None]]) -> list[str]:
+    """The symptoms; every finding of these columns is one."""
+    found = symptoms(columns)
+    assert all(one.symptom for one in found), found
+    return [one.text for one in found]
+
+
 @pytest.mark.parametrize("steps", [20, 60, 300])
 def test_of_a_hundred_healthy_runs_at_most_five_have_an_alarm(steps: int) -> None:
-    alarms = {seed: found for seed in range(100) if (found := symptoms(healthy(seed, steps)))}
+    alarms = {seed: found for seed in range(100) if (found := told(healthy(seed, steps)))}
     assert len(alarms) <= 5, alarms
 
 
@@ -44,29 +53,72 @@ def test_of_a_hundred_healthy_runs_at_most_five_have_an_alarm(steps: int) -> Non
         ("silent_groups", [1.0] * STEPS, "100% of the groups have equal rewards"),
         ("ratio_first", [1.2] * STEPS, r"never 1 \(nearest: 1\.200\)"),
         ("clip_fraction", [0.5] * STEPS, "50% of the tokens are clipped"),
-        ("explained_variance", [-0.5] * STEPS, r"explained variance is -0\.50"),
+        ("kl_old", [0.01] * 70 + [3.0] + [0.01] * 29, "KL spikes in 1 of 100 steps, highest at step 71: 3"),
+        ("gradient_norm", [1.0] * 40 + [0.0] * 60, "from step 41 on every gradient is exactly 0"),
         ("kl", [0.01] * 70 + [3.0] + [0.01] * 29, "KL spikes in 1 of 100 steps, highest at step 71: 3"),
     ],
 )
 def test_each_symptom_is_told(column: str, values: list[float], said: str) -> None:
-    import re
-
-    found = symptoms(healthy(1) | {column: list(values)})
+    found = told({k: v for k, v in healthy(1).items() if k != "kl" or column == "kl"} | {column: list(values)})
     assert len(found) == 1 and re.search(said, found[0]), found
 
 
 def test_a_collapse_is_told_with_its_step() -> None:
     """Entropy 1 until step 40, then 0.001, while the reward falls from 0.8 back to 0.1."""
     run = healthy(1) | {"entropy": [1.0] * 40 + [0.001] * 60, "reward": [0.8] * 40 + [0.1] * 60}
-    assert [one.partition(",")[0] for one in symptoms(run)] == ["the entropy collapsed at step 41"]
+    assert [one.partition(",")[0] for one in told(run)] == ["the entropy collapsed at step 41"]
     solved = run | {"reward": [0.1] * 40 + [1.0] * 60}  # sure of the right answer: nothing more to explore
     assert symptoms(solved) == []
 
 
 def test_drift_is_told_unless_the_reward_rose() -> None:
     run = healthy(1) | {"length": [float(10 + n) for n in range(STEPS)], "reward": [0.3] * STEPS}
-    assert len(symptoms(run)) == 1 and "length drift" in symptoms(run)[0]
+    (drift,) = told(run)
+    assert "length drift" in drift
     assert symptoms(run | {"reward": [n / STEPS for n in range(STEPS)]}) == []
+
+
+FLAT = [0.3] * STEPS
+
+
+def test_a_critic_below_its_mean_is_a_symptom_where_the_reward_does_not_rise() -> None:
+    """In the second half -0.5; before that it does not count."""
+    run = healthy(1) | {"explained_variance": [-9.0] * 50 + [-0.5] * 50}
+    said = (
+        "the critic's explained variance is -0.50 in the second half of training: its values are worse than their mean"
+    )
+    assert symptoms(run) == [Told(said, symptom=False)]
+    assert symptoms(run | {"reward": FLAT}) == [Told(said)]
+
+
+def test_a_narrow_clip_is_a_symptom_where_the_reward_does_not_rise_or_nothing_is_left() -> None:
+    """A token clipped at 1.2 is 0.2 - log 1.2 = 0.01768 nats away, so half of them are 0.00884 on average, or more."""
+    assert pytest.approx(0.017678, abs=1e-6) == LEAST_AT_THE_EDGE
+
+    def found(share: float, kl: float, **columns: list[float]) -> list[Told]:
+        return symptoms(healthy(1) | {"clip_fraction": [share] * STEPS, "kl_old": [kl] * STEPS} | columns)
+
+    (narrow,) = found(0.5, 0.0088)
+    assert (
+        not narrow.symptom
+        and "50% of the tokens are clipped on average, though the policy moves only 0.0088" in narrow.text
+    )
+    (wide,) = found(0.5, 0.0089)
+    assert wide.symptom and "rate too high" in wide.text
+    assert [one.symptom for one in found(0.5, 0.0088, reward=FLAT)] == [True]
+    assert [one.symptom for one in found(0.95, 0.0088)] == [True]
+
+
+def test_steps_without_an_update_have_no_entropy_and_are_no_collapse() -> None:
+    run = healthy(1) | {"entropy": [1.0] * 40 + [None] * 60, "reward": [0.8] * 40 + [0.1] * 60}
+    assert symptoms(run) == []
+
+
+def test_a_solved_task_is_not_dead() -> None:
+    """Every group is silent, so there is nothing to have a gradient of; two dead steps are fewer than three."""
+    solved = healthy(1) | {"silent_groups": [0.5] * 40 + [1.0] * 60, "gradient_norm": [1.0] * 40 + [0.0] * 60}
+    assert symptoms(solved) == []
+    assert symptoms(healthy(1) | {"gradient_norm": [1.0] * 98 + [0.0] * 2}) == []
 
 
 def test_of_few_steps_and_unknown_columns_nothing_is_said() -> None:

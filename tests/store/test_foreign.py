@@ -17,26 +17,61 @@ ROWS: list[dict[str, Any]] = [
 ]
 
 
-def test_trl(tmp_path: Path) -> None:
-    history = [{"step": n, "completions/mean_length": 7.5, **row} for n, row in enumerate(ROWS, start=1)]
-    history.append({"train_runtime": 12.0, "step": 8})  # what it ends with is no step
-    (tmp_path / "trainer_state.json").write_text(json.dumps({"log_history": history}))
-    columns = read_log(tmp_path / "trainer_state.json")
-    assert columns["step"] == list(range(1, 9)) and columns["silent_groups"] == [1.0] * 8
-    assert columns["length"] == [7.5] * 8 and columns["reward"][3] == pytest.approx(0.3)
+RECORDING = Path(__file__).parents[1] / "recordings" / "trl_trainer_state.json"
 
 
-def test_verl_and_prime_rl(tmp_path: Path) -> None:
-    verl = [
-        {"step": n, "data": {"actor/pg_clipfrac": 0.4, "actor/ppo_kl": 0.1, "critic/rewards/mean": 0.5}}
-        for n in range(6)
-    ]
-    (tmp_path / "verl.jsonl").write_text("\n".join(map(json.dumps, verl)))
-    assert read_log(tmp_path / "verl.jsonl")["clip_fraction"] == [0.4] * 6
-    prime = [{"step": n, "reward/mean": 0.5, "entropy/mean": 0.2, "mismatch_kl/mean": 0.001} for n in range(6)]
-    (tmp_path / "prime.jsonl").write_text("\n".join(map(json.dumps, prime)) + "\n")
-    columns = read_log(tmp_path / "prime.jsonl")
-    assert columns["entropy"] == [0.2] * 6 and columns["kl"] == [0.001] * 6
+def read(tmp_path: Path, *rows: dict[str, Any]) -> dict[str, list[float | None]]:
+    """Rows as JSON lines, read."""
+    (tmp_path / "log.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n")
+    return read_log(tmp_path / "log.jsonl")
+
+
+def test_trl() -> None:
+    """A real one: GRPOTrainer of TRL 1.16.0, 16 optimizer steps of a random model, two for each generation.
+
+    TRL logs reward, silence and length with a generation alone, so every second step has none.
+    """
+    columns = read_log(RECORDING)
+    assert columns["step"] == list(range(1, 17)) and set(columns) == {
+        *("step", "reward", "reward_std", "silent_groups", "clip_fraction", "entropy", "length", "kl", "gradient_norm")
+    }
+    history = json.loads(RECORDING.read_text())["log_history"]
+    theirs = {"reward": "reward", "length": "completions/mean_length", "clip_fraction": "clip_ratio/region_mean"}
+    for ours, name in theirs.items():
+        assert columns[ours] == [row.get(name) for row in history]
+    assert [value is None for value in columns["reward"]] == [False, True] * 8
+    assert not any(value is None for value in columns["kl"] + columns["entropy"])
+
+
+def test_verl(tmp_path: Path) -> None:
+    """verl's file logger writes {"step": ..., "data": {...}}, and since 2026 "elapsed_seconds" between them."""
+    told = {"actor/pg_clipfrac": 0.4, "actor/ppo_kl": 0.1, "critic/rewards/mean": 0.5, "response_length/mean": 9.0}
+    told |= {"critic/vf_explained_var": -0.1, "actor/entropy": 1.5, "actor/grad_norm": 0.25}
+    columns = read(tmp_path, *({"step": n, "elapsed_seconds": 5.5, "data": told} for n in range(6)))
+    assert columns["clip_fraction"] == [0.4] * 6 and columns["kl_old"] == [0.1] * 6 and columns["length"] == [9.0] * 6
+    assert columns["explained_variance"] == [-0.1] * 6 and columns["gradient_norm"] == [0.25] * 6
+    assert columns["step"] == list(range(6)) and columns["entropy"] == [1.5] * 6
+
+
+PRIME_RL = [
+    {
+        "train/agg/effective/reward/mean": 0.5,
+        "train/agg/all/reward/mean": 0.4,
+        "train/agg/all/num_output_tokens/mean": 7.0,
+    },
+    {"train/agg/all/reward/mean": 0.5, "train/agg/effective/num_output_tokens/mean": 7.0},
+    {"reward/all/mean": 0.5, "seq_len/all/mean": 30.0, "decode_len/all/mean": 7.0, "effective_batch_size/all": 0.25},
+]
+
+
+@pytest.mark.parametrize("told", PRIME_RL)
+def test_prime_rl(told: dict[str, float], tmp_path: Path) -> None:
+    """Its orchestrator of three ages; the trainer's own keys beside them."""
+    trainer = {"entropy/all/mean": 0.2, "mismatch_kl/all/mean": 0.001, "optim/grad_norm": 1.0, "is_masked/mean": 0.01}
+    columns = read(tmp_path, *({"step": n, **told, **trainer} for n in range(6)))
+    assert columns["reward"] == [0.5] * 6 and columns["length"] == [7.0] * 6
+    assert columns["entropy"] == [0.2] * 6 and columns["kl"] == [0.001] * 6 and columns["clip_fraction"] == [0.01] * 6
+    assert columns.get("silent_groups") == ([0.75] * 6 if "effective_batch_size/all" in told else None)
 
 
 def test_wandb(tmp_path: Path) -> None:
@@ -74,3 +109,8 @@ def test_the_doctor_reads_them(tmp_path: Path) -> None:
     (found,) = json.loads(rlzoo("doctor", tmp_path / "trainer_state.json", "--json").stdout)
     assert found["damage"] == [] and len(found["symptoms"]) == 1
     rlzoo("doctor", tmp_path, code=2)
+
+
+def test_the_doctor_finds_nothing_in_a_healthy_run_of_trl() -> None:
+    (found,) = json.loads(rlzoo("doctor", RECORDING, "--json").stdout)
+    assert found["symptoms"] == [] and found["notes"][-1].startswith("columns read: clip_fraction, entropy")
