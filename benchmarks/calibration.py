@@ -1,14 +1,14 @@
-"""How often do verdicts say what is not so, and find what is? On the whole procedure: seeds, problems, families, looks.
+"""Error rates and power of the verdicts, for the whole procedure: seeds, problems, families of pairs, interim looks.
 
     python -m benchmarks.calibration --out runs/calibration --write benchmarks/results/calibration.md
 
-Comparisons are simulated: each algorithm solves each problem with a probability that depends on the problem, on the
-seed and on what the algorithm is better at; all runs are evaluated with the same noise. Arms of one algorithm, or of
-two that are equally good on the task, must come out neither better nor worse, on other seeds and on other problems.
-They are judged by the functions that decide every comparison.
+Comparisons are simulated: an algorithm solves a problem with a probability that depends on the problem, the seed, and
+an effect of the algorithm on this problem; all runs are evaluated with the same noise. Two arms that are equally good
+on the task, over all seeds and problems, must not be judged better or worse. The functions that decide every comparison
+judge them.
 
 The A/A control on real runs trains one algorithm with many seeds. Arms are drawn from these without replacement, on
-problems drawn at random, and paired at random: runs of one algorithm with different seeds are exchangeable.
+random problems, and paired at random: runs of one algorithm with different seeds are exchangeable.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ Draw = Callable[[np.random.Generator, int, int, int], Array]
 
 @dataclass(frozen=True)
 class Rate:
-    """How often something happened."""
+    """A relative frequency; as text in percent with its interval."""
 
     hits: int
     trials: int
@@ -73,7 +73,14 @@ class Rate:
 
 @dataclass(frozen=True)
 class Task:
-    """A simulated task, in logits: how hard, how unlike its problems, how unlike seeds, how unlike algorithms."""
+    """A simulated task, in logits.
+
+    Attributes:
+        about: a description for the page.
+        level: mean logit of a right answer.
+        seeds: standard deviation of the seeds' effects.
+        problems: standard deviation of the difference of two algorithms over problems.
+    """
 
     about: str
     level: float
@@ -92,13 +99,13 @@ class Task:
 TASKS = {
     "middling": Task("about 68% right, seeds differ by about 2 points", 1.2, 0.15, 0.4),
     "near the ceiling": Task("about 92% right", 3.6, 0.15, 0.4),
-    "unlike problems": Task("what one algorithm is better at differs much between problems", 1.2, 0.05, 1.0),
-    "one algorithm": Task("arms differ by their seeds alone", 1.2, 0.15, 0.0),
+    "unlike problems": Task("the difference of two algorithms varies much between problems", 1.2, 0.05, 1.0),
+    "one algorithm": Task("arms differ only by their seeds", 1.2, 0.15, 0.0),
 }
 
 
 def false_alarms(draw: Draw, arms: int, n: int, m: int, trials: int) -> Rate:
-    """Comparisons of equally good arms in which any pair came out better or worse."""
+    """Return the rate of comparisons of equally good arms in which any pair is judged better or worse."""
     rng = np.random.default_rng(0)
     hits = 0
     for _ in range(trials):
@@ -108,19 +115,19 @@ def false_alarms(draw: Draw, arms: int, n: int, m: int, trials: int) -> Rate:
 
 
 def coverage(draw: Draw, n: int, m: int, trials: int, over: Callable[[Array], Estimate] = estimate) -> Rate:
-    """How often the 95% interval of a difference holds the true one, which is 0."""
+    """Return how often the 95% interval of a difference contains the true one, which is 0."""
     rng = np.random.default_rng(1)
     hits = sum(over(np.subtract(*draw(rng, 2, n, m))).interval().sign == 0 for _ in range(trials))
     return Rate(hits, trials)
 
 
 def over_seeds(difference: Array) -> Estimate:
-    """The interval over seeds alone: t of the seeds' means."""
+    """Return the t estimate from the seeds' means, which ignores the sampling of problems."""
     return estimate_scores(list(difference.mean(axis=1)))
 
 
 def wrong_equivalents(draw: Draw, n: int, m: int, trials: int) -> Rate:
-    """Comparisons of two arms exactly `MARGIN` apart that were called equivalent."""
+    """Return the rate of comparisons of two arms exactly `MARGIN` apart that are judged equivalent."""
     rng = np.random.default_rng(2)
     hits = 0
     for _ in range(trials):
@@ -130,7 +137,7 @@ def wrong_equivalents(draw: Draw, n: int, m: int, trials: int) -> Rate:
 
 
 def power(draw: Draw, n: int, m: int, trials: int) -> Rate:
-    """Comparisons that found the difference that their design detects with probability 0.8."""
+    """Return the rate of comparisons that find the difference which their design detects with probability 0.8."""
     rng = np.random.default_rng(3)
     differences = [np.subtract(*draw(rng, 2, n, m)) for _ in range(trials)]
     error = float(np.std([d.mean() for d in differences]))
@@ -140,7 +147,7 @@ def power(draw: Draw, n: int, m: int, trials: int) -> Rate:
 
 
 def looks(draw: Draw, m: int, trials: int, spending: bool) -> Rate:
-    """Comparisons with more seeds at each of four looks, in which any look came out better or worse."""
+    """Return the rate of comparisons with more seeds at each of four looks in which any look gives better or worse."""
     rng = np.random.default_rng(4)
     hits = 0
     for _ in range(trials):
@@ -152,7 +159,7 @@ def looks(draw: Draw, m: int, trials: int, spending: bool) -> Rate:
 
 
 def from_pool(pool: Array) -> Draw:
-    """Draw runs that were made, [runs, problems], each at most once per comparison, on problems drawn at random."""
+    """Return a draw from given runs [runs, problems]: each at most once per comparison, on random problems."""
 
     def draw(rng: np.random.Generator, arms: int, n: int, m: int) -> Array:
         of = rng.permutation(len(pool))[: arms * n]
@@ -163,7 +170,7 @@ def from_pool(pool: Array) -> Draw:
 
 
 def pool_of(comparison: Comparison) -> Array:
-    """The outcomes of all runs, [runs, problems]."""
+    """Return the outcomes of all runs, [runs, problems]."""
     (seeds,) = final_scores(comparison.traces).values()
     return np.stack([np.asarray(score, np.float64) for score in seeds.values()])
 
@@ -175,19 +182,19 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
 
 
 def verdict_rows(name: str, draw: Draw, trials: int, runs: int = 10**9, problems: int = 10**9) -> Iterable[list[str]]:
-    """Rates of wrong and right verdicts of one task, for each size that there are enough runs and problems for."""
+    """Yield the rates of wrong and right verdicts on one task, for each size with enough runs and problems."""
     for n in SEEDS:
         for m in PROBLEMS:
             if 2 * n > runs or m > problems:
                 continue
-            few = trials if m < 500 else max(200, trials // 4)  # an error of a quarter costs four times the time
+            few = trials if m < 500 else max(200, trials // 4)  # draws of many problems are slow
             alarms = [str(false_alarms(draw, arms, n, m, few)) if arms * n <= runs else "-" for arms in ARMS]
             rest = [str(of(draw, n, m, few)) for of in (wrong_equivalents, power)]
             yield [name, str(n), str(m), *alarms, *rest]
 
 
 def coverage_rows(trials: int) -> Iterable[list[str]]:
-    """Coverage over seeds and problems, and over seeds alone."""
+    """Yield the coverage of intervals over seeds and problems, and over seeds alone."""
     for name, draw in TASKS.items():
         for n in SEEDS:
             for m in PROBLEMS:
@@ -207,12 +214,12 @@ VERDICTS = (
 
 
 def page(config: CompareConfig | None, comparison: Comparison | None, command: str, trials: int) -> str:
-    """The results as Markdown; without a comparison, those of simulated tasks alone."""
+    """Return the results as Markdown; without a comparison, those of the simulated tasks only."""
     env = environment()
     lines = [
         "# Calibration of the verdicts",
         "",
-        "How often does a comparison say what is not so? In percent of comparisons, with 95% interval.",
+        "How often is the verdict of a comparison wrong? In percent of comparisons, with 95% intervals.",
         "",
         f"- command: `{command}`",
         f"- commit: {env['commit']}, {env['started'][:10]}",
@@ -222,8 +229,8 @@ def page(config: CompareConfig | None, comparison: Comparison | None, command: s
         "",
         "## Coverage",
         "",
-        "Two algorithms that are equally good on the task: how often does the 95% interval of their difference hold 0, "
-        "where other seeds and other problems of the task count? It should be 95.",
+        "Two algorithms are equally good over all seeds and problems of a task. How often does the 95% interval of "
+        "their difference contain 0? It should be 95.",
         "",
         *table(("task", "seeds", "problems", "over seeds and problems", "over seeds alone"), coverage_rows(trials)),
         "",
@@ -231,15 +238,16 @@ def page(config: CompareConfig | None, comparison: Comparison | None, command: s
         "",
         "## Verdicts",
         "",
-        "False alarms: arms that are equally good, and any pair came out better or worse (5 arms are 10 pairs, with "
-        "Holm's correction); at most 5. Wrong equivalents: two arms exactly the margin apart, called equivalent; at "
-        "most 5. Power: a true difference of the size that is stated as detectable, found; 80.",
+        "False alarms: equally good arms of which any pair is judged better or worse (5 arms are 10 pairs, with Holm's "
+        "correction); it should be at most 5. Wrong equivalents: two arms exactly the margin apart, judged equivalent; "
+        "at most 5. Power: a true difference of the size stated as detectable is found; about 80.",
         "",
         *table(VERDICTS, (row for name, draw in TASKS.items() for row in verdict_rows(name, draw, trials))),
         "",
         "## Looks",
         "",
-        f"Seeds are added from {LOOKS[0]} to {LOOKS[-1]} in {len(LOOKS)} looks; the first better or worse is believed.",
+        f"Seeds are added from {LOOKS[0]} to {LOOKS[-1]} in {len(LOOKS)} looks; the first better or worse ends the "
+        "comparison.",
         "",
         *table(
             ("task", "each look at 5%", "the level is spent over the looks"),
@@ -268,12 +276,12 @@ def main(
     config: Annotated[Path, typer.Option("--config", "-c")] = RECIPE,
     out: Annotated[Path, typer.Option("--out", "-o")] = Path("runs/calibration"),
     write: Annotated[Path | None, typer.Option(help="Markdown file to write.")] = None,
-    known_only: Annotated[bool, typer.Option("--known-only", help="No runs: simulated tasks alone.")] = False,
+    known_only: Annotated[bool, typer.Option("--known-only", help="Simulated tasks only, no runs.")] = False,
     trials: Annotated[int, typer.Option(min=200, help="Comparisons per number.")] = 4_000,
     assignments: Annotated[list[str] | None, typer.Option("--set", metavar="A.B=C")] = None,
     resume: bool = False,
 ) -> None:
-    """Train the runs, unless they are there, and measure how often verdicts are wrong."""
+    """Train the runs, unless the folder has them, and measure how often verdicts are wrong."""
     chosen = comparison = None
     words = ["--config", str(config)] if config != RECIPE else []
     words += ["--known-only"] if known_only else []
@@ -283,7 +291,7 @@ def main(
         chosen = settings(CompareConfig, config, assignments or [], {})
         if len(chosen.objectives) != 1 or len(chosen.seeds) < 2 * SEEDS[0]:
             raise UserError(
-                f"the control compares one objective with itself: name one, with {2 * SEEDS[0]} seeds or more"
+                f"the control compares one objective with itself: name one objective, with {2 * SEEDS[0]} seeds or more"
             )
         comparison = compare(chosen, out, resume=resume, watch=partial(watched, folder=out))
     text = page(chosen, comparison, shlex.join(["python", "-m", "benchmarks.calibration", *words]), trials)

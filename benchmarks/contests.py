@@ -1,8 +1,8 @@
-"""Comparisons and ablations as one page of results: the verdicts in words, the tables, and how each was made.
+"""Comparisons and ablations as one page of results: verdicts, tables, commands and hardware.
 
     python -m benchmarks.contests runs/zoo-add runs/zoo-sort --title "The whole zoo" --write benchmarks/results/zoo.md
 
-Made from the run folders alone, like their reports; nothing is trained.
+It reads run folders, like their reports, and trains nothing.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from rlzoo.stats.verdicts import Judgement
 
 SHOWN = ("algorithm", "seeds", "before", "after", "gain", "worst", "collapse", "length_after", "tokens_sampled")
 PAIRS = 12
-"""Pairs that are listed one by one; of more, the sentences tell the most important."""
+"""Largest number of pairs in a table; with more, only the sentences name the most important ones."""
 
 
 def section(study: Study) -> Iterator[str]:
     """Yield the paragraphs about one comparison."""
     judged = judge_runs(study)
     if not judged.standings:
-        raise UserError(f"no run in {study.folder} has ended yet: there is nothing to report")
+        raise UserError(f"no run in {study.folder} has ended yet")
     env = study.runs[0].environment
     train = study.runs[0].config["train"]
     level = study.runs[0].config["task"].get("level")
@@ -55,17 +55,17 @@ def section(study: Study) -> Iterator[str]:
 
 
 def told(heading: str, judgement: Judgement) -> str:
-    """The verdicts in words, one line each."""
+    """Return the verdicts in words, one per line."""
     return "\n".join([heading, "", *(f"- {_plain(sentence)}" for sentence in sentences(judgement))])
 
 
 def _plain(text: str) -> str:
-    """Names of ablations have brackets, which Markdown would read as links."""
+    """Escape the brackets of ablations, which Markdown would read as links."""
     return text.replace("[", "\\[").replace("]", "\\]")
 
 
 def only(table: Table) -> Table:
-    """The columns of the results that a page has room for, best row first."""
+    """Return the columns of the results that fit a page, best row first."""
     columns = [column for column in table.columns if column.key in SHOWN or column.key.startswith("pass_")]
     return replace(table, columns=columns, rows=sorted(table.rows, key=lambda row: -row["after"].mean))
 

@@ -2,8 +2,8 @@
 
     python -m benchmarks.perfectibility --set task=sort:medium --out runs/perfectibility
 
-The test is that of 2510.26788 (its "sanity test"): problems that are neither hopeless nor done, trained on until they
-are solved. Training accuracy is measured on exactly these prompts, with fresh noise. Ends with a table.
+This is the "sanity test" of 2510.26788: train on problems that are neither unsolved nor solved until they are solved.
+Training accuracy is measured on these prompts with fresh samples. The last output is a table.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ LOW, HIGH = 0.2, 0.8
 
 
 class Half(Task):
-    """The problems of another task that the base half solves, as training and as test split."""
+    """The problems of another task that the base solves about half of the time, as training and as test split."""
 
     kind = "half"
 
@@ -59,7 +59,7 @@ class Half(Task):
 
 
 def half_solved(backbone: Backbone, task: Task, config: CompareConfig, candidates: int, samples: int) -> list[Problem]:
-    """Training problems whose share of right samples under the base lies between LOW and HIGH."""
+    """Return the training problems whose share of right samples under the base is between LOW and HIGH."""
     problems = [task.problem("train", index) for index in range(candidates)]
     probe = Half(task, problems)
     wide = config.evaluation.model_copy(update={"prompts": candidates, "samples": samples, "greedy": False})
@@ -73,12 +73,12 @@ def half_solved(backbone: Backbone, task: Task, config: CompareConfig, candidate
         temperature=config.train.temperature,
     )
     share_P = evaluation.rollout.accuracy_N.view(-1, samples).mean(dim=1).tolist()
-    tried = evaluation.rollout.problems  # distinct, and without those that validation keeps
+    tried = evaluation.rollout.problems  # distinct, without the validation problems
     return [problem for problem, share in zip(tried, share_P, strict=True) if LOW <= share <= HIGH]
 
 
 def table(comparison: Comparison, steps: int) -> Table:
-    """One row per algorithm: training accuracy before, after, and the worst seed's."""
+    """Return one row per algorithm: training accuracy before and after, and that of the worst seed."""
     made = Table("algorithm", "before", "after", "worst seed", f"over {GOAL:.0%}", box=None)
     for row in comparison.rows:
         after = [s["after"]["accuracy"] for s in comparison.summaries if s["objective"] == row.objective and s["after"]]
@@ -103,7 +103,7 @@ def main(
     assignments: Annotated[list[str] | None, typer.Option("--set", metavar="A.B=C")] = None,
     resume: bool = False,
 ) -> None:
-    """Train every objective on half-solved problems and say which are perfected."""
+    """Train every objective on half-solved problems and report which exceed the goal."""
     chosen = settings(CompareConfig, config, assignments or [], {})
     backbone, task = Backbone.load(chosen.backbone), load_task(chosen.task)
     found = half_solved(backbone, task, chosen, candidates=4 * problems, samples=16)[:problems]

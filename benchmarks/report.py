@@ -1,4 +1,4 @@
-"""How long a report takes, how much memory and how large it is: made of invented runs as long as asked for.
+"""Time, memory and file size of a report, for synthetic runs of any length.
 
 python -m benchmarks.report --write benchmarks/results/report.md
 """
@@ -35,7 +35,7 @@ COSTS = ("updates", "prompts_sampled", "prompts_discarded", "tokens_sampled", "t
 
 @dataclass(frozen=True)
 class Measured:
-    """What making one report took, the start of Python included."""
+    """Cost of one report, including the start of Python."""
 
     seconds: float
     cpu_seconds: float
@@ -45,7 +45,7 @@ class Measured:
 
 
 def invent(folder: Path, config: RunConfig, strength: float) -> None:
-    """Write the folder of a run that never was: accuracy rises to `strength`, with noise of its seed."""
+    """Write the folder of a synthetic run: accuracy rises to `strength`, with noise from its seed."""
     rng = np.random.default_rng([config.seed, int(1e6 * strength)])
     folder.mkdir(parents=True)
     (folder / "config.json").write_text(json.dumps(config.stored()))
@@ -84,7 +84,7 @@ def invent(folder: Path, config: RunConfig, strength: float) -> None:
 
 
 def fitting(steps: int) -> list[RunConfig]:
-    """A run of each objective that the default schedule suits."""
+    """Return a run of each objective that accepts the default schedule."""
     configs = []
     for name in objectives.names():
         table = {"objective": name, "train": {"steps": steps}, "task": {"name": "add:medium"}}
@@ -94,11 +94,15 @@ def fitting(steps: int) -> list[RunConfig]:
 
 
 def measure(folder: Path) -> Measured:
-    """Make the report in a process of its own, as `rlzoo report` does."""
+    """Make the report in a separate process, with `rlzoo report`.
+
+    Raises:
+        UserError: the process failed.
+    """
     started = time.monotonic()
     words = [sys.executable, "-m", "rlzoo", "report", str(folder)]
     process = subprocess.Popen(words, stdout=subprocess.DEVNULL)
-    status, used = os.wait4(process.pid, 0)[1:]  # the use of this process alone
+    status, used = os.wait4(process.pid, 0)[1:]  # resource usage of this process only
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         raise UserError(f"{shlex.join(words)} ended with exit code {process.returncode}")
@@ -112,20 +116,19 @@ def measure(folder: Path) -> Measured:
 
 
 def markdown(found: dict[str, Measured], command: str) -> str:
-    """The table, with how it was made."""
+    """Return the page: the table, with command, commit and hardware."""
     env = environment()
     lines = [
-        "# What a report costs",
+        "# Cost of a report",
         "",
-        "`rlzoo report` on invented runs (noise around a rising curve), in a process of its own; time and memory "
-        "include the start of Python and the imports. Other work on the machine lengthens the time, not what the "
-        "processor spends.",
+        "`rlzoo report` on synthetic runs (noise around a rising curve), in a separate process. Time and memory "
+        "include the start of Python and the imports. Other work on the machine lengthens the time, not the CPU time.",
         "",
         f"- command: `{command}`",
         f"- commit: {env['commit']}, {env['started'][:10]}",
         f"- hardware: {env['cpu']}, {env['cores']} cores",
         "",
-        "| algorithms x seeds x steps | run folders | time | of the processor | peak memory | report |",
+        "| algorithms x seeds x steps | run folders | time | CPU time | peak memory | report |",
         "|---|---|---|---|---|---|",
     ]
     lines += [
@@ -141,10 +144,10 @@ def main(
     sizes: Annotated[str, typer.Option(help="Algorithms x seeds x steps, separated by commas.")] = (
         "5x4x40,5x20x1000,15x8x1000"
     ),
-    keep: Annotated[Path | None, typer.Option(help="Folder to leave the invented runs and reports in.")] = None,
+    keep: Annotated[Path | None, typer.Option(help="Folder in which the synthetic runs and reports are kept.")] = None,
     write: Annotated[Path | None, typer.Option(help="Markdown file to write.")] = None,
 ) -> None:
-    """Invent runs, make their reports, and measure that."""
+    """Write synthetic runs, make their reports, and measure the cost."""
     found: dict[str, Measured] = {}
     with tempfile.TemporaryDirectory() as scratch:
         for size in sizes.split(","):

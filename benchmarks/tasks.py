@@ -1,4 +1,4 @@
-"""Before and after on the shipped tasks: five algorithms, paired seeds, one schedule for all. Negative results stay in.
+"""Accuracy before and after training on the shipped tasks: five algorithms, paired seeds, one schedule for all.
 
 python -m benchmarks.tasks --out runs/tasks --write benchmarks/results/tasks.md
 """
@@ -31,7 +31,7 @@ TASKS = ("sort:medium", "add:medium", "parity:medium", "countdown:medium", "need
 
 
 def percent(value: Interval | None) -> str:
-    """An interval of accuracies, in percent."""
+    """Return an interval of accuracies in percent."""
     if value is None:
         return "-"
     half = "" if value.half_width is None else f" ± {100 * value.half_width:.1f}"
@@ -39,7 +39,7 @@ def percent(value: Interval | None) -> str:
 
 
 def markdown(results: dict[str, Comparison], config: CompareConfig, command: str) -> str:
-    """The table of all tasks, with how it was made."""
+    """Return the page: a table per task, with command, commit and hardware."""
     env = environment()
     lines = [
         "# Before and after on the shipped tasks",
@@ -47,7 +47,7 @@ def markdown(results: dict[str, Comparison], config: CompareConfig, command: str
         f"Held-out accuracy in percent, mean ± 95% t interval over {len(config.seeds)} seeds; gains are paired.",
         f"{config.train.steps} steps of {config.train.prompts_per_step} x {config.train.group_size} samples, "
         f"{config.train.updates_per_rollout} updates per rollout, lr {config.optimizer.lr:g}, "
-        f"{config.evaluation.prompts} held-out prompts; the same for all. Tokens are those sampled per run, also "
+        f"{config.evaluation.prompts} held-out prompts; the same for all. Tokens are those sampled per run, including "
         "those of discarded prompts.",
         "",
         f"- command: `{command}`",
@@ -66,14 +66,14 @@ def markdown(results: dict[str, Comparison], config: CompareConfig, command: str
             length = f"{row.length_before or 0:.1f} → {row.length_after or 0:.1f}"
             cost = f"{short_count(row.tokens_sampled)} | {clock_time(row.engine_s)}"
             failed = f" ({row.failed} failed)" if row.failed else ""
-            before = "-" if row.before is None else f"{100 * row.before.mean:.1f}"  # one model, one evaluation
+            before = "-" if row.before is None else f"{100 * row.before.mean:.1f}"  # the same for all seeds
             cells = f"{before} | {percent(row.after)} | {percent(row.gain)} | {length} | {cost}"
             lines.append(f"| {row.objective}{failed} | {cells} |")
     return "\n".join(lines) + "\n"
 
 
 def command(config: Path, tasks: str, assignments: list[str]) -> str:
-    """The command line that gives these results again."""
+    """Return the command line that reproduces these results."""
     words = ["--config", str(config)] if config != RECIPE else []
     words += ["--tasks", tasks] if tasks != ",".join(TASKS) else []
     words += [word for assignment in assignments for word in ("--set", assignment)]
@@ -94,7 +94,7 @@ def main(
     results: dict[str, Comparison] = {}
     configs = {name: settings(CompareConfig, config, assignments or [], {"task": name}) for name in tasks.split(",")}
     for chosen in configs.values():
-        load_task(chosen.task)  # a misspelt name is better found before the first hour than after it
+        load_task(chosen.task)  # an unknown task fails here, before hours of training
     first = next(iter(configs.values()))
     backbone = Backbone.load(first.backbone)
     for name, chosen in configs.items():

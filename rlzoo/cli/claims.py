@@ -56,7 +56,7 @@ def show(results: Sequence[Result], in_full: bool) -> None:
 
 
 def claims_table(results: Iterable[Result]) -> Table:
-    """Return one line per claim: verdict, statement, what was measured."""
+    """Return one line per claim: verdict, statement, measured numbers."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_lines=False)
     table.add_column("verdict", no_wrap=True)
     table.add_column("claim", ratio=2)
@@ -72,13 +72,13 @@ def claims_table(results: Iterable[Result]) -> Table:
 
 
 def claim_card(result: Result) -> Group:
-    """Return a card in full: the statement and whose it is, its conditions, the arithmetic, the verdict."""
+    """Return a claim in full: statement, origin, conditions, method, numbers, arithmetic and verdict."""
     claim = result.claim
     said = f"{ORIGINS[claim.origin]}: {claim.source}" + (f' ("{claim.quote}")' if claim.quote else "")
     table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column(style="dim", no_wrap=True)
     table.add_column(overflow="fold")
-    rows = {"statement": claim.statement, "whose": said, "conditions": claim.conditions, "how": claim.how}
+    rows = {"statement": claim.statement, "origin": said, "conditions": claim.conditions, "how": claim.how}
     for name, text in {**rows, "measured": result.measured}.items():
         table.add_row(name, Text(text))
     for place, line in enumerate(result.finding.arithmetic or list(numbers(result))):
@@ -89,26 +89,26 @@ def claim_card(result: Result) -> Group:
 
 
 def numbers(result: Result) -> Iterable[str]:
-    """Return the numbers of a card that has no arithmetic of its own, one a line."""
+    """Yield the numbers of a claim without arithmetic, one per line."""
     found = list(scalars(result.numbers))
     yield from (f"{name} = {x:.6g}" for name, x in found[:MOST_NUMBERS])
     if len(found) > MOST_NUMBERS:
-        yield f"and {len(found) - MOST_NUMBERS} more: --json has all of them"
+        yield f"and {len(found) - MOST_NUMBERS} more: use --json for all of them"
 
 
 def markdown(results: Sequence[Result], names: Sequence[str] = ()) -> str:
-    """Return the table of results as it stands in benchmarks/results/claims.md."""
+    """Return the page of results, benchmarks/results/claims.md."""
     lines = [
         "# Claims",
         "",
         f"Made by `{' '.join(['rlzoo claims', *names])} --out benchmarks/results/claims.md`.",
-        "Every verdict is computed. One that depends on a random draw is over at least 20 draws, and its line says",
+        "Every verdict is computed. One that depends on random draws uses at least 20 of them, and its line gives",
         "the share. A line can be read alone. `rlzoo claims NAME` prints its arithmetic, `--out NAME.png` its figure.",
         "",
-        "Worlds are small (at most a few hundred responses, float64), so that everything can be enumerated. What they",
-        "show is what an estimator does, not how much it matters for a large model.",
+        "Worlds are small (at most a few hundred responses, float64), so that everything can be enumerated. They show",
+        "properties of an estimator, not how much these matter for a large model.",
         "",
-        "| whose statement | " + " | ".join(VERDICTS) + " |",
+        "| origin | " + " | ".join(VERDICTS) + " |",
         "|---" * (1 + len(VERDICTS)) + "|",
     ]
     for origin, label in ORIGINS.items():

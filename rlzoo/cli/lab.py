@@ -72,12 +72,12 @@ def lab_table(rows: Sequence[Measurement], centre: Setting, budget: float, width
 
 
 def sampled(row: Measurement) -> bool:
-    """True where groups were sampled because the exact sum is too long."""
+    """Whether the moments come from sampled groups, because no exact sum applies."""
     return row.cosine_low != row.cosine_high
 
 
 def lab_notes(rows: Sequence[Measurement], centre: Setting, out: Path | None) -> list[str]:
-    """Return what a reader of the table should know."""
+    """Return the notes below the table: the world, the measures, and what was sampled."""
     notes = [
         f"Groups of {centre.group_size} on one prompt, responses of at most {centre.longest} of {centre.vocabulary} "
         f"tokens, {centre.policy} policy that is right {centre.success:.1%} of the time; each update moves it "
@@ -90,13 +90,13 @@ def lab_notes(rows: Sequence[Measurement], centre: Setting, out: Path | None) ->
     demanded = {row.objective: find_objective(row.objective).group_size for row in rows}
     if any(size not in (None, centre.group_size) for size in demanded.values()):
         sizes = ", ".join(f"{name} {size}" for name, size in demanded.items() if size is not None)
-        notes.append(f"In groups of the size that they demand: {sizes}.")
+        notes.append(f"Objectives with a fixed group size: {sizes}.")
     estimates = [row for row in rows if row.setting == centre and sampled(row)]
     if estimates:
         widest = max(row.cosine_high - row.cosine_low for row in estimates) / 2
         notes.append(
-            f"~ {estimates[0].method}: the objective uses more of a batch than can be enumerated; cosines are good "
-            f"to ±{widest:.1g} (95%). Everything else is exact."
+            f"~ {estimates[0].method}: the objective depends on more of a batch than can be enumerated; cosines are "
+            f"±{widest:.1g} (95%). All other numbers are exact."
         )
     return [*notes, f"Figure: {out}" if out else "--out FIGURE.png sweeps group size, length and success rate as well."]
 

@@ -85,11 +85,11 @@ def write_all(out: Path | None) -> None:
             status.update(f"computing {name}")
             pages.append(markdown(name, entry.compute()).replace("# ", "## ", 1))
     head = [
-        "# The textbook's tables",
+        "# Textbook tables",
         "",
         f"Made by `rlzoo lab --table all --out {out}`.",
-        "`rlzoo lab --table NAME` prints one with its arithmetic, `--out NAME.png` draws its figure. Small worlds,",
-        "float64; sampled only where a line says runs or episodes.",
+        "`rlzoo lab --table NAME` prints one table with its arithmetic, `--out NAME.png` draws its figure. The worlds",
+        "are small, the numbers float64 and exact, except where a line names runs or episodes: those are sampled.",
     ]
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text("\n".join([*head, "", "\n".join(pages)]))

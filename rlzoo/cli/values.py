@@ -84,7 +84,7 @@ def cell(found: Interval | None, with_interval: bool = True) -> str:
 
 
 def values_notes(setting: ValueSetting) -> list[str]:
-    """Return what a reader of the table should know."""
+    """Return the notes below the table: the world, the learners and the measures."""
     sampler = (
         "uniform tokens"
         if setting.epsilon == 1
@@ -96,13 +96,13 @@ def values_notes(setting: ValueSetting) -> list[str]:
         f"judge whose error has a standard deviation of {setting.judge:g}. Mean over {setting.seeds} seeds, ± 95% t "
         "interval.",
         f"Value-based learners sample {sampler} and answer greedily. Objectives are trained on responses of their own "
-        f"policy in rollouts of {setting.group_size}, one Adam step each, with a tabular policy that begins uniform: "
-        "their reward is that of sampling, which a KL term or an entropy bonus keeps below 1.",
-        "Rewards, optimum and V of a policy are exact, only episodes are sampled. max |Q - Q*|: the worst token "
-        "anywhere. Overestimate: mean over prefixes of the value that the learner bootstraps from, less V*. Critic's "
-        "error: mean |V - V of the policy and its shaped reward| over the prefixes that the policy visits.",
-        f"± 0.000 means that all {setting.seeds} seeds agree, not that every seed would: a result that "
-        f"{unseen(setting.seeds):.0%} of the seeds do not share is absent from {setting.seeds} with probability 5%.",
+        f"policy in rollouts of {setting.group_size}, one Adam step each, from a uniform tabular policy. Their reward "
+        "is that of sampling, which a KL term or an entropy bonus keeps below 1.",
+        "Rewards, optimum and V of a policy are exact; only episodes are sampled. max |Q - Q*|: over all tokens and "
+        "prefixes. Overestimate: mean over prefixes of the value that the learner bootstraps from, minus V*. Critic's "
+        "error: mean |V - V of the policy and its shaped reward|, weighted by the policy's visits.",
+        f"± 0.000 means that all {setting.seeds} seeds agree, not that every seed would: an exception of probability "
+        f"{unseen(setting.seeds):.0%} per seed is absent from {setting.seeds} seeds with probability 5%.",
     ]
 
 
