@@ -40,8 +40,8 @@ STYLE = {
     "svg.fonttype": "none",  # text stays text
 }
 
-LEFT, RIGHT, TOP, BOTTOM = 50, 14, 28, 40
-"""Room around a single chart, in points: for the labels of its axes."""
+LEFT, RIGHT, TOP, BOTTOM = 50, 14, 28, 46
+"""Room around a single chart, in points: for the labels of its axes, also in the larger letters of a phone."""
 MARKED = 30
 """More points than this have no markers."""
 MOST_TICKS = 6
@@ -63,6 +63,8 @@ def single(lines: Sequence[Line], frame: Frame, size: tuple[int, int]) -> Figure
     figure.patch.set_visible(False)
     ax.patch.set_visible(False)
     draw_lines(ax, lines, frame)
+    ax.tick_params("x", pad=7)
+    ax.xaxis.labelpad = 8
     ax.set_title(visible(frame.y_label), x=-LEFT / (width * inner[0]), pad=12, weight="normal", size=9, color=INK)
     return figure
 
@@ -145,7 +147,7 @@ def _span(values: Sequence[Array]) -> tuple[float, float]:
 def _ticks_x(ax: matplotlib.axes.Axes, lines: Sequence[Line], frame: Frame, least: float | None) -> None:
     low, high = _span([line.x for line in lines])
     if least is None:
-        ticks = _round_ticks(low, high, whole=frame.x_form == "count")
+        ticks = _round_ticks(low, high, whole=frame.x_form in ("count", "seconds"))
         room = 0.01 * (high - low)
         ax.set_xlim(low - room, high + room)
     else:
