@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rlzoo.api.calls import ablate, compare, evaluate, load, reproduce, train
-    from rlzoo.api.results import Ablation, Comparison, Run
+    from rlzoo.api.results import Ablation, Comparison, Run, TaskComparison
     from rlzoo.errors import UserError
 
     __version__: str
@@ -24,6 +24,7 @@ __all__ = [
     "Ablation",
     "Comparison",
     "Run",
+    "TaskComparison",
     "UserError",
     "__version__",
     "ablate",
@@ -36,7 +37,7 @@ __all__ = [
 
 _HOMES = {
     "rlzoo.api.calls": ("ablate", "compare", "evaluate", "load", "reproduce", "train"),
-    "rlzoo.api.results": ("Ablation", "Comparison", "Run"),
+    "rlzoo.api.results": ("Ablation", "Comparison", "Run", "TaskComparison"),
     "rlzoo.errors": ("UserError",),
 }
 

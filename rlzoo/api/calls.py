@@ -17,20 +17,21 @@ from typing import Any, Generic
 from objectives import Objective
 from rlzoo.api import reported
 from rlzoo.api.frames import frame
-from rlzoo.api.given import ModelLike, RewardLike, TaskLike, model_of, name_of, task_of
+from rlzoo.api.given import ModelLike, RewardLike, TaskLike, model_of, name_of, task_of, tasks_of
 from rlzoo.api.live import watcher
-from rlzoo.api.results import Ablation, Comparison, Run
+from rlzoo.api.results import Ablation, Comparison, Run, TaskComparison
 from rlzoo.config.comparison import CompareConfig
 from rlzoo.config.messages import Model, validate
 from rlzoo.config.run import RunConfig, SharedConfig
-from rlzoo.config.sources import merge, read_file
+from rlzoo.config.sources import merge, put_over, read_file
 from rlzoo.errors import UserError
 from rlzoo.experiments import reproduce as published
 from rlzoo.experiments.ablation_plan import Block, plan_of
 from rlzoo.experiments.compare import read_comparison
 from rlzoo.experiments.evaluate import evaluate_jobs
 from rlzoo.experiments.evaluation_jobs import Job, evaluation_jobs
-from rlzoo.experiments.folders import COMPARISON, default_folder
+from rlzoo.experiments.folders import COMPARISON, comparison_folder, default_folder
+from rlzoo.experiments.tasks import holds_tasks, read_tasks
 from rlzoo.model.backbone import Backbone
 from rlzoo.report.reproduction import draw
 from rlzoo.store.run_folder import CONFIG, CURVES, SUMMARY, RunFolder
@@ -42,7 +43,7 @@ Settings = Mapping[str, Any]
 def compare(
     objectives: str | Objective | Sequence[str | Objective],
     *,
-    task: TaskLike | None = None,
+    task: TaskLike | Sequence[TaskLike] | None = None,
     seeds: int | Sequence[int] | None = None,
     model: ModelLike | None = None,
     reward: RewardLike | None = None,
@@ -58,12 +59,13 @@ def compare(
     resume: bool = True,
     progress: bool | None = None,
     **settings: Any,
-) -> Comparison:
+) -> Comparison | TaskComparison:
     """Train objectives side by side, each with several seeds, and compare them.
 
     Args:
         objectives: names (of `rlzoo list`, or ablations such as `gspo[ratio=token]`) or `Objective`s; "all".
-        task: a name such as `sort`, `add:hard`, `jsonl:PATH`, settings, or a `Task`.
+        task: a name such as `sort`, `add:hard`, `jsonl:PATH`, settings, or a `Task`; a list of them: every objective
+            trains on each, and their mean is judged.
         seeds: a number of them, or the seeds themselves.
         model: the base model: a name, a folder, a `Backbone`, or (model, tokenizer) of transformers.
         reward, accuracy: functions, or their import paths, in the place of the task's own.
@@ -84,13 +86,15 @@ def compare(
     own: dict[str, Any] = {"objectives": names, "seeds": _listed(seeds), "controls": _listed(controls)}
     own["tune"] = _search(tune, tune_seeds)
     short = {"train": {"steps": steps, "budget": budget}, "optimizer": {"lr": lr}}
-    made = _made(CompareConfig, own, settings, config, task_of(task, reward, accuracy), model_of(model), short)
-    folder = Path(out or default_folder(made.settings.task.name))
+    table, loaded = tasks_of(task, reward, accuracy)
+    made = _made(CompareConfig, own, settings, config, (table, None), model_of(model), short)
+    folder = Path(out or comparison_folder(made.settings))
+    options = {"resume": resume, "watch": watcher(progress), "backbone": made.backbone}
     with _resumable(folder):
-        result = reported.compare(
-            made.settings, folder, resume=resume, watch=watcher(progress), backbone=made.backbone, task=made.task
-        )
-    return Comparison.of(result)
+        if made.settings.tasks:
+            return TaskComparison.of(reported.compare_tasks(made.settings, folder, tasks=loaded, **options))
+        only = next(iter(loaded.values()), None)
+        return Comparison.of(reported.compare(made.settings, folder, task=only, **options))
 
 
 def ablate(
@@ -169,7 +173,7 @@ def train(
 
 
 def evaluate(
-    *runs: str | Path | Comparison | Run,
+    *runs: str | Path | Comparison | TaskComparison | Run,
     base: bool = False,
     task: TaskLike | None = None,
     prompts: int | None = None,
@@ -193,7 +197,7 @@ def evaluate(
     Raises:
         UserError: a folder holds no run, or a setting, model or task cannot be used.
     """
-    folders = [one.folder if isinstance(one, (Comparison, Run)) else Path(one) for one in runs]
+    folders = [one.folder if isinstance(one, (Comparison, TaskComparison, Run)) else Path(one) for one in runs]
     functions = {role: one for role, one in (("reward", reward), ("accuracy", accuracy)) if one is not None}
     (table, loaded), of = task_of(task), model_of(model)
     if folders:
@@ -247,13 +251,15 @@ def reproduce(
     return made
 
 
-def load(folder: str | Path) -> Comparison | Ablation | Run:
+def load(folder: str | Path) -> Comparison | TaskComparison | Ablation | Run:
     """Return what a folder holds: a comparison, an ablation or a run, also one that trains or was interrupted.
 
     Raises:
         UserError: it holds neither.
     """
     folder = Path(folder)
+    if holds_tasks(folder):
+        return TaskComparison.of(read_tasks(folder))
     if (folder / COMPARISON).is_file():
         comparison = read_comparison(folder)
         stored = RunFolder(folder).read_json(SUMMARY) if (folder / SUMMARY).is_file() else {}
@@ -281,16 +287,17 @@ def _made(
     own: Settings,
     settings: Settings,
     config: str | Path | Settings | None,
-    task: tuple[Settings | None, Task | None],
+    task: tuple[Any, Task | None],
     model: tuple[Settings | None, Backbone | None],
     short: Mapping[str, Settings],
 ) -> _Made[Model]:
     """Put arguments over settings over a configuration, and check them all; None is an argument not given."""
     base = dict(config) if isinstance(config, Mapping) else read_file(Path(config)) if config else {}
-    named = {key: value for key, value in {**own, "task": task[0]}.items() if value is not None}
     over = {key: {name: x for name, x in table.items() if x is not None} for key, table in short.items()}
     over |= {"backbone": model[0] or {}}
-    table = merge(merge(base | named, settings), {key: inner for key, inner in over.items() if inner})
+    table = merge(
+        merge(put_over(base, {**own, "task": task[0]}), settings), {key: inner for key, inner in over.items() if inner}
+    )
     return _Made(validate(kind, table, "these settings"), task[1], model[1])
 
 

@@ -6,13 +6,13 @@ the name alone brings the object back (`rlzoo train --config`) depends on whethe
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 from weakref import WeakKeyDictionary
 
 from rlzoo.config.model import BackboneConfig
-from rlzoo.config.task import TaskConfig
+from rlzoo.config.task import TaskConfig, split_tasks
 from rlzoo.errors import UserError
 from rlzoo.tasks import Task, load_task
 from rlzoo.tasks.rewards import path_of
@@ -48,6 +48,24 @@ def task_of(
         return table, None
     config = TaskConfig.model_validate({key: value for key, value in table.items() if key not in calls})
     return table, load_task(config).scored_by(**calls)
+
+
+def tasks_of(
+    task: TaskLike | Sequence[TaskLike] | None, reward: RewardLike | None = None, accuracy: RewardLike | None = None
+) -> tuple[dict[str, Any] | list[dict[str, Any] | None] | None, dict[str, Task]]:
+    """Return the settings of a task, or of each of several, and label -> task of those given as objects.
+
+    Raises:
+        UserError: see `task_of`.
+    """
+    task = split_tasks(task) if isinstance(task, str) else task
+    if not isinstance(task, (list, tuple)):
+        table, loaded = task_of(task, reward, accuracy)
+        return table, {} if table is None or loaded is None else {TaskConfig.model_validate(table).label: loaded}
+    made = [task_of(one, reward, accuracy) for one in task]
+    return [table for table, _ in made], {
+        TaskConfig.model_validate(table).label: loaded for table, loaded in made if loaded is not None
+    }
 
 
 def name_of(function: RewardLike) -> str:

@@ -13,12 +13,15 @@ from typing import Any
 
 from rlzoo.config.comparison import CompareConfig
 from rlzoo.config.run import RunConfig
+from rlzoo.config.task import task_folder
 from rlzoo.errors import UserError
 from rlzoo.experiments import ablate as ablation
 from rlzoo.experiments import compare as comparison
+from rlzoo.experiments import tasks as over_tasks
 from rlzoo.experiments.watch import Watch, unwatched
 from rlzoo.report.live import LiveReport
 from rlzoo.report.outputs import draw_curves, write_outputs
+from rlzoo.report.tasks import write_report
 from rlzoo.store.run_folder import CURVES
 from rlzoo.training import launch
 from rlzoo.training.launch import OnRecord
@@ -30,6 +33,24 @@ def compare(
     """Do what `rlzoo.experiments.compare.compare` does, with a live report, and draw the curves."""
     result = comparison.compare(config, folder, watch=_reporting(Path(folder), watch), **options)
     _write(config, result.folder)
+    return result
+
+
+def compare_tasks(
+    config: CompareConfig, folder: str | Path, *, watch: Watch = unwatched, **options: Any
+) -> over_tasks.TaskComparison:
+    """Do what `rlzoo.experiments.tasks.compare_tasks` does, with reports of every task and of all of them."""
+    folder = Path(folder)
+
+    def write(one: comparison.Comparison) -> None:
+        _write(one.config, one.folder)
+        try:
+            write_report(folder)
+        except UserError as error:
+            warnings.warn(str(error), stacklevel=2)
+
+    result = over_tasks.compare_tasks(config, folder, watch=_reporting(folder, watch, True), on_task=write, **options)
+    write_report(folder)
     return result
 
 
@@ -54,13 +75,14 @@ def train(config: RunConfig, folder: str | Path, *, watch: Watch = unwatched, **
     return summary
 
 
-def _reporting(folder: Path, watch: Watch) -> Watch:
-    """Watch as `watch` does, and write the live report of a folder."""
+def _reporting(folder: Path, watch: Watch, by_task: bool = False) -> Watch:
+    """Watch as `watch` does, and write the live report of a folder, or of the folder of the runs' task in it."""
 
     @contextmanager
     def watched(runs: Mapping[str, RunConfig]) -> Iterator[OnRecord]:
+        label = next(iter(runs.values())).task.label
         with watch(runs) as on_record:
-            yield LiveReport(folder, on_record)
+            yield LiveReport(folder / task_folder(label) if by_task else folder, on_record)
 
     return watched
 

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import html
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlzoo.api.frames import frame, run_records, summary_records, verdict_records
 from rlzoo.api.notebook import show_figures
-from rlzoo.experiments import ablate, compare
+from rlzoo.experiments import ablate, compare, tasks
 from rlzoo.report.outputs import collect_curves
-from rlzoo.report.page import write_report
+from rlzoo.report.tasks import write_report
 from rlzoo.stats.sentences import sentences
 from rlzoo.store.run_folder import CONFIG, METRICS, SAMPLES, SUMMARY, RunFolder, read_lines
 
@@ -91,6 +91,73 @@ class Comparison(_Folder, compare.Comparison):
         note = "" if ended == wanted else f"<p>{ended} of {wanted} runs have ended.</p>"
         table = html_table(["", "before, %", "after, %", "gain, points", "sampled tokens"], cells)
         return table + words + note
+
+
+@dataclass(frozen=True, repr=False)
+class TaskComparison(_Folder, tasks.TaskComparison):
+    """A comparison over tasks: `summary`, `runs`, `curves`, `verdicts` and `by_task` as DataFrames.
+
+    `result["add:medium"]` is the comparison on one task. See also `rlzoo.experiments.tasks.TaskComparison`.
+    """
+
+    @classmethod
+    def of(cls, made: tasks.TaskComparison) -> TaskComparison:
+        """Return a comparison over tasks with its views."""
+        return cls(**{field.name: getattr(made, field.name) for field in fields(tasks.TaskComparison)})
+
+    def __getitem__(self, task: str) -> Comparison:
+        """Return the comparison on one task, by its label. Raises `KeyError` for one that no run of has begun."""
+        return Comparison.of(self.comparisons[task])
+
+    @property
+    def summary(self) -> Any:
+        """A record per row: `mean` and `iqm` over tasks, `tasks.NAME` the mean accuracy on each, with intervals."""
+        records = ({k: v for k, v in row.as_dict().items() if k != "profile"} for row in self.rows)
+        return frame(run_records(records))
+
+    @property
+    def runs(self) -> Any:
+        """A record per run, with its `task`."""
+        return frame(run_records(self.summaries))
+
+    @property
+    def verdicts(self) -> Any:
+        """A record per pair, judged by the mean over tasks; see `Comparison.verdicts`."""
+        return frame(verdict_records(self.judgement))
+
+    @property
+    def by_task(self) -> Any:
+        """A record per pair and task."""
+        of_each = ((name, verdict_records(one.judgement)) for name, one in self.comparisons.items())
+        return frame({"task": name, **record} for name, records in of_each for record in records)
+
+    @property
+    def curves(self) -> Any:
+        """Every record of every run, as in metrics.jsonl, with its `task`, `row` and `seed`."""
+        of_each = ((name, collect_curves([one.folder])) for name, one in self.comparisons.items())
+        return frame(
+            {"task": name, "row": run.algorithm, "seed": run.seed, **record}
+            for name, runs in of_each
+            for run in runs
+            for record in run.records
+        )
+
+    def plot(self, x: str = "step", task: str | None = None) -> Figure:
+        """Return the learning curves on one task as a matplotlib figure; `task` None: on the first."""
+        return self[task or next(iter(self.comparisons))].plot(x)
+
+    def __str__(self) -> str:
+        """Return the verdicts over tasks in words, one a line."""
+        return "\n".join(sentences(self.judgement) or [f"no row in {self.folder} has a run on every task"])
+
+    def _repr_html_(self) -> str:
+        names = list(self.config.by_task())
+        cells = [
+            [row.row, _share(row.mean), _share(row.iqm), *(_share(row.tasks[name]) for name in names)]
+            for row in self.rows
+        ]
+        words = "".join(f"<p>{html.escape(line)}</p>" for line in str(self).splitlines())
+        return html_table(["", "mean, %", "IQM, %", *(f"{name}, %" for name in names)], cells) + words
 
 
 @dataclass(frozen=True, repr=False)

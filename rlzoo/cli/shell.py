@@ -43,6 +43,12 @@ Set = Annotated[
     typer.Option("--set", "-s", metavar="NAME=VALUE", help="One setting over the file's: train.steps=100. Repeatable."),
 ]
 Task = Annotated[str | None, typer.Option("--task", "-t", help="Task, such as sort, add:hard, jsonl:PATH, hf:NAME.")]
+Tasks = Annotated[
+    str | None,
+    typer.Option(
+        "--task", "-t", help="Task, such as sort, add:hard, jsonl:PATH, hf:NAME; several: add:medium,sort:hard."
+    ),
+]
 Out = Annotated[Path | None, typer.Option("--out", "-o", help="Folder for the results; runs/TASK/... if not given.")]
 BudgetOption = Annotated[
     str | None,

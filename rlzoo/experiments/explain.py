@@ -73,7 +73,8 @@ class Explanation:
 
 def explain(config: RunConfig | CompareConfig) -> Explanation:
     """Say what a configuration will do."""
-    runs = config.runs() if isinstance(config, CompareConfig) else [config]
+    alone = config.by_task().values() if isinstance(config, CompareConfig) else ()
+    runs = [run for one in alone for run in one.runs()] if isinstance(config, CompareConfig) else [config]
     train, evaluation = config.train, config.evaluation
     ends = evaluation.at_the_ends()
     responses = train.prompts_per_step * train.group_size

@@ -39,7 +39,7 @@ from rlzoo.report.remarks import remarks
 from rlzoo.report.responses import read_responses
 from rlzoo.report.results import LABELS, ablation, curve_values, equal_cost, judge_runs, pairs, results
 from rlzoo.report.sensitivity import curve_table, range_table, read_search
-from rlzoo.report.tables import FORMATS, as_csv, shown, sort_key
+from rlzoo.report.tables import FORMATS, Table, as_csv, shown, sort_key
 from rlzoo.report.text import paragraphs, visible
 from rlzoo.stats.sentences import sentences
 from rlzoo.stats.verdicts import Judgement, Pair
@@ -59,8 +59,11 @@ def write_report(folder: Path, out: Path | None = None, live: bool = False) -> P
     Raises:
         UserError: there is no run in the folder, or the file cannot be written.
     """
-    page = render(read_study(folder, METRICS), live)
-    path = out or folder / REPORT
+    return write_page(render(read_study(folder, METRICS), live), out or folder / REPORT)
+
+
+def write_page(page: str, path: Path) -> Path:
+    """Write a page into a file and return the file; raises UserError if it cannot be written."""
     target = RunFolder(path.parent)
     with target.safely("make the folder"):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -81,11 +84,16 @@ def write_tables(folder: Path, out: Path) -> list[Path]:
     found = [results(study), pairs(judged), equal_cost(study), curve_values(study), ablation(study)]
     search = read_search(study)
     found += [curve_table(search), range_table(search)] if search else []
+    return write_files(found, out)
+
+
+def write_files(tables: Sequence[Table], out: Path) -> list[Path]:
+    """Write tables that have rows as Markdown, CSV and LaTeX into a folder and return the files."""
     target = RunFolder(out)
     with target.safely("make the folder"):
         out.mkdir(parents=True, exist_ok=True)
     paths = []
-    for table in found:
+    for table in tables:
         for suffix, form in FORMATS.items():
             if table.rows:
                 target.write_text(f"{table.name}.{suffix}", form(table))
@@ -106,16 +114,16 @@ def render(study: Study, live: bool = False) -> str:
     stored = json.dumps(configuration(study), indent=2, ensure_ascii=False)
     single = (study.folder / CONFIG).is_file()
     search = read_search(study)
-    script = (Path(__file__).parent / "page.js").read_text(encoding="utf-8")
+    text, allowed = script()
     now = datetime.now(UTC)
     tokens = study.declared is not None and study.declared.plan.endpoint == "tokens"
-    return _template().render(
+    return template("page.html").render(
         study=study,
         title=f"{study.task}: {', '.join(study.algorithms[:6])}" + (" and more" if len(study.algorithms) > 6 else ""),
         made=now.strftime("%Y-%m-%d %H:%M UTC"),
         stamp=now.isoformat(),
         live=live,
-        style=Markup(_style(look)),
+        style=Markup(style(look)),
         look=look,
         keys=inline.keys(look),
         key=lambda name: inline.key(look[name]),
@@ -138,8 +146,8 @@ def render(study: Study, live: bool = False) -> str:
         search=search,
         search_curves=curve_table(search) if search else None,
         search_range=range_table(search) if search else None,
-        script=Markup(script),
-        script_hash=f"sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode('ascii')}",
+        script=Markup(text),
+        script_hash=allowed,
         forest=Forest.of(judgement, ranking),
         matrix=_matrix(judgement),
         charts=charts,
@@ -159,7 +167,14 @@ def render(study: Study, live: bool = False) -> str:
     )
 
 
-def _template() -> jinja2.Template:
+def script() -> tuple[str, str]:
+    """Return the script of a page, and how the page's policy names it."""
+    text = (Path(__file__).parent / "page.js").read_text(encoding="utf-8")
+    return text, f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode('ascii')}"
+
+
+def template(name: str) -> jinja2.Template:
+    """Return a template of this folder, which escapes every text."""
     here = jinja2.FileSystemLoader(Path(__file__).parent)
     environment = jinja2.Environment(
         loader=here,
@@ -171,7 +186,7 @@ def _template() -> jinja2.Template:
     )
     environment.filters |= {"shown": shown, "sort_key": sort_key, "paragraphs": paragraphs}
     environment.filters["csv"] = lambda table: _inline("text/csv", as_csv(table))
-    return environment.get_template("page.html")
+    return environment.get_template(name)
 
 
 def _inline(kind: str, text: str) -> str:
@@ -179,7 +194,7 @@ def _inline(kind: str, text: str) -> str:
     return f"data:{kind};base64,{base64.b64encode(text.encode()).decode('ascii')}"
 
 
-def _style(look: Mapping[str, Look]) -> str:
+def style(look: Mapping[str, Look]) -> str:
     """Return the style sheet with the colours, light and dark, and what the switches of algorithms and axes do."""
     light, dark = ("".join(f"--p{i}:{one};" for i, one in enumerate(all_of)) for all_of in (PALETTE, ON_BLACK))
     colours = f":root{{{light}}}@media screen and (prefers-color-scheme:dark){{:root{{{dark}}}}}"

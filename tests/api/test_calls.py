@@ -216,3 +216,24 @@ def test_all_names_are_there_and_others_are_not() -> None:
     assert all(getattr(rlzoo, name) for name in rlzoo.__all__)
     with pytest.raises(AttributeError, match="module 'rlzoo' has no attribute 'comparee'"):
         _ = rlzoo.comparee
+
+
+def test_several_tasks_in_one_call(backbone: Backbone, tmp_path: Path) -> None:
+    """Two tasks by object and by name: tables over tasks, one task by its name, and load gives the same."""
+    rows = ["grpo", "reinforce"]
+    tasks = [EvenTask("even"), {"name": "even", "accuracy": "tests.api.test_calls:always"}]
+    with pytest.raises(UserError, match="tasks must each be named once: even, even"):
+        rlzoo.compare(rows, task=tasks, model=backbone, out=tmp_path, **SMALL)  # type: ignore[arg-type]
+    made = rlzoo.compare(rows, task="even,even:x", seeds=2, model=backbone, out=tmp_path, **SMALL)  # type: ignore[arg-type]
+    assert isinstance(made, rlzoo.TaskComparison) and list(made.comparisons) == ["even", "even:x"]
+    summary = made.summary
+    assert sorted(summary["row"]) == sorted(rows) and {"mean.low", "iqm", "tasks.even"} <= set(summary.columns)
+    assert set(made.runs["task"]) == {"even", "even:x"} and len(made.runs) == 8
+    assert set(made.curves["task"]) == {"even", "even:x"}
+    assert made.by_task["task"].tolist() == ["even", "even:x"] and len(made.verdicts) == 1
+    assert isinstance(made["even"], rlzoo.Comparison) and len(made["even"].runs) == 4
+    assert made.plot(task="even:x").axes and "<table>" in made._repr_html_() and str(made).startswith("No verdict: ")
+    assert made.report().read_text().startswith("<!DOCTYPE html>")
+    again = rlzoo.load(tmp_path)
+    assert isinstance(again, rlzoo.TaskComparison) and again.as_dict() == made.as_dict()
+    assert len(rlzoo.evaluate(made, model=backbone)) == 8

@@ -38,11 +38,12 @@ def report(
 ) -> None:
     """Make the report of a comparison: one HTML file with verdict, tables, curves, responses and settings."""
     with starting():
-        from rlzoo.report.page import write_report, write_tables
+        from rlzoo.experiments.tasks import holds_tasks
         from rlzoo.report.read import read_study
+        from rlzoo.report.tasks import write_report, write_tables
 
     path = write_report(folder, out)
-    for reason in read_study(folder, ()).left_out:
+    for reason in () if holds_tasks(folder) else read_study(folder, ()).left_out:
         complain(f"left out: {reason}", kind="warning")
     terminal().print(Text(f"report: {path}"), soft_wrap=True)
     if tables:

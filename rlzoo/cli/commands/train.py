@@ -22,6 +22,7 @@ from rlzoo.cli.shell import (
     Set,
     Steps,
     Task,
+    Tasks,
     Trust,
     command,
     starting,
@@ -84,7 +85,7 @@ def compare(
     objectives: Annotated[
         list[str] | None, typer.Argument(help="Objectives or ablations; all: every one that learns from rewards alone.")
     ] = None,
-    task: Task = None,
+    task: Tasks = None,
     seeds: Annotated[int | None, typer.Option(min=1, help="Number of seeds per objective.", show_default="4")] = None,
     config: Config = None,
     assignments: Set = None,
@@ -116,15 +117,21 @@ def compare(
     with starting():
         from rlzoo.config.comparison import CompareConfig
         from rlzoo.config.sources import settings
+        from rlzoo.config.task import split_tasks
 
-    given = {"objectives": objectives or None, "task": task, "seeds": seeds, "controls": controls or None}
+    named = {"objectives": objectives or None, "task": task and split_tasks(task)}
+    given = {**named, "seeds": seeds, "controls": controls or None}
     chosen = settings(CompareConfig, config, assignments, given, trust)
     with starting():
         from rlzoo.api import reported
-        from rlzoo.cli import live, report
-        from rlzoo.experiments.folders import default_folder
+        from rlzoo.cli import live, report, tasks
+        from rlzoo.experiments.folders import comparison_folder
 
-    folder = out or default_folder(chosen.task.name)
+    folder = out or comparison_folder(chosen)
+    if chosen.tasks:
+        if tasks.compare_tasks(chosen, folder, resume, as_json):
+            raise typer.Exit(FAILED)
+        return
     comparison = reported.compare(chosen, folder, resume=resume, watch=partial(live.watched, folder=folder))
     if as_json:
         print_json({"folder": str(comparison.folder), **comparison.as_dict()})
