@@ -3,23 +3,32 @@
 from __future__ import annotations
 
 from typing import Any, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import Field, model_validator
 
 from rlzoo.config.settings import Settings
 
 RAY_URL = "ray://"
+OWN = {"ray": ("fleet", "worker_cpus", "worker_memory"), "tinker": ("patience",)}
+"""Name of an engine -> the settings that no other engine has."""
+OF_SERVERS = ("name", "url", "patience")
+"""Settings that apply where another machine's server computes."""
 
 
 class EngineSettings(Settings):
     """Where runs are trained and how work is batched. Changes speed and memory, never results."""
 
-    name: Literal["local", "ray"] = "local"
+    name: Literal["local", "ray", "tinker"] = "local"
     """local: this machine; ray: the workers of a Ray cluster, each with one device and a share of the runs. Written as
-    ray://HOST:PORT it sets `url` too."""
+    ray://HOST:PORT it sets `url` too. tinker: a server of the Tinker API, which samples and trains; this machine
+    computes losses and rewards only."""
     url: str | None = None
     """Of ray: ray://HOST:PORT (from outside the cluster) or HOST:PORT (from one of its nodes). None: the environment
-    variable RAY_ADDRESS, or else a cluster started on this machine for the time of the training."""
+    variable RAY_ADDRESS, or else a cluster started on this machine for the time of the training. Of tinker: http://
+    or https:// and the server's address; its key is in the environment variable TINKER_API_KEY."""
+    patience: float | None = Field(default=None, gt=0)
+    """Of tinker: seconds that a run waits for a server that has gone away; then it stops, to be resumed. None: 300."""
     micro_batch_tokens: int = Field(default=4096, ge=1)
     """Maximum tokens of the forward passes that run at one time, over all processes of a machine (with ray: of one
     worker); a prompt counts once per group."""
@@ -57,12 +66,30 @@ class EngineSettings(Settings):
 
     @model_validator(mode="after")
     def _nothing_is_idle(self) -> Self:
-        if self.name != "ray":
-            for field in ("url", "fleet", "worker_cpus", "worker_memory"):
-                if getattr(self, field) is not None:
-                    raise ValueError(f"engine.{field} is for engine.name = 'ray', and the name is {self.name!r}")
+        for name, fields in OWN.items():
+            for field in fields:
+                if self.name != name and getattr(self, field) is not None:
+                    raise ValueError(f"engine.{field} is for engine.name = {name!r}, and the name is {self.name!r}")
+        if self.name == "local" and self.url is not None:
+            raise ValueError("engine.url is for engine.name = 'ray' or 'tinker', and the name is 'local'")
+        if self.name == "tinker":
+            self._of_a_server()
         elif self.url is not None:
             host, _, port = self.url.removeprefix(RAY_URL).rpartition(":")
             if not host or "/" in host or not port.isdecimal() or not 0 < int(port) < 2**16:
                 raise ValueError(f"engine.url = {self.url!r} is no address: write ray://HOST:PORT or HOST:PORT")
         return self
+
+    def _of_a_server(self) -> None:
+        """Refuse settings of this machine's own batches, and an address that is none."""
+        url = urlsplit(self.url or "")
+        if url.scheme not in ("http", "https") or not url.hostname:
+            raise ValueError(
+                f"engine.name = 'tinker' needs the server's address: engine.url = {self.url!r}, write http://HOST:PORT"
+            )
+        fields = type(self).model_fields
+        idle = [name for name in fields if name not in OF_SERVERS and getattr(self, name) != fields[name].default]
+        if idle:
+            raise ValueError(
+                f"engine.{idle[0]} is for this machine's batches, and the server makes its own: leave it out"
+            )

@@ -22,6 +22,7 @@ from rlzoo.config.optimizer import OptimizerSettings
 from rlzoo.config.settings import Settings
 from rlzoo.config.sizes import fill
 from rlzoo.config.task import TaskConfig
+from rlzoo.config.tinker import refuse
 
 Control = Literal["same", "random_reward", "frozen"]
 
@@ -278,6 +279,8 @@ class RunConfig(SharedConfig):
                 f"train.group_size must be 2 or more, got {train.group_size}"
             )
         self.objective.check(self._settings)
+        if self.engine.name == "tinker":
+            refuse(self.objective, self.backbone, self.optimizer, train.temperature)
         if "demonstration" in needs and train.old_logp == "recompute":
             raise ValueError(
                 f"train.old_logp = 'recompute', but {self.objective.name} learns from demonstrations, which no policy "

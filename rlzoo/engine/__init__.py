@@ -6,6 +6,7 @@ open an engine. Not here: rewards, credit and run folders. Models and engines ar
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Any
 
@@ -15,19 +16,38 @@ if TYPE_CHECKING:
     from rlzoo.engine.protocol import Engine, EngineInfo
 
 
-def load_model(config: BackboneConfig) -> Any:
+def load_model(config: BackboneConfig, settings: EngineSettings | None = None) -> Any:
     """Load the model that settings name, for `open_engine`. It is a `protocol.Codec` too.
 
+    Args:
+        settings: of the engine; with a server's name the model is there, and what is loaded is the way to it.
+
     Raises:
-        UserError: it cannot be found or used.
+        UserError: it cannot be found or used, or the server cannot be reached.
     """
+    if settings is not None and settings.name == "tinker":
+        from rlzoo.engine.tinker_model import TinkerModel
+
+        return TinkerModel(config, settings)
     from rlzoo.model.backbone import Backbone
 
     return Backbone.load(config)
 
 
+def check_model(model: Any, max_grad_norms: Iterable[float]) -> None:
+    """Refuse runs that the model's server would train otherwise than these settings say.
+
+    Raises:
+        UserError: their gradients are to be clipped at these norms, and the server does not clip.
+    """
+    if hasattr(model, "server"):
+        model.check(max_grad_norms)
+
+
 def model_info(model: Any) -> EngineInfo:
     """Return the `EngineInfo` of an engine on this model, without opening one."""
+    if hasattr(model, "server"):
+        return model.info()
     from rlzoo.engine.local import info_of
 
     return info_of(model)
@@ -35,12 +55,17 @@ def model_info(model: Any) -> EngineInfo:
 
 def describe_model(model: Any, settings: EngineSettings) -> dict[str, Any]:
     """Return what a run folder records about the model: revision, size, precision, and the paths that compute it."""
-    model.use_fast_path(settings.fast_path)
+    if not hasattr(model, "server"):
+        model.use_fast_path(settings.fast_path)
     return model.describe()
 
 
 def open_engine(model: Any, settings: EngineSettings) -> AbstractAsyncContextManager[Engine]:
     """Open an engine on a model that was loaded: `async with open_engine(model, settings) as engine`."""
+    if hasattr(model, "server"):
+        from rlzoo.engine.tinker import opened as opened_there
+
+        return opened_there(model)
     from rlzoo.engine.local import opened
 
     return opened(model, settings)

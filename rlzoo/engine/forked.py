@@ -50,7 +50,7 @@ def count_processes(settings: EngineSettings, device: torch.device, runs: int) -
     Raises:
         UserError: the settings ask for several processes where only one is possible.
     """
-    hindrance = _hindrance(device)
+    hindrance = "the server computes for all runs" if settings.name == "tinker" else _hindrance(device)
     if settings.processes is not None and settings.processes > 1 and hindrance:
         raise UserError(f"engine.processes = {settings.processes}: {hindrance}. Leave it out, or set it to 1")
     if settings.processes is not None:

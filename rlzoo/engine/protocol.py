@@ -238,6 +238,8 @@ class EngineInfo:
         adapter_parameters: number of trained parameters of a policy (a critic with its own adapter has as many).
         shared_noise: requests with equal seed, step and keys get the same noise under any policy: runs can be paired.
         repeats: equal requests give equal samples, alone or in any batch.
+        gives: what it can score, and learn from; it refuses requests for anything else.
+        temperature: the only temperature that it knows log-probs at; None: any.
     """
 
     model: str
@@ -250,6 +252,8 @@ class EngineInfo:
     adapter_parameters: int
     shared_noise: bool
     repeats: bool
+    gives: frozenset[Wanted] = frozenset({"logp", "value", "entropy", "collision"})
+    temperature: float | None = None
 
 
 class Engine(Protocol):

@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import os
 import warnings
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, PreTrainedTokenizerFast
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    BitsAndBytesConfig,
+    GenerationConfig,
+    PreTrainedTokenizerFast,
+)
 from transformers.models.auto.tokenization_auto import get_tokenizer_config
 from transformers.utils import cached_file, find_adapter_config_file
 
@@ -122,6 +130,24 @@ def load(config: BackboneConfig, name: str, device: torch.device, dtype: torch.d
     if broken is not None:
         raise UserError(f"{config.model!r} has non-finite numbers in {broken}: the file is damaged")
     return model, tokenizer
+
+
+def load_described(config: BackboneConfig, name: str) -> tuple[Any, Any]:
+    """Load a model's configuration, `generation_config` in it, and its tokenizer, without the weights.
+
+    Raises:
+        UserError: they cannot be found or read.
+    """
+    options = {"revision": config.revision} if config.revision else {}
+    with no_progress_bars():
+        try:
+            tokenizer = load_tokenizer(name, config.revision)
+            settings = AutoConfig.from_pretrained(name, trust_remote_code=False, **options)
+        except Exception as error:
+            raise UserError(why_not_loaded(config.model, error)) from error
+        with suppress(OSError):  # not every model has one
+            settings.generation_config = GenerationConfig.from_pretrained(name, **options)
+    return settings, tokenizer
 
 
 def _four_bits(dtype: torch.dtype) -> BitsAndBytesConfig:

@@ -13,7 +13,7 @@ import torch
 from rlzoo.config.engine import EngineSettings
 from rlzoo.config.limits import allow_files, check_runs
 from rlzoo.config.run import RunConfig, TeacherConfig
-from rlzoo.engine import describe_model, load_model, model_info, open_engine
+from rlzoo.engine import check_model, describe_model, load_model, model_info, open_engine
 from rlzoo.engine.driver import drive, together
 from rlzoo.engine.forked import OnRecord, count_processes, divide_work, share_of, shares_of
 from rlzoo.errors import UserError
@@ -78,7 +78,8 @@ def train_fleet(
         check_demonstrations(task)
     allow_files(len(runs))
     made = {name: Run.create(config, folder, resume, name, on_record) for name, (config, folder) in runs.items()}
-    model = load_model(first.backbone) if backbone is None else backbone
+    model = load_model(first.backbone, first.engine) if backbone is None else backbone
+    check_model(model, [config.optimizer.max_grad_norm for config in configs])
     info = model_info(model)
     check_runs(len(runs), info.adapter_parameters)
     fleet = [run.name for run in made.values() if not has_settled(run)]

@@ -43,6 +43,7 @@ from rlzoo.engine.protocol import (
 from rlzoo.engine.tokens import Tokens
 from rlzoo.errors import UserError
 from rlzoo.model.backbone import Backbone
+from tests.engine import skyrl
 
 Job = Callable[[Engine], Coroutine[Any, Any, Any]]
 STEP = StepSettings(lr=1e-2)
@@ -73,6 +74,7 @@ can_fork = sys.platform == "linux" and not torch.accelerator.is_available()
 ENGINES = {
     "local": on_local,
     "forked": pytest.param(on_forked, marks=pytest.mark.skipif(not can_fork, reason="forks on Linux without a GPU")),
+    "tinker": pytest.param(skyrl.on_server, marks=skyrl.MARKS),
 }
 
 
@@ -111,7 +113,16 @@ def learn(run: str, rows: Sequence[int] = range(6), weight: float = 1.0) -> Lear
 
 
 def score(policy: PolicyRef = BASE, *want: str) -> ScoreRequest:
-    return ScoreRequest(policy, some_tokens(), 0.8, frozenset(want or ("logp",)))
+    return ScoreRequest(policy, some_tokens(), 1.0, frozenset(want or ("logp",)))
+
+
+async def has_critics(engine: Engine) -> bool:
+    """Whether an engine trains critics. One that does not has to say so."""
+    if "value" in (await engine.info()).gives:
+        return True
+    with pytest.raises(UserError, match="trains no critic"):
+        await engine.create(RunSpec("with a critic", critic="adapter"))
+    return False
 
 
 def close(one: Tensor | None, other: Tensor | None, tolerance: float = 1e-4) -> None:
@@ -145,7 +156,7 @@ def test_base_is_version_0_of_every_run(on_engine: Callable[[Job], Any]) -> None
             [await engine.sample(ask(policy)) for policy in asked],
             [await engine.score(score(policy)) for policy in asked],
         )
-        values = await engine.score(score(policies[0], "value"))
+        values = await engine.score(score(policies[0], "value")) if await has_critics(engine) else None
         return answers, values, await engine.info()
 
     (samples, scores), values, info = on_engine(job)
@@ -153,7 +164,29 @@ def test_base_is_version_0_of_every_run(on_engine: Callable[[Job], Any]) -> None
         close(scored.logp_NT, scores[0].logp_NT)
         if info.shared_noise and info.repeats:
             assert torch.equal(sampled.response_NT, samples[0].response_NT)
-    assert values.logp_NT is None and not values.value_NT.any()  # a fresh value head is zero
+    if values is not None:
+        assert values.logp_NT is None and not values.value_NT.any()  # a fresh value head is zero
+
+
+def test_what_an_engine_cannot_score_it_refuses(on_engine: Callable[[Job], Any]) -> None:
+    """By what, and by temperature: at another one than 1 log-probs are others."""
+
+    async def job(engine: Engine) -> Any:
+        policy, info = await engine.create(RunSpec("a")), await engine.info()
+        for want in ALL - info.gives:
+            with pytest.raises(UserError, match=f"no {want}"):
+                await engine.score(score(policy, want))
+        cooler = replace(score(policy), temperature=0.8)
+        if info.temperature is not None:
+            for asked in (engine.score(cooler), engine.sample(ask(policy, temperature=0.8))):
+                with pytest.raises(UserError, match="temperature"):
+                    await asked
+            return None
+        return await engine.score(score(policy)), await engine.score(cooler)
+
+    scores = on_engine(job)
+    if scores is not None:
+        assert (scores[0].logp_NT - scores[1].logp_NT).abs().max() > 0.1
 
 
 def test_the_samplers_log_probs_are_the_scorers(on_engine: Callable[[Job], Any]) -> None:
@@ -161,8 +194,9 @@ def test_the_samplers_log_probs_are_the_scorers(on_engine: Callable[[Job], Any])
         await engine.create(RunSpec("a", optimizer=SMOOTH))
         await engine.forward_backward(learn("a"))
         policy = (await engine.optim_step("a", STEP)).policy
-        samples = await engine.sample(ask(policy, temperature=0.7))
-        scored = await engine.score(ScoreRequest(policy, tokens_of(samples), 0.7))
+        temperature = (await engine.info()).temperature or 0.7
+        samples = await engine.sample(ask(policy, temperature=temperature))
+        scored = await engine.score(ScoreRequest(policy, tokens_of(samples), temperature))
         return samples, scored, (await engine.info()).dtype
 
     samples, scored, dtype = on_engine(job)
@@ -171,13 +205,14 @@ def test_the_samplers_log_probs_are_the_scorers(on_engine: Callable[[Job], Any])
 
 def test_requests_are_answered_together_as_alone(on_engine: Callable[[Job], Any]) -> None:
     async def job(engine: Engine) -> Any:
-        policies = []
+        policies, gives = [], (await engine.info()).gives
+        own_critic: Any = "adapter" if await has_critics(engine) else "head"
         for name, seed in (("a", 0), ("b", 1)):
-            await engine.create(RunSpec(name, seed, optimizer=SMOOTH, critic="adapter" if name == "b" else "head"))
+            await engine.create(RunSpec(name, seed, optimizer=SMOOTH, critic=own_critic if name == "b" else "head"))
             await engine.forward_backward(learn(name))
             policies.append((await engine.optim_step(name, STEP)).policy)
         samples = [ask(), ask(policies[0]), ask(policies[1], seed=4, greedy=True, group_size=1)]
-        scores = [score(), score(policies[0], *ALL), score(policies[1], *ALL)]
+        scores = [score(), score(policies[0], *gives), score(policies[1], *gives)]
         together = await asyncio.gather(
             *(engine.sample(one) for one in samples), *(engine.score(one) for one in scores)
         )
@@ -192,6 +227,8 @@ def test_requests_are_answered_together_as_alone(on_engine: Callable[[Job], Any]
     for one, other in zip(together[3:], alone[3:], strict=True):
         close(one.logp_NT, other.logp_NT)
     for one, other in zip(together[4:], alone[4:], strict=True):
+        if info.gives < ALL:
+            break
         close(one.value_NT, other.value_NT)
         close(one.entropy_NT, other.entropy_NT)
         close(one.collision_NT, other.collision_NT)
@@ -203,6 +240,8 @@ def test_the_gradient_of_a_sum_is_the_sum_of_gradients(critic: str, on_engine: C
     """All rows at once, in three parts one after the other, and in three at the same time beside another run."""
 
     async def job(engine: Engine) -> Any:
+        if critic == "adapter" and not await has_critics(engine):
+            return None
         for name in ("whole", "parts", "together", "other"):
             await engine.create(RunSpec(name, 0, critic=critic, optimizer=SMOOTH))
         cuts = ([0, 3], [1], [2, 4, 5])
@@ -214,7 +253,10 @@ def test_the_gradient_of_a_sum_is_the_sum_of_gradients(critic: str, on_engine: C
         steps = [await engine.optim_step(name, STEP) for name in ("whole", "parts", "together")]
         return losses, steps, [await engine.score(score(step.policy)) for step in steps]
 
-    losses, steps, scores = on_engine(job)
+    answers = on_engine(job)
+    if answers is None:
+        return
+    losses, steps, scores = answers
     assert sum(losses[1]) == pytest.approx(sum(losses[0]), rel=1e-4) == pytest.approx(sum(losses[2]), rel=1e-4)
     for step, scored in zip(steps[1:], scores[1:], strict=True):
         assert step.gradient_norm == pytest.approx(steps[0].gradient_norm, rel=1e-3)
@@ -296,10 +338,12 @@ def test_a_request_that_makes_no_sense_fails_alone(on_engine: Callable[[Job], An
             engine.create(RunSpec("a")),
         ]
         answers = await asyncio.gather(*asked, return_exceptions=True)
-        return alone, answers[:2], [type(answer) for answer in answers[2:]], [str(answer) for answer in answers[2:]]
+        refusals = [type(answer) for answer in answers[2:]], [str(answer) for answer in answers[2:]]
+        return alone, answers[:2], *refusals, (await engine.info()).repeats
 
-    alone, beside, kinds, messages = on_engine(job)
-    close(beside[0].logp_NT, alone[0].logp_NT)
+    alone, beside, kinds, messages, repeats = on_engine(job)
+    if repeats:
+        close(beside[0].logp_NT, alone[0].logp_NT)
     close(beside[1].logp_NT, alone[1].logp_NT)
     assert kinds[:4] == [UserError] * 4 and kinds[-1] is UserError and issubclass(kinds[4], ValueError)
     assert "a prompt is empty" in messages[0] and "no run 'nobody'" in messages[1] and "no critic" in messages[2]
@@ -310,6 +354,9 @@ def test_a_run_that_is_saved_and_loaded_goes_on_as_it_was(
     critic: str, on_engine: Callable[[Job], Any], tmp_path: Path
 ) -> None:
     async def job(engine: Engine) -> Any:
+        gives = (await engine.info()).gives
+        if critic == "adapter" and not await has_critics(engine):
+            return None
         await engine.create(RunSpec("a", 1, critic=critic))
         await engine.forward_backward(learn("a"))
         saved = (await engine.optim_step("a", STEP)).policy
@@ -318,21 +365,24 @@ def test_a_run_that_is_saved_and_loaded_goes_on_as_it_was(
         await engine.create(RunSpec("b", 2, critic=critic))
         loaded = await engine.load("b", str(tmp_path / "saved"))
         fixed = await engine.create(RunSpec("c", optimizer=None, adapter=str(tmp_path / "saved" / "adapter")))
-        scores = [await engine.score(score(policy, *ALL)) for policy in (saved, loaded, fixed)]
+        scores = [await engine.score(score(policy, *gives)) for policy in (saved, loaded, fixed)]
         with pytest.raises(UserError, match="'c' is a fixed policy"):
             await engine.optim_step("c", STEP)
         later = []
         for name in ("a", "b"):
             await engine.forward_backward(learn(name))
-            later.append(await engine.score(score((await engine.optim_step(name, STEP)).policy, *ALL)))
+            later.append(await engine.score(score((await engine.optim_step(name, STEP)).policy, *gives)))
         await engine.release("a")
         with pytest.raises(UserError, match="no run 'a'"):
             await engine.score(score(PolicyRef("a", 2)))
-        return loaded, scores, later, await engine.create(RunSpec("a"))
+        return loaded, scores, later, await engine.create(RunSpec("a")), gives
 
-    loaded, (one, other, fixed), later, again = on_engine(job)
+    answers = on_engine(job)
+    if answers is None:
+        return
+    loaded, (one, other, fixed), later, again, gives = answers
     assert loaded == PolicyRef("b", 1) and again == PolicyRef("a", 0)
-    for name in ("logp_NT", "value_NT", "entropy_NT"):
+    for name in (f"{given}_NT" for given in gives - {"collision"}):
         close(getattr(one, name), getattr(other, name), 1e-5)
         close(getattr(later[0], name), getattr(later[1], name), 1e-5)
     close(one.logp_NT, fixed.logp_NT, 1e-5)
