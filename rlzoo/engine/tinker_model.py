@@ -14,7 +14,6 @@ from rlzoo.engine.tinker_server import SDK, Server
 from rlzoo.errors import UserError
 from rlzoo.model.remote import RemoteModel
 
-UNPAIRED = "the server's own: runs with equal seeds share prompts, not noise"
 NEVER_CLIPS = 1e6
 """From here on `max_grad_norm` is no clip."""
 
@@ -60,7 +59,7 @@ class TinkerModel(RemoteModel):
             "api": f"tinker {SDK}",
             "precision": "the server's",
             "rank": self.config.lora.r,
-            "noise": UNPAIRED,
+            "noise": "the server's own",
             "loss": self.conventions.describe(),
             "vocab_size": self.vocab_size,
             "context_length": self.context_length,

@@ -36,6 +36,8 @@ FAILURE = "failure.txt"
 TIMES = ("elapsed_s", "engine_s")
 """Keys of a record that differ between repetitions of a run."""
 
+UNPAIRED = "the sampler has noise of its own, so runs with equal seeds share their prompts and not their noise"
+
 Summary = dict[str, Any]
 
 
@@ -283,7 +285,7 @@ class Run:
             "failure": failure,
             "ended": ended,
             "budget": self.config.train.budget,
-            "warnings": [*self.config.warnings, *self.signal.remarks(self.config.row)],
+            "warnings": [*self.config.warnings, *self.signal.remarks(self.config.row), *self._unpaired],
             "step": self.step,
             "before": scored[0],
             "after": scored[-1],
@@ -291,6 +293,10 @@ class Run:
             "engine_s": self.client.seconds,
             "elapsed_s": time.monotonic() - self.started,
         }
+
+    @property
+    def _unpaired(self) -> list[str]:
+        return [] if self.client.info.shared_noise else [UNPAIRED]
 
     def _record(self, kind: str, metrics: dict[str, Any]) -> None:
         times = dict(zip(TIMES, (time.monotonic() - self.started, self.client.seconds), strict=True))
