@@ -63,7 +63,10 @@ Rate = Annotated[
 EngineName = Annotated[
     str | None,
     typer.Option(
-        "--engine", metavar="NAME", help="Where to train: local, ray, or ray://HOST:PORT.", show_default="local"
+        "--engine",
+        metavar="NAME",
+        help="Where to train: local, ray, ray://HOST:PORT, or tinker (with --set engine.url=URL).",
+        show_default="local",
     ),
 ]
 Steps = Annotated[int | None, typer.Option("--steps", min=1, help="Rollouts.", show_default="60")]
