@@ -1,9 +1,9 @@
-"""How fast: time by stage, samples per second, memory, the share of the machine's limit; beside TRL on the same work.
+"""Speed: samples per second, time by stage, memory, share of the machine's limit; optionally TRL on the same work.
 
     python -m benchmarks.speed --peer trl --write benchmarks/results/speed.md
 
-Every measurement is made in a fresh process, and the sides take turns (A B A B ...), so that a machine that slows down
-slows all. Two loads: responses that end where the model ends them, and all running to the limit.
+Every measurement runs in a fresh process, and the sides alternate (A B A B ...), so that a slower machine slows both.
+There are two loads: responses that end where the model ends them, and responses that all run to the limit.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import shlex
 import sys
 import tempfile
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -43,14 +44,14 @@ QUICK = {"prompts_per_step": 4, "group_size": 4, "minibatches": 2, "steps": 1}
 
 
 def works(base: Work, runs: Sequence[int], peer: bool) -> list[Work]:
-    """What takes turns under one load: one run, the peer's one run, and the runs together."""
+    """Return the alternating measurements of one load: one run, the peer's one run, and the runs together."""
     solo = base.model_copy(update={"stages": True})
     together = [solo.model_copy(update={"runs": k}) for k in sorted(set(runs)) if k > 1]
     return [solo, *([base.model_copy(update={"side": "trl"})] if peer else []), *together]
 
 
 def measure(base: Work, runs: Sequence[int], peer: bool, repeats: int, console: Console) -> list[Series]:
-    """Measure all in turn, `repeats` times, with fresh seeds; stages are taken once, the machine's rates with them."""
+    """Measure all in turn, `repeats` times, with fresh seeds; stages and the machine's rates only in the first turn."""
     series = [Series(work) for work in works(base, runs, peer)]
     for turn in range(repeats):
         for one in series:
@@ -70,7 +71,7 @@ def measure(base: Work, runs: Sequence[int], peer: bool, repeats: int, console: 
 
 
 def every_peer_run(base: Work, runs: int, console: Console) -> float:
-    """Seconds that so many runs of TRL take one after the other, each measured, one seed each."""
+    """Return the seconds of `runs` TRL runs, one after the other, one seed each, all measured."""
     seconds = 0.0
     for seed in range(runs):
         seconds += probe(base.model_copy(update={"side": "trl", "seed": seed}), Measured).seconds
@@ -79,7 +80,7 @@ def every_peer_run(base: Work, runs: int, console: Console) -> float:
 
 
 def tables(ends: Literal["model", "never"], series: list[Series]) -> list[Table]:
-    """All that is reported of one load."""
+    """Return the tables of one load."""
     load = LOADS[ends]
     stages = [
         stage_table(f"{load}: stages, {one.work.runs} run{'s' * (one.work.runs > 1)}", one)
@@ -98,7 +99,7 @@ def show(table: Table, console: Console) -> None:
 
 
 def heading(base: Work, model: str, repeats: int, checks: list[str]) -> str:
-    """What was measured, how, on what, and whether both sides did the same work."""
+    """Return the head of the page: the work, the method, the machine, and whether both sides did the same work."""
     env = environment()
     hardware = ", ".join(env["gpu"]) if base.device == "cuda" else f"{env['cpu']}, {base.threads} threads"
     lines = [
@@ -106,14 +107,14 @@ def heading(base: Work, model: str, repeats: int, checks: list[str]) -> str:
         "",
         f"One step of one run: {base.prompts_per_step} prompts x {base.group_size} samples of at most "
         f"{base.max_new_tokens} tokens, {base.minibatches} updates, objective `{OBJECTIVE}` (it has a KL term, so the "
-        f"reference policy is scored too). Model {model}, {base.precision}. Timed are rollout, credit, updates and "
-        f"records of {base.steps} steps after {base.warmup} of warm-up; not loading, evaluation, checkpoints and "
-        "drawing.",
+        f"reference policy is scored too). Model {model}, {base.precision}. The time includes rollout, credit, updates "
+        f"and records of {base.steps} steps after {base.warmup} warm-up steps, and excludes loading, evaluation, "
+        "checkpoints and drawing.",
         f"Ratios are medians (smallest..largest) of {repeats} turns, each measurement in a fresh process. TRL trains "
-        "one run at a time: K runs one after the other take K times as long as the one measured. Runs that train "
-        "together are timed from the first that ends its warm-up to the last that ends its last step. Peak memory is "
-        "the GPU's allocation, or without one the resident high-water mark after loading; of several processes the sum "
-        "of their marks, with what they share counted once.",
+        "one run at a time, so K runs count as K times the measured one. Runs that train together are timed from the "
+        "end of the first warm-up to the end of the last step of the last run. Peak memory is the GPU's allocation, or "
+        "without a GPU the resident high-water mark after loading; for several processes it is the sum of their marks, "
+        "with shared memory counted once.",
         "",
         f"- command: `{shlex.join(['python', '-m', 'benchmarks.speed', *sys.argv[1:]])}`",
         f"- commit: {env['commit']}, {env['started'][:10]}",
@@ -123,7 +124,7 @@ def heading(base: Work, model: str, repeats: int, checks: list[str]) -> str:
 
 
 def same_work(ends: Literal["model", "never"], series: list[Series]) -> list[str]:
-    """A line that says what both sides did alike; lines that begin with NOT where they did not."""
+    """Return a line that states the equal work of both sides, or lines that begin with NOT for differences."""
     trl = next((one for one in series if one.work.side == "trl"), None)
     if trl is None:
         return []
@@ -138,7 +139,7 @@ def same_work(ends: Literal["model", "never"], series: list[Series]) -> list[str
 
 
 def model_folder(model: str, base: Work, folder: Path) -> str:
-    """The model to load; one with random weights is made in `folder`."""
+    """Return the model to load; a model with random weights is written to `folder`."""
     if model not in SHAPES:
         return model
     dtype = torch.bfloat16 if base.device == "cuda" else torch.float32
@@ -146,7 +147,11 @@ def model_folder(model: str, base: Work, folder: Path) -> str:
 
 
 def parsed(runs: str) -> list[int]:
-    """Read numbers of runs separated by commas."""
+    """Return the numbers of runs in a comma-separated text.
+
+    Raises:
+        UserError: not numbers of at least 1.
+    """
     try:
         counts = [int(count) for count in runs.split(",")]
     except ValueError:
@@ -157,12 +162,46 @@ def parsed(runs: str) -> list[int]:
 
 
 def draw_curves(base: Work, points: int | None, console: Console) -> dict[speed_curves.Axis, list[speed_curves.Point]]:
-    """Measure against each axis, at some of its points or all."""
+    """Measure along each axis, at its first `points` values or at all."""
     drawn = {}
     for axis in speed_curves.AXES:
         console.print(f"curve against {axis.name}")
         drawn[axis] = list(speed_curves.measure(axis, base, points=points))
     return drawn
+
+
+@dataclass
+class Page:
+    """Tables, checks of equal work, and raw measurements, in the order of the page."""
+
+    tables: list[Table] = field(default_factory=list)
+    checks: list[str] = field(default_factory=list)
+    raw: list[dict[str, object]] = field(default_factory=list)
+
+    def add_load(
+        self, load: Work, counts: Sequence[int], peer: bool, repeats: int, every_run: bool, console: Console
+    ) -> None:
+        """Measure one load; with `every_run`, as many TRL runs as run together."""
+        series = measure(load, counts, peer, repeats, console)
+        self.tables += tables(load.ends, series)
+        self.checks += same_work(load.ends, series)
+        if every_run:
+            seconds = every_peer_run(load, max(counts), console) / load.steps
+            name = LOADS[load.ends].lower()
+            self.checks.append(f"{name}: {max(counts)} runs of TRL, each measured: {seconds:.2f} s/step")
+        self.raw += [{"work": s.work.model_dump(), "measured": [m.model_dump() for m in s.measured]} for s in series]
+
+    def show(self, console: Console) -> None:
+        """Print the tables and checks."""
+        for table in self.tables:
+            show(table, console)
+        console.print(*self.checks, sep="\n")
+
+    def write(self, path: Path, head: str, picture: Path | None) -> None:
+        """Write the page in Markdown; `picture` is the figure of the curves."""
+        parts = [head, *(table.markdown() for table in self.tables)]
+        parts += [f"![Cost curves]({picture.name})"] if picture else []
+        path.write_text("\n\n".join(part.rstrip() for part in parts) + "\n")
 
 
 @guarded
@@ -215,38 +254,25 @@ def main(
         )
     if quick:
         base, counts, repeats = base.model_copy(update=QUICK), [2], 1
-    console = Console()
-    made: list[Table] = []
-    checks: list[str] = []
-    raw: list[dict[str, object]] = []
+    console, page = Console(), Page()
     with tempfile.TemporaryDirectory() as folder:
         base = base.model_copy(update={"model": model_folder(model, base, Path(folder))})
         for ends in LOADS if loads else ():
             load = base.model_copy(update={"ends": ends})
-            series = measure(load, counts, peer is not None, repeats, console)
-            made += tables(ends, series)
-            checks += same_work(ends, series)
-            if every_run:
-                seconds = every_peer_run(load, max(counts), console) / load.steps
-                checks.append(f"{LOADS[ends].lower()}: {max(counts)} runs of TRL, each measured: {seconds:.2f} s/step")
-            raw += [{"work": s.work.model_dump(), "measured": [m.model_dump() for m in s.measured]} for s in series]
-    drawn = draw_curves(base, 2 if quick else None, console) if curves else {}
-    made += [speed_curves.table(axis, points) for axis, points in drawn.items()]
-    if gains:
-        made.append(speed_gains.measure(base, max(counts), repeats, console))
-    for table in made:
-        show(table, console)
-    console.print(*checks, sep="\n")
+            page.add_load(load, counts, peer is not None, repeats, every_run, console)
+        drawn = draw_curves(base, 2 if quick else None, console) if curves else {}
+        page.tables += [speed_curves.table(axis, points) for axis, points in drawn.items()]
+        if gains:
+            page.tables.append(speed_gains.measure(base, max(counts), repeats, console))
+    page.show(console)
     out.mkdir(parents=True, exist_ok=True)
-    (out / "measured.json").write_text(json.dumps(raw, indent=1) + "\n")
+    (out / "measured.json").write_text(json.dumps(page.raw, indent=1) + "\n")
     picture = (write_to or out / "speed").with_suffix(".png")
     if drawn:
         speed_curves.draw(drawn, picture)
     if write_to:
-        parts = [heading(base, model, repeats, checks), *(table.markdown() for table in made)]
-        parts += [f"![Cost curves]({picture.name})"] if drawn else []
-        write_to.write_text("\n\n".join(part.rstrip() for part in parts) + "\n")
-    if any(check.startswith("NOT") for check in checks):
+        page.write(write_to, heading(base, model, repeats, page.checks), picture if drawn else None)
+    if any(check.startswith("NOT") for check in page.checks):
         raise typer.Exit(1)
 
 

@@ -1,6 +1,6 @@
-"""Cost curves: seconds per step and peak memory against one thing at a time, on models with random weights.
+"""Cost curves: seconds per step and peak memory over one varied quantity, on models with random weights.
 
-All responses run to the limit, so that a point is the same work whenever it is measured.
+All responses run to the limit, so that the work of a point does not depend on sampling.
 """
 
 from __future__ import annotations
@@ -22,24 +22,26 @@ from rlzoo.report.palette import Look
 
 COMMON = {"task": COIN, "ends": "never", "prompts_per_step": 4, "group_size": 8, "steps": 1, "warmup": 1}
 SMALLER = {"group_size": 4, "max_new_tokens": 16}
-"""Where one step of the largest point would take long."""
+"""For axes whose largest point is slow."""
 
 
 @dataclass(frozen=True)
 class Axis:
-    """What is varied: a setting of the work, or a size of the model."""
+    """A varied quantity: a setting of the work, or a size of the model."""
 
     name: str
     values: tuple[Any, ...]
     work: str = ""
     shape: tuple[str, ...] = ()
-    """Sizes that a value sets, in its order; a single one takes the value itself."""
+    """Fields of `Shape` that a value (a tuple for several fields) sets."""
     fixed: tuple[tuple[str, Any], ...] = ()
 
     def works(self, value: Any) -> dict[str, Any]:
+        """Return the settings of the work at a value."""
         return {**COMMON, **dict(self.fixed), **({self.work: value} if self.work else {})}
 
     def shapes(self, value: Any) -> Shape:
+        """Return the model's shape at a value."""
         return Shape(**dict(zip(self.shape, value if isinstance(value, tuple) else (value,), strict=False)))
 
 
@@ -59,7 +61,7 @@ AXES = (
 
 @dataclass(frozen=True)
 class Point:
-    """One measurement on a curve; x is the value, or for the model's size its parameters in linear layers."""
+    """One measurement on a curve; x is the value, or for the model size the parameters in linear layers."""
 
     label: str
     x: float
@@ -67,13 +69,13 @@ class Point:
 
     @property
     def memory(self) -> int:
-        """Bytes above the loaded model, or on a GPU in all."""
+        """Peak bytes: above the loaded model, or on a GPU in total."""
         m = self.measured
         return m.peak_bytes - m.loaded_bytes if m.gpu_peak_bytes is None else m.gpu_peak_bytes
 
 
 def measure(axis: Axis, base: Work, points: int | None = None) -> Iterator[Point]:
-    """Measure the first `points` values of an axis, or all, each in a fresh process."""
+    """Measure the first `points` values of an axis (None: all), each in a fresh process."""
     for value in axis.values[:points]:
         shape = axis.shapes(value)
         with tempfile.TemporaryDirectory() as folder:
@@ -87,14 +89,14 @@ def measure(axis: Axis, base: Work, points: int | None = None) -> Iterator[Point
 
 
 def parameters(shape: Shape) -> int:
-    """Parameters of the linear layers."""
+    """Return the number of parameters in linear layers."""
     width = shape.hidden_size // shape.heads
     attention = 2 * shape.hidden_size * width * (shape.heads + shape.kv_heads)
     return shape.layers * (attention + 3 * shape.hidden_size * shape.mlp_size)
 
 
 def table(axis: Axis, points: list[Point]) -> Table:
-    """The numbers behind a curve."""
+    """Return the numbers of a curve."""
     rows = [
         [
             point.label,

@@ -1,6 +1,8 @@
-"""What each fast path of the engine gains: the same work with the plain way in its place, and with all, in turn.
+"""Gain of each fast path of the engine: the same work without it and with all of them, in turn.
 
-Each is followed by all of them, measured anew: a machine that slows down within minutes would otherwise count as gain.
+    gain = seconds without it / seconds with all
+
+Each measurement without a path is followed by a new one with all, so that drift of the machine does not count as gain.
 """
 
 from __future__ import annotations
@@ -30,8 +32,8 @@ from rlzoo.model.cpu.llama import LlamaLayers
 NEVER_REACHED = 1 << 60
 
 
-def plain_passes(requests: Sequence[Tokens], budget: int, shares: bool = True) -> Iterator[dict[int, Tensor]]:
-    """Rows as they come, in equal shares of every request, padded to whatever is longest."""
+def plain_micro_batches(requests: Sequence[Tokens], budget: int, shares: bool = True) -> Iterator[dict[int, Tensor]]:
+    """Yield micro-batches in order: equal shares of every request's rows, padded to the longest."""
     rows = sum(map(len, requests))
     if rows == 0:
         return
@@ -44,30 +46,32 @@ def plain_passes(requests: Sequence[Tokens], budget: int, shares: bool = True) -
 
 PLAIN: dict[str, Callable[[], AbstractContextManager[object]]] = {
     "": nullcontext,
-    "a process on each core": lambda: patch.object(forked, "cores", lambda: 1),
+    "one process per core": lambda: patch.object(forked, "cores", lambda: 1),
     "packed rows, prompts once": lambda: patch.object(backbone, "can_pack", lambda model: False),
-    "passes of whole runs": lambda: patch.multiple(local, passes=plain_passes, passes_together=plain_passes),
+    "micro-batches of whole runs": lambda: patch.multiple(
+        local, passes=plain_micro_batches, passes_together=plain_micro_batches
+    ),
     "silent groups left out": lambda: patch.object(Objective, "learns_from", lambda self, batch: batch.mask_BT.any(1)),
-    "own weights for each adapter": lambda: patch.object(multi_lora, "MERGED_BYTES", 0),
+    "merged weights per adapter": lambda: patch.object(multi_lora, "MERGED_BYTES", 0),
     "layers of model.cpu": lambda: patch.object(LlamaLayers, "of", lambda *_: None),
     "attention as batched products, layers of model.cpu": lambda: patch.object(attention, "SHORT", 0),
     "finished rows leave the batch": lambda: patch.object(sampler, "COMPACT_BELOW", 0.0),
-    "4-bit weights held while in use": lambda: patch.object(
+    "4-bit weights kept dequantized": lambda: patch.object(
         backbone.Backbone, "held_weights", lambda self: nullcontext()
     ),
-    "vocabulary drawn from in blocks": lambda: patch.object(sampler, "BLOCKS_FROM", NEVER_REACHED),
+    "vocabulary sampled in blocks": lambda: patch.object(sampler, "BLOCKS_FROM", NEVER_REACHED),
     "head in chunks": lambda: patch.object(log_probs, "CHUNK_ELEMENTS", NEVER_REACHED),
 }
-"""Fast path -> what puts the plain way in its place."""
+"""Fast path -> context manager that replaces it by the plain way."""
 
-LARGE = ("vocabulary drawn from in blocks", "head in chunks")
-"""Those for large vocabularies, measured at one of 150,000 tokens."""
+LARGE = ("vocabulary sampled in blocks", "head in chunks")
+"""Paths for large vocabularies, measured with 150,000 tokens."""
 OWN_OBJECTIVE = {"silent groups left out": "gspo"}
-"""No fast path for an objective with a KL term, as the others are measured with."""
+"""Objective of paths that do not apply to the default objective, which has a KL term."""
 
 
 def plain(name: str) -> AbstractContextManager[object]:
-    """Within: the plain way in the place of a fast path."""
+    """Within: a fast path is replaced by the plain way."""
     return PLAIN[name]()
 
 
@@ -110,7 +114,7 @@ def measure(base: Work, runs: int, repeats: int, console: Console) -> Table:
             spread = f"{median(times):.2f}x ({min(times):.2f}..{max(times):.2f})"
             rows.append([name, load, spread, f"{median(memory):.2f}x"])
     note = (
-        "Time and memory above the loaded model of the same work without each, over those with all of them: above 1 is "
-        "a gain. Median of the turns (smallest..largest)."
+        "Time, and memory above the loaded model, without each fast path divided by those with all: above 1 is a gain. "
+        "Median of the turns (smallest..largest)."
     )
-    return Table("What each fast path gains", ["without", "work", "time", "memory"], rows, note)
+    return Table("Gain of each fast path", ["without", "work", "time", "memory"], rows, note)

@@ -1,4 +1,4 @@
-"""Models with random weights, made on the fly: speed depends on shapes, not on what a model knows."""
+"""Models with random weights: speed depends on shapes, not on values."""
 
 from __future__ import annotations
 
@@ -6,10 +6,9 @@ from pathlib import Path
 
 import torch
 from pydantic import BaseModel, ConfigDict
-from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import GenerationConfig, PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
-from rlzoo.model.char_tokenizer import CHARACTERS, END, PAD, UNKNOWN
+from rlzoo.model.char_tokenizer import TOKENS, char_tokenizer
 
 
 class Shape(BaseModel):
@@ -40,10 +39,10 @@ SHAPES = {
 
 
 def write(shape: Shape, folder: Path, mean_length: int | None = None, dtype: torch.dtype = torch.float32) -> Path:
-    """Write a random model and a tokenizer of its vocabulary into a folder, and return it.
+    """Write a random model and a tokenizer of its vocabulary into a folder, and return the folder.
 
-    With `mean_length`, so many tokens of the vocabulary end a response that it is about this long on average (exactly
-    if the model were uniform): lengths are then geometric.
+    With `mean_length`, one in `mean_length` tokens ends a response. Lengths are then about geometric with this mean
+    (exactly if the model were uniform).
     """
     config = Qwen2Config(
         vocab_size=shape.vocabulary,
@@ -69,18 +68,6 @@ def write(shape: Shape, folder: Path, mean_length: int | None = None, dtype: tor
 
 
 def tokenizer(vocabulary: int, context: int) -> PreTrainedTokenizerFast:
-    """One token per character: those of the shipped model, then the code points from U+10000 on."""
-    characters = [PAD, END, UNKNOWN, *CHARACTERS]
-    tokens = [*characters, *map(chr, range(0x10000, 0x10000 + vocabulary - len(characters)))][:vocabulary]
-    made = Tokenizer(models.WordLevel({token: i for i, token in enumerate(tokens)}, unk_token=UNKNOWN))
-    made.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), behavior="isolated")
-    made.decoder = decoders.Fuse()
-    return PreTrainedTokenizerFast(
-        tokenizer_object=made,
-        pad_token=PAD,
-        eos_token=END,
-        unk_token=UNKNOWN,
-        padding_side="left",
-        model_max_length=context,
-        clean_up_tokenization_spaces=False,
-    )
+    """Return a tokenizer of characters: those of the shipped model, then the code points from U+10000 on."""
+    more = map(chr, range(0x10000, 0x10000 + vocabulary - len(TOKENS)))
+    return char_tokenizer(context, [*TOKENS, *more][:vocabulary])

@@ -1,4 +1,4 @@
-"""This project's side: `train_fleet` as a user calls it, read at its own records."""
+"""This project's side of the speed benchmark: `train_fleet` as a user calls it, timed by the records that it emits."""
 
 from __future__ import annotations
 
@@ -32,11 +32,10 @@ SELDOM = 10**9  # steps: never during a measurement
 
 
 class Measuring:
-    """Hears every record: the time begins when the first run ends its warm-up, and is over when the last run has ended
-    its last step.
+    """Receives every record; measures from the end of the first run's warm-up to the end of the last run's last step.
 
-    Where processes train side by side, one may be ahead of another: whatever the others still have to do of their
-    warm-up then counts as timed, so nobody's work on a timed step is left out.
+    Parallel processes may be at different steps. The remaining warm-up of slower ones then counts as timed, so that all
+    work on timed steps is included.
     """
 
     def __init__(self, work: Work, memory: PeakMemory | None = None, clock: StageClock | None = None) -> None:
@@ -54,34 +53,36 @@ class Measuring:
         begins, ends = first and record["step"] == self.marks[0], last and record["step"] == self.marks[-1]
         if self.clock is not None and (begins or ends):
             self.read.append(self.clock.read())
-        if self.memory is not None and (first or ends):  # when the last ends, not all processes may be there
+        if self.memory is not None and (first or ends):  # at the end, some processes may have exited
             self.memory.look()
         if ends:
-            raise Ended  # what comes after the last step is not measured
+            raise Ended
 
     @property
     def seconds(self) -> float:
+        """Seconds between the first and the last mark."""
         begin, end = ([record[MADE] for record in self.records[mark]] for mark in self.marks)
         return max(end) - min(begin)
 
     def count(self, key: str) -> int:
-        """Increase of a counter over the timed steps, all runs together."""
+        """Return the increase of a counter over the timed steps, summed over runs."""
         before, after = (sum(record[key] for record in self.records[mark]) for mark in self.marks)
         return after - before
 
     @property
     def stages(self) -> dict[str, float]:
+        """Seconds per stage over the timed steps."""
         before, after = self.read
         return {stage: seconds - before.get(stage, 0.0) for stage, seconds in after.items()}
 
 
 class Ended(Exception):
-    """All that is measured has been done."""
+    """The last timed step is over."""
 
 
 @contextmanager
 def timed_records(device: torch.device) -> Iterator[None]:
-    """Within: records say when they were made, by a clock that all processes share; heard, they are a moment older."""
+    """Within: records contain the time of their creation, by a clock that all processes share."""
     announce = Run._announce
 
     def announce_with_time(run: Run, record: dict[str, Any]) -> None:
@@ -93,13 +94,13 @@ def timed_records(device: torch.device) -> Iterator[None]:
 
 
 def measure(work: Work) -> Measured:
-    """Train the runs together, in the plain way where the work asks for it."""
+    """Train the runs together, without the fast path that the work excludes."""
     with plain(work.without):
         return measured(work)
 
 
 def measured(work: Work) -> Measured:
-    """Train the runs together; a second time with a clock in the engine if the work asks for its stages."""
+    """Train the runs together; for stages, a second time with a clock in the engine."""
     task, backbone = work.load_task(), Backbone.load(work.backbone)
     if work.ends == "never":
         backbone.end_ids = [NEVER]
@@ -129,7 +130,11 @@ def measured(work: Work) -> Measured:
 
 
 def train(measuring: Measuring, backbone: Backbone, task: Task) -> None:
-    """Train the runs in a folder of no further use."""
+    """Train the runs in a temporary folder.
+
+    Raises:
+        RuntimeError: a run ended before its last step.
+    """
     work = measuring.work
     watching = profiler.watch(measuring.clock) if measuring.clock else nullcontext()
     one = 1 if measuring.clock else None  # a clock reads one stage at a time, in one process
@@ -144,7 +149,7 @@ def train(measuring: Measuring, backbone: Backbone, task: Task) -> None:
 
 
 def configs(work: Work, engine: EngineSettings) -> list[RunConfig]:
-    """The runs: one objective, seed after seed."""
+    """Return the configurations of the runs: one objective, consecutive seeds."""
     return [
         RunConfig(
             objective=work.objective,

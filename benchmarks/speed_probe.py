@@ -1,4 +1,4 @@
-"""One measurement in a process of its own: memory that one measurement leaves behind is not the next one's.
+"""One measurement in a fresh process, so that it does not inherit memory of an earlier one.
 
 python -m benchmarks.speed_probe Work '{"side": "trl", "runs": 1}' measured.json
 """
@@ -22,12 +22,12 @@ def probe(work: BaseModel, result: type[Result]) -> Result:
     """Measure a piece of work in a fresh process.
 
     Raises:
-        RuntimeError: the process failed; with the end of what it said.
+        RuntimeError: the process failed; the message has the end of its stderr.
     """
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "measured.json")
         command = [sys.executable, "-m", __spec__.name, type(work).__name__, work.model_dump_json(), str(path)]
-        # Each side as its users start it: our command line lets waiting threads sleep, TRL leaves it to torch.
+        # Each side as its users start it: our command line lets idle threads sleep, TRL keeps torch's default.
         environment = {"HF_HUB_OFFLINE": "1"} | {k: v for k, v in os.environ.items() if k != "OMP_WAIT_POLICY"}
         if getattr(work, "side", "rlzoo") == "rlzoo":
             environment["OMP_WAIT_POLICY"] = "passive"
@@ -38,7 +38,7 @@ def probe(work: BaseModel, result: type[Result]) -> Result:
 
 
 def main(kind: str, work: str, path: str) -> None:
-    """Do in this process what `probe` asked for."""
+    """Measure in this process and write the result to `path`."""
     import torch
 
     from benchmarks.speed_roofline import RatesWork, measure_rates

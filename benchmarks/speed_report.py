@@ -1,4 +1,4 @@
-"""From measurements to tables: medians of ratios with their spread, stages with their share of the limit."""
+"""Tables of the speed benchmark: medians of ratios with their spread, stages with their share of the limit."""
 
 from __future__ import annotations
 
@@ -11,27 +11,29 @@ from benchmarks.speed_roofline import STAGES, Rates, operations
 from benchmarks.speed_work import Measured, Work
 
 TOLERANCE = 4.0
-"""Largest difference in tokens where responses end by chance, relative and times the square root of the samples: four
-standard errors of a difference of two means, if lengths spread by 0.7 of their mean."""
+"""Largest relative difference in tokens, times the square root of the samples, if responses end by chance.
+
+Four standard errors of a difference of two means, for lengths with a standard deviation of 0.7 of their mean."""
 ORDER = ("prefill", "decode", "score", "forward", "backward", "optimizer", "rest")
 
 
 @dataclass
 class Series:
-    """One piece of work, measured again and again, in turn with the others."""
+    """Repeated measurements of one piece of work."""
 
     work: Work
     measured: list[Measured] = field(default_factory=list)
     rates: Rates | None = None
-    """Of the machine, for work that asks for its stages."""
+    """The machine's rates, for work with stages."""
 
     def median(self, name: str) -> float:
+        """Return the median of a field of `Measured`."""
         return median(getattr(m, name) for m in self.measured)
 
 
 @dataclass
 class Table:
-    """Head and rows of text, for a terminal and for Markdown alike."""
+    """Head and rows of text, for the terminal and for Markdown."""
 
     title: str
     head: Sequence[str]
@@ -39,6 +41,7 @@ class Table:
     note: str = ""
 
     def markdown(self) -> str:
+        """Return the table as a section in Markdown."""
         lines = [f"## {self.title}", ""]
         lines += [self.note, ""] if self.note else []
         lines += ["| " + " | ".join(self.head) + " |", "|---" * len(self.head) + "|"]
@@ -46,13 +49,13 @@ class Table:
 
 
 def ratio(of: Series, to: Series, name: str) -> str:
-    """Median of the ratios of measurements made next to each other, with the smallest and the largest."""
+    """Return the median of the ratios of consecutive measurements, with the smallest and the largest."""
     ratios = [getattr(a, name) / getattr(b, name) for a, b in zip(of.measured, to.measured, strict=True)]
     return f"{median(ratios):.2f}x ({min(ratios):.2f}..{max(ratios):.2f})"
 
 
 def rates_table(title: str, series: Sequence[Series]) -> Table:
-    """What each piece of work reached: medians."""
+    """Return the medians of each piece of work."""
     rows = [
         [
             s.work.side,
@@ -71,7 +74,7 @@ def rates_table(title: str, series: Sequence[Series]) -> Table:
 
 
 def ratios_table(title: str, series: Sequence[Series]) -> Table:
-    """Runs together against TRL one after the other, and against our own one after the other."""
+    """Return the ratios of runs together to TRL's and to our own runs one after the other."""
     ours = [s for s in series if s.work.side == "rlzoo"]
     solo = next(s for s in ours if s.work.runs == 1)
     trl = next((s for s in series if s.work.side == "trl"), None)
@@ -88,7 +91,7 @@ def ratios_table(title: str, series: Sequence[Series]) -> Table:
 
 
 def stage_table(title: str, series: Series) -> Table:
-    """Time per step by stage, and how near the matrix products' limit each stage comes."""
+    """Return time per step by stage, and each stage's share of the rate of matrix products."""
     work, rates = series.work, series.rates
     measured = next(m for m in series.measured if m.stages is not None)
     assert rates is not None and measured.stages is not None
@@ -110,10 +113,10 @@ def stage_table(title: str, series: Series) -> Table:
     rows.append(["whole step", f"{1000 * total / work.steps:.0f}", "100%", *whole])
     head = ["stage", "ms/step", "time", "GFLOP/s", "of the large product's rate", "of the model's own products' rate"]
     note = (
-        ("Of one process, on one core; the measurements above use all cores. " if work.device == "cpu" else "")
+        ("One process on one core; the measurements above use all cores. " if work.device == "cpu" else "")
         + f"Large product {rates.square / 1e9:.0f} GFLOP/s ({rates.dtype}); the model's own: "
         + ", ".join(f"{stage} {rates.own[stage] / 1e9:.0f}" for stage in STAGES)
-        + f". Padding is {measured.padding or 0:.0%} of the tokens that are scored and trained on."
+        + f". Padding is {measured.padding or 0:.0%} of the scored and trained tokens."
     )
     return Table(title, head, rows, note)
 
@@ -126,7 +129,7 @@ def _limit(needed: float | None, seconds: float, square: float, own: float | Non
 
 
 def different_work(ours: Series, theirs: Series) -> Iterator[str]:
-    """Say what the two sides did not do alike over all turns: counts are exact, tokens that end by chance are not."""
+    """Yield the differences in work of the two sides over all turns; tokens may differ by chance if responses do."""
     for name in ("samples", "updates", "adapter_parameters", "prompt_tokens", "tokens_sampled", "tokens_trained"):
         one, other = (sum(getattr(m, name) for m in side.measured) for side in (ours, theirs))
         by_chance = name.startswith("tokens") and ours.work.ends == "model"

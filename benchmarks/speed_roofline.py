@@ -1,17 +1,16 @@
-"""The roofline: the operations that a step needs, and the rate at which this machine multiplies matrices.
+"""The roofline: the operations that a step needs, and the rate of matrix products on this machine.
 
     limit = operations / rate        share = limit / measured time
 
-Operations are those of the matrix products (two per multiplication) that cannot be done without: every prompt is
-computed once per group, in every stage; the head is applied to response tokens only; the backward pass has the gradient
-by activations of the frozen weights, and both gradients of the adapters. A row that is fed its tokens first + 1 .. last
-(means: the attention of rows that differ in length is a little more), n of them, with logits for T, W and R the
-parameters of linear layers and adapters, a the width of all attention layers together, s = last (last + 1) - first
-(first + 1) and V x h the head, needs
-
     forward = 2 n (W + R) + 2 a s + 2 T V h          backward = 2 n (W + 2 R) + 4 a s + 2 T V h
 
-Quantization, padding and everything that is no matrix product count as overhead: they lower the share.
+for one row whose tokens first + 1 .. last are fed, n of them, with logits for T of them. W and R are the parameters of
+linear layers and adapters, a the total width of the attention layers, s = last (last + 1) - first (first + 1), and
+V x h the head. Only necessary matrix products count, two operations per multiplication: each prompt once per group and
+stage; the head for response tokens only; in the backward pass the gradient with respect to activations, and both
+gradients of the adapters. Mean lengths are used, which slightly underestimates attention.
+
+Quantization, padding and all other operations are overhead: they lower the share.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ STAGES = ("prefill", "decode", "score", "forward", "backward")
 
 
 class Sizes(BaseModel):
-    """What the operations depend on. `linear`: (inputs, outputs) of each adapted layer."""
+    """Sizes that determine the operations. `linear`: (inputs, outputs) of each adapted layer."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -48,6 +47,7 @@ class Sizes(BaseModel):
 
     @classmethod
     def of(cls, backbone: Backbone) -> Sizes:
+        """Return the sizes of a backbone."""
         text = backbone.model.config.get_text_config()
         width = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
         return cls(
@@ -60,27 +60,29 @@ class Sizes(BaseModel):
 
     @property
     def base(self) -> int:
+        """Parameters of the linear layers."""
         return sum(inputs * outputs for inputs, outputs in self.linear)
 
     @property
     def adapters(self) -> int:
+        """Parameters of the adapters."""
         return sum(self.r * (inputs + outputs) for inputs, outputs in self.linear)
 
     def forward(self, first: float, last: float, heads: float, *, adapted: bool = True) -> float:
-        """Operations of one row fed its tokens first+1 .. last, `heads` of which get logits."""
+        """Return the operations of one row whose tokens first+1 .. last are fed, with logits for `heads` of them."""
         body = 2 * (last - first) * (self.base + self.adapters * adapted)
         attention = 4 * self.attention * (last * (last + 1) - first * (first + 1)) / 2
         return body + attention + 2 * heads * self.vocabulary * self.hidden
 
     def backward(self, first: float, last: float, heads: float) -> float:
-        """Operations of the backward pass of `forward(first, last, heads)`."""
+        """Return the operations of the backward pass of `forward(first, last, heads)`."""
         body = 2 * (last - first) * (self.base + 2 * self.adapters)
         attention = 4 * self.attention * (last * (last + 1) - first * (first + 1))
         return body + attention + 2 * heads * self.vocabulary * self.hidden
 
 
 def operations(sizes: Sizes, work: Work, measured: Measured) -> dict[str, float]:
-    """Operations of each stage over the timed steps of all runs."""
+    """Return the operations of each stage over the timed steps of all runs."""
     p, t = measured.prompt_tokens, measured.tokens_sampled / measured.samples
     n, rows = p + t - 1, measured.samples
     groups = rows / work.group_size
@@ -94,7 +96,7 @@ def operations(sizes: Sizes, work: Work, measured: Measured) -> dict[str, float]
 
 
 class RatesWork(BaseModel):
-    """Rates to measure: a large square product, and the products of the model with so many tokens at once."""
+    """Rates to measure: a large square product, and the model's products with each stage's number of tokens."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -104,11 +106,12 @@ class RatesWork(BaseModel):
 
     @property
     def threads(self) -> int:
+        """Threads of the work."""
         return self.work.threads
 
 
 class Rates(BaseModel):
-    """Operations per second, of the large product and of the model's own by stage; and the model's sizes."""
+    """Operations per second of the large product and of the model's products by stage; and the model's sizes."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -119,7 +122,7 @@ class Rates(BaseModel):
 
 
 def stage_tokens(work: Work, measured: Measured) -> dict[str, int]:
-    """Rows of the matrix products of each stage, the runs together: what one pass feeds."""
+    """Return the rows of the matrix products of each stage, all runs together, in one forward pass."""
     p, t = measured.prompt_tokens, measured.tokens_sampled / measured.samples
     rows = work.runs * work.rows
 
@@ -132,7 +135,7 @@ def stage_tokens(work: Work, measured: Measured) -> dict[str, int]:
 
 
 def measure_rates(asked: RatesWork) -> Rates:
-    """Time matrix products on the work's device, in its compute format, by the library that the engine uses."""
+    """Time matrix products on the work's device and in its dtype, with the library that the engine uses."""
     backbone = Backbone.load(asked.work.backbone)
     sizes, device, dtype = Sizes.of(backbone), backbone.device, backbone.dtype
     shapes = Counter(sizes.linear)
@@ -149,7 +152,7 @@ def measure_rates(asked: RatesWork) -> Rates:
 
 
 def own_rate(shapes: Counter[tuple[int, int]], weights: dict[tuple[int, int], torch.Tensor], tokens: int) -> float:
-    """Rate of the products of all linear layers with `tokens` rows."""
+    """Return the rate of the products of all linear layers with `tokens` rows."""
     seconds = 0.0
     for shape, count in shapes.items():
         weight = weights[shape]
@@ -159,7 +162,7 @@ def own_rate(shapes: Counter[tuple[int, int]], weights: dict[tuple[int, int], to
 
 
 def best_seconds(product: Callable[[], object], device: torch.device) -> float:
-    """Seconds of one call: the best of a few averages over enough calls to be timed."""
+    """Return the seconds of one call: the smallest of a few averages, each over `ENOUGH_S` seconds."""
     product()
     best = float("inf")
     for _ in range(TRIES):

@@ -1,8 +1,8 @@
-"""The other side: TRL's GRPOTrainer on the same work, with its fastest settings that keep the work the same.
+"""TRL's side of the speed benchmark: GRPOTrainer on the same work, with its fastest settings for this work.
 
-Same base weights and quantization, adapters, prompts in the same order, samples, limits, rewards, objective, rows per
-update and updates per rollout. Sampled by `generate` of transformers (no server beside it); no gradient checkpointing,
-no logging, no saving. TRL holds the adapters of a quantized model in bfloat16, ours are float32.
+The same: base weights and quantization, adapters, order of prompts, samples, limits, rewards, objective, rows per
+update and updates per rollout. TRL samples with transformers' `generate` (no separate server), without gradient
+checkpointing, logging or saving. TRL stores the adapters of a quantized model in bfloat16, ours are float32.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from rlzoo.tasks import Problem, Task
 
 
 class Rewards:
-    """The task's reward, as the function that TRL calls; counts the sampled tokens on the way."""
+    """The task's reward as a function for TRL; it also counts the sampled tokens."""
 
     __name__ = "task"
 
@@ -48,7 +48,7 @@ class Rewards:
 
 
 class CountingTrainer(GRPOTrainer):
-    """GRPOTrainer that counts the tokens it trains on."""
+    """GRPOTrainer that counts the trained tokens."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -60,7 +60,7 @@ class CountingTrainer(GRPOTrainer):
 
 
 class Clock(TrainerCallback):
-    """Reads the clock after the last update of the warm-up, and after the last of all."""
+    """Reads the clock after the last update of the warm-up and after the last of all."""
 
     def __init__(self, work: Work, device: torch.device) -> None:
         self.marks = [work.minibatches * steps for steps in (work.warmup, work.warmup + work.steps)]
@@ -78,9 +78,14 @@ class Clock(TrainerCallback):
 
 
 def measure(work: Work) -> Measured:
-    """Train one run with TRL."""
+    """Train one run with TRL.
+
+    Raises:
+        ValueError: more than one run.
+        RuntimeError: an adapter did not change.
+    """
     if work.runs != 1:
-        raise ValueError(f"a trainer of TRL trains one run, not {work.runs}")
+        raise ValueError(f"a TRL trainer trains one run, not {work.runs}")
     task, device = work.load_task(), resolve_device(work.backbone)
     problems = work.problems(task)
     folder = str(SHIPPED) if work.model == "shipped" else work.model
@@ -104,10 +109,10 @@ def measure(work: Work) -> Measured:
         trainer.train()
         peak, gpu_peak = memory.peak(), memory.gpu_peak()
     still = sum(torch.equal(old, new) for old, new in zip(before, adapters, strict=True))
-    if still:  # a layer that repacked its weights for inference would have lost its gradient without a word
+    if still:  # a layer that repacks its weights for inference silently loses its gradient
         raise RuntimeError(
-            f"{still} of TRL's {len(adapters)} adapter matrices did not move: it "
-            "was not trained (or no group had both right and wrong answers: choose an easier task)"
+            f"{still} of TRL's {len(adapters)} adapter matrices did not change: they were not trained, or no group had "
+            "both right and wrong answers (choose an easier task)"
         )
     first, last = work.warmup, work.warmup + work.steps
     trained = [int(tokens) for tokens in trainer.trained]
@@ -126,7 +131,7 @@ def measure(work: Work) -> Measured:
 
 
 def load(work: Work, folder: str, device: torch.device) -> Any:
-    """The base model, as `rlzoo.model.backbone` loads it."""
+    """Load the base model as `rlzoo.model.backbone` does."""
     dtype = resolve_compute(work.backbone, device)
     quantization = BitsAndBytesConfig(
         load_in_4bit=True,
@@ -143,7 +148,7 @@ def load(work: Work, folder: str, device: torch.device) -> Any:
 
 
 def arguments(work: Work, out: str, device: torch.device) -> GRPOConfig:
-    """TRL's settings for the work."""
+    """Return TRL's settings for the work."""
     return GRPOConfig(
         output_dir=out,
         seed=work.seed,

@@ -1,7 +1,7 @@
-"""What is measured, and what a measurement says: the same for this project and for the trainer beside it.
+"""Input and result of a speed measurement, the same for this project and for TRL.
 
-A piece of work is `warmup` steps that nobody times and then `steps` that are: rollout, credit, updates, records.
-Loading, evaluating, checkpoints and drawing are outside.
+A piece of work is `warmup` untimed steps, then `steps` timed ones: rollout, credit, updates, records. Loading,
+evaluation, checkpoints and drawing are not included.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from rlzoo.tasks import Problem, Split, Task, load_task
 from rlzoo.training.rollout import draw
 
 OBJECTIVE = "grpo@trl"
-"""GRPO as TRL makes it, with a KL term: both need the reference policy's log-probs."""
+"""GRPO with TRL's conventions and a KL term, so both sides compute the reference policy's log-probs."""
 BETA = 0.04
 COIN = "coin"
 NEVER = 1 << 40
-"""A token that no vocabulary has: with it as the only end token, every response runs to the limit."""
+"""A token outside every vocabulary: as the only end token, it lets every response run to the limit."""
 
 
 class Work(BaseModel):
-    """One measurement to make. Everything but `side`, `runs` and `stages` is the same for both sides."""
+    """One measurement. All fields except `side`, `runs`, `without` and `stages` are the same for both sides."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -57,9 +57,9 @@ class Work(BaseModel):
     threads: int = Field(default=1, ge=1)
     objective: str = OBJECTIVE
     without: str = ""
-    """A fast path of the engine that the plain way takes the place of; see `speed_gains`."""
+    """A fast path of the engine to replace by the plain way; see `speed_gains`."""
     stages: bool = False
-    """Train once more with a clock in the engine; of this project only."""
+    """Train a second time with a clock in the engine; for this project only."""
 
     @property
     def rows(self) -> int:
@@ -68,15 +68,16 @@ class Work(BaseModel):
 
     @property
     def backbone(self) -> BackboneConfig:
+        """Settings of the base model."""
         return BackboneConfig(model=self.model, precision=self.precision, device=self.device, lora=LORA)
 
     def load_task(self) -> Task:
-        """The prompts and their reward: the task's own only if responses end, for the others are all wrong."""
+        """Return the task; with the coin's reward if responses never end, since all of these would be wrong."""
         prompts = self.prompt_tokens if self.task == COIN else load_task(TaskConfig(name=self.task))
         return prompts if isinstance(prompts, Task) and self.ends == "model" else Coin(prompts)
 
     def problems(self, task: Task) -> list[Problem]:
-        """The prompts of the first run, step after step: those that `rlzoo.training.rollout` draws."""
+        """Return the prompts of the first run, step after step, as `rlzoo.training.rollout` draws them."""
         steps = range(self.warmup + self.steps)
         return [p for step in steps for p in draw(task, self.seed, step, 0, self.prompts_per_step)]
 
@@ -86,18 +87,18 @@ OPTIMIZER = OptimizerSettings()
 
 
 class Measured(BaseModel):
-    """What was measured; all counts are over the timed steps of all runs together.
+    """Result of a measurement; counts are over the timed steps of all runs.
 
     Attributes:
-        seconds: wall clock, from the first run that ends its warm-up to the last that ends its last step.
-        samples, tokens_sampled, tokens_trained, updates: what was done.
-        adapter_parameters: trained by one run, the value head left out.
+        seconds: wall clock, from the end of the first warm-up to the end of the last step of the last run.
+        samples, tokens_sampled, tokens_trained, updates: counts of the work.
+        adapter_parameters: trained by one run, without the value head.
         prompt_tokens: mean length of a prompt.
-        loaded_bytes, peak_bytes: resident memory when the model was loaded, and its high-water mark from then on; see
+        loaded_bytes, peak_bytes: resident memory after loading the model, and its high-water mark from then on; see
             `speed_memory`.
-        gpu_peak_bytes: allocated on the GPU at most, the model included; None without one.
+        gpu_peak_bytes: largest allocation on the GPU, including the model; None without one.
         stages: seconds by stage of a second training.
-        padding: share of the tokens of its passes that were padding, where responses are scored and trained on.
+        padding: share of padding in the scored and trained tokens.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -117,21 +118,22 @@ class Measured(BaseModel):
 
     @property
     def samples_per_s(self) -> float:
+        """Samples per second."""
         return self.samples / self.seconds
 
     @property
     def tokens_per_s(self) -> float:
-        """Sampled tokens per second: what is left of a difference in lengths."""
+        """Sampled tokens per second, which corrects for different lengths."""
         return self.tokens_sampled / self.seconds
 
     @property
     def memory(self) -> int:
-        """Peak in bytes: of the GPU where there is one, else resident."""
+        """Peak in bytes: of the GPU if there is one, else resident."""
         return self.peak_bytes if self.gpu_peak_bytes is None else self.gpu_peak_bytes
 
 
 class Coin(Task):
-    """A reward that is as good as a coin, for models that know nothing and responses that never end.
+    """A pseudo-random reward of 0 or 1, for untrained models and responses that never end.
 
     The prompts are another task's, or random letters.
     """

@@ -358,5 +358,7 @@ def test_gains_are_measured_in_as_many_turns(tmp_path: Path, monkeypatch: pytest
         assert without.without and fast == without.model_copy(update={"without": ""})
     made = speed_gains.measure(asked[-1], 3, 1, Console(quiet=True))
     loads = {row[0]: row[1] for row in made.rows}
-    assert loads["silent groups left out"] == "3 runs, gspo" and loads["passes of whole runs"] == "3 runs, grpo@trl"
+    assert (
+        loads["silent groups left out"] == "3 runs, gspo" and loads["micro-batches of whole runs"] == "3 runs, grpo@trl"
+    )
     assert loads["head in chunks"] == "1 run, vocabulary 150,000"

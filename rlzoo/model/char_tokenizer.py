@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import string
+from collections.abc import Sequence
 
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 PAD, END, UNKNOWN = "<pad>", "<end>", "<unk>"
-CHARACTERS = "".join(sorted(c for c in string.printable if c.isprintable())) + "\n"
+TOKENS = (PAD, END, UNKNOWN, *sorted(c for c in string.printable if c.isprintable()), "\n")
 
 
-def char_tokenizer(context_length: int) -> PreTrainedTokenizerFast:
-    """Return the tokenizer. Vocabulary: pad 0, end 1, unknown 2, then `CHARACTERS`. Encoding adds no special token."""
-    tokens = [PAD, END, UNKNOWN, *CHARACTERS]
+def char_tokenizer(context_length: int, tokens: Sequence[str] = TOKENS) -> PreTrainedTokenizerFast:
+    """Return a tokenizer: pad 0, end 1, unknown 2, then characters. Encoding adds no special token."""
     tokenizer = Tokenizer(models.WordLevel({token: i for i, token in enumerate(tokens)}, unk_token=UNKNOWN))
     tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), behavior="isolated")
     tokenizer.decoder = decoders.Fuse()

@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from objectives import PolicyOutput, TokenBatch, get
 from rlzoo.config.warmstart import WarmstartConfig
 from rlzoo.errors import UserError
-from rlzoo.model.char_tokenizer import CHARACTERS, char_tokenizer
+from rlzoo.model.char_tokenizer import TOKENS, char_tokenizer
 from rlzoo.model.hub import SHIPPED
 from rlzoo.tasks import ProceduralTask, load_task, task_kinds
 from rlzoo.tasks.procedural import split_of
@@ -58,12 +58,12 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_tokenizer_reads_every_character_and_reads_it_back(tmp_path: Path) -> None:
     char_tokenizer(64).save_pretrained(tmp_path)
     tokenizer = AutoTokenizer.from_pretrained(tmp_path)
-    text = f"{CHARACTERS}  two  spaces,\n\na blank line "
+    text = f"{''.join(TOKENS[3:])}  two  spaces,\n\na blank line "
     tokens = tokenizer.encode(text)
     assert len(tokens) == len(text)
     assert tokenizer.decode([*tokens, tokenizer.eos_token_id], skip_special_tokens=True) == text
     assert tokenizer.encode("é") == [tokenizer.unk_token_id]
-    assert (tokenizer.pad_token_id, tokenizer.eos_token_id, len(tokenizer)) == (0, 1, len(CHARACTERS) + 3)
+    assert (tokenizer.pad_token_id, tokenizer.eos_token_id, len(tokenizer)) == (0, 1, len(TOKENS))
 
 
 def test_what_is_learned_is_the_response_with_its_end() -> None:
