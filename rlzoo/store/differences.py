@@ -1,4 +1,4 @@
-"""Differences between two configurations that should be equal."""
+"""What a folder holds already: of another kind than a run, or a run of another configuration."""
 
 from __future__ import annotations
 
@@ -8,8 +8,21 @@ from pathlib import Path
 from typing import Any
 
 from rlzoo.errors import UserError
+from rlzoo.store.files import PARTIAL
 
 UNSET = "not set"
+
+
+def names_in(path: Path, config: str) -> list[str]:
+    """Return the names in a folder. Raises `UserError` if there are some, and not a run's configuration."""
+    found = (p.name for p in path.iterdir() if p.suffix != PARTIAL)
+    present = sorted(name for name in found if not name.startswith("."))
+    if config not in present and present:
+        raise UserError(
+            f"{path} is not empty and holds no run ({config} is missing; there is {present[0]}). "
+            "Name another folder with --out."
+        )
+    return present
 
 
 def refuse_differences(path: Path, stored: Any, asked: Any) -> None:

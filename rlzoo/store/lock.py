@@ -1,13 +1,19 @@
-"""One writer per folder: an advisory lock on its file `.lock`, which the system releases when the process ends."""
+"""One writer per folder: an advisory lock on its file `.lock`, which the system releases when the process ends.
+
+Where the writers of a folder are on many machines, a lease takes its place (`rlzoo.store.lease`); each of the two is
+refused while somebody has the other.
+"""
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from rlzoo.errors import UserError
 from rlzoo.store.files import make_folder
+from rlzoo.store.lease import LEASE, Lease
 
 LOCK = ".lock"
 """The file stays when the lock is released: another process may be waiting for it."""
@@ -32,18 +38,35 @@ def hold(path: Path) -> FileLock:
                 f"{path} is being written by another process{f' (pid {writer})' if writer else ''}. "
                 "Wait for it or stop it, or name another folder with --out."
             ) from None
+        if (path / LEASE).exists():
+            Lease(path).release()
     return lock
 
 
-def hold_whole(path: Path) -> FileLock:
+def lease(path: Path) -> Lease:
+    """Take the lease of a folder, against other processes on any machine.
+
+    Raises:
+        UserError: another process holds it, or a process of this machine has locked the folder.
+        OSError: the folder cannot be written.
+    """
+    with contextlib.suppress(OSError):  # a file system without locks
+        hold(path)
+    return Lease(path)
+
+
+def hold_whole(path: Path, shared: bool = False) -> FileLock | Lease:
     """Make a folder if it is not there, and lock it: one comparison in a folder at a time.
+
+    Args:
+        shared: take its lease instead: its runs are written by other machines.
 
     Raises:
         UserError: it cannot be made or locked, or another process holds it.
     """
     make_folder(path)
     try:
-        return hold(path)
+        return lease(path) if shared else hold(path)
     except OSError as error:
         raise UserError(f"could not lock {path}: {error.strerror}. Name another folder with --out.") from error
 

@@ -28,8 +28,9 @@ from filelock import FileLock
 
 from rlzoo.errors import UserError
 from rlzoo.store import files, records
-from rlzoo.store.differences import refuse_differences
+from rlzoo.store.differences import names_in, refuse_differences
 from rlzoo.store.files import PARTIAL
+from rlzoo.store.lease import Lease
 from rlzoo.store.lock import hold
 from rlzoo.store.provenance import environment
 
@@ -53,7 +54,7 @@ REPORT = "report.html"  # of a comparison, or of one run
 class RunFolder:
     """One run's folder. Make it with `create` (to write) or `open` (to read)."""
 
-    lock: FileLock
+    lock: FileLock | Lease | None = None
     """Only in a folder that was made to write."""
 
     def __init__(self, path: Path) -> None:
@@ -61,7 +62,13 @@ class RunFolder:
         self._sums: dict[str, tuple[int, Any]] = {}
 
     @classmethod
-    def create(cls, path: str | Path, config: dict[str, Any], resume: bool = False) -> RunFolder:
+    def create(
+        cls,
+        path: str | Path,
+        config: dict[str, Any],
+        resume: bool = False,
+        lock: Callable[[Path], FileLock | Lease] = hold,
+    ) -> RunFolder:
         """Create the folder, or open the existing one.
 
         With `resume`, a missing folder is created, so the same command starts a run and continues it. An existing
@@ -71,6 +78,7 @@ class RunFolder:
             path: the folder; parents are created.
             config: the resolved configuration, as JSON types.
             resume: continue an existing run instead of refusing the folder.
+            lock: what takes the right to write, see `rlzoo.store.lock`.
 
         Raises:
             UserError: the folder is in use and `resume` is false; it holds another configuration; it cannot be written;
@@ -80,21 +88,10 @@ class RunFolder:
         config = json.loads(json.dumps(config))  # tuples become lists: what is compared is what is stored
         files.make_folder(folder.path)
         with folder.safely("read the folder"):
-            found = (p.name for p in folder.path.iterdir() if p.suffix != PARTIAL)
-            present = sorted(name for name in found if not name.startswith("."))
-        if CONFIG not in present and present:
-            raise UserError(
-                f"{folder.path} is not empty and holds no run ({CONFIG} is missing; there is {present[0]}). "
-                "Name another folder with --out."
-            )
+            present = names_in(folder.path, CONFIG)
         with folder.safely("lock the folder"):
-            folder.lock = hold(folder.path)
-        if folder.began:
-            if not resume:
-                raise UserError(
-                    f"{folder.path} already holds a run. Continue it with --resume, or name another folder with --out."
-                )
-            refuse_differences(folder.path, folder.read_json(CONFIG), config)
+            folder.lock = lock(folder.path)
+        folder.refuse_taken(config, resume)
         now = environment()
         if ENVIRONMENT in present:
             before = folder.read_json(ENVIRONMENT)
@@ -104,6 +101,15 @@ class RunFolder:
         folder.write_json(CONFIG, config)
         folder.write_json(ENVIRONMENT, now)
         return folder
+
+    def refuse_taken(self, config: dict[str, Any], resume: bool) -> None:
+        """Raise `UserError` if a run began here and is not to be continued, or has another configuration."""
+        if self.began:
+            if not resume:
+                raise UserError(
+                    f"{self.path} already holds a run. Continue it with --resume, or name another folder with --out."
+                )
+            refuse_differences(self.path, self.read_json(CONFIG), config)
 
     def note_environment(self, **facts: Any) -> None:
         """Add facts that become known after the folder was made to environment.json."""
@@ -296,6 +302,8 @@ class RunFolder:
     @contextmanager
     def safely(self, action: str) -> Iterator[None]:
         """Turn a disk error into a `UserError` that says what failed, what is safe and what to do."""
+        if isinstance(self.lock, Lease):
+            self.lock.check()
         try:
             yield
         except (OSError, RuntimeError) as error:
