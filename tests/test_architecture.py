@@ -66,7 +66,7 @@ NOT_CODE = {"py.typed", "assets"}
 
 MOST_LINES = 350
 
-DATA_LIBRARIES = {"datasets": "rlzoo/tasks/", "reasoning_gym": "rlzoo/tasks/"}
+DATA_LIBRARIES = {"datasets": "rlzoo/tasks/", "reasoning_gym": "rlzoo/tasks/", "ray": "rlzoo/engine/ray_"}
 
 
 def sources(package: str) -> list[Path]:
@@ -142,7 +142,7 @@ def test_folders_import_what_their_line_allows() -> None:
 
 def test_the_story_of_a_run_knows_the_protocol_alone() -> None:
     """Which engine answers is chosen where runs are launched, and nowhere else."""
-    chooses = {"launch.py", "evaluate.py", "teacher.py"}
+    chooses = {"launch.py", "on_ray.py", "evaluate.py", "teacher.py"}
     found = [
         f"{path.relative_to(ROOT)}:{line} imports {name}"
         for path in (ROOT / "rlzoo" / "training").glob("*.py")

@@ -95,11 +95,13 @@ def compare(
             `rlzoo.store.run_folder` and `rlzoo.training.launch.train_fleet`.
     """
     folder = Path(folder)
-    with hold_whole(folder):  # two comparisons at once would each write their own table
+    elsewhere = config.engine.name == "ray"
+    with hold_whole(folder, shared=elsewhere):  # two comparisons at once would each write their own table
         refuse_taken(config, folder, resume)
         found: Search | None = None
         if config.tune.values and not config.tuned:
-            task, backbone = task or load_task(config.task), backbone or Backbone.load(config.backbone)
+            if not elsewhere:  # else the workers load both
+                task, backbone = task or load_task(config.task), backbone or Backbone.load(config.backbone)
             found = search(config, folder, resume=resume, watch=watch, backbone=backbone, task=task)
             config = config.model_copy(update={"tuned": found.chosen})
         runs = {run.name: run for run in config.runs()}

@@ -16,6 +16,7 @@ from typing import Any, BinaryIO
 
 from rlzoo.errors import UserError
 
+OBJECT_STORES = {"s3", "gs", "gcs", "abfs", "abfss", "az", "hdfs", "oci"}
 PARTIAL = ".partial"
 """Suffix of a file that is being written; readers ignore it."""
 
@@ -85,8 +86,13 @@ def make_folder(path: Path) -> Path:
     """Make a folder and its parents, or take the one that is there.
 
     Raises:
-        UserError: it cannot be made: too long, not a folder, no right to.
+        UserError: it cannot be made: too long, not a folder, no right to, in an object store.
     """
+    if path.parts[:1] and path.parts[0].removesuffix(":") in OBJECT_STORES:
+        raise UserError(
+            f"{path.parts[0]}// is an object store, and run folders need a file system: mount the bucket (s3fs, "
+            "gcsfuse, blobfuse), and name the mounted folder with --out"
+        )
     try:
         path.mkdir(parents=True, exist_ok=True)
     except (OSError, ValueError) as error:  # a NUL or half a character in a name is a ValueError

@@ -30,6 +30,10 @@ POLL = 0.2
 """Seconds between two looks at a lease that may be renewed."""
 
 
+class Leased(UserError):
+    """Another process has the lease, and renews it."""
+
+
 class Lease:
     """The right to write into a folder, held until `release`, or `SECONDS` after the process has ended."""
 
@@ -37,7 +41,7 @@ class Lease:
         """Take the lease; wait for one that is silent to run out.
 
         Raises:
-            UserError: it is renewed by another process all the time.
+            Leased: it is renewed by another process all the time.
             OSError: the folder cannot be written.
         """
         self.path, self.seconds = path / LEASE, SECONDS if seconds is None else seconds
@@ -130,7 +134,7 @@ class Lease:
             if now != held:
                 held, silent_since = now, time.monotonic()
             if silent_since > until:
-                raise UserError(
+                raise Leased(
                     f"{self.path.parent} is being written by another process (pid {held.get('pid')} on "
                     f"{held.get('host')}). Wait for it or stop it, or name another folder with --out."
                 )

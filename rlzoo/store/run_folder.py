@@ -104,11 +104,11 @@ class RunFolder:
 
     def refuse_taken(self, config: dict[str, Any], resume: bool) -> None:
         """Raise `UserError` if a run began here and is not to be continued, or has another configuration."""
+        if self.began and not resume:
+            raise UserError(
+                f"{self.path} already holds a run. Continue it with --resume, or name another folder with --out."
+            )
         if self.began:
-            if not resume:
-                raise UserError(
-                    f"{self.path} already holds a run. Continue it with --resume, or name another folder with --out."
-                )
             refuse_differences(self.path, self.read_json(CONFIG), config)
 
     def note_environment(self, **facts: Any) -> None:

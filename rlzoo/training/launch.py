@@ -69,10 +69,14 @@ def train_fleet(
     for section in ("task", "backbone", "engine"):
         if len({repr(getattr(config, section)) for config in configs}) > 1:
             raise UserError(f"the runs of a fleet share one {section}, but these differ in it: train them one by one")
-    if first.engine.name != "local":
-        raise UserError(f"engine.name = {first.engine.name!r} cannot train yet: leave it out")
     for warning in dict.fromkeys(text for config in configs for text in config.warnings):
         warnings.warn(warning, stacklevel=2)
+    if first.engine.name == "ray":
+        from rlzoo.training.on_ray import train_on_ray  # needs the extra
+
+        if backbone is not None:
+            raise UserError("a Ray cluster loads the model on its workers: name it (backbone.model), give no object")
+        return train_on_ray(runs, resume=resume, on_record=on_record, task=task)
     task = task or load_task(first.task)
     if any("demonstration" in config.objective.needs for config in configs):
         check_demonstrations(task)

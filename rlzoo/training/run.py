@@ -13,13 +13,14 @@ import traceback
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from objectives import Objective
 from rlzoo.config.budget import Budget
 from rlzoo.config.run import RunConfig
 from rlzoo.engine.protocol import AdamSettings, Engine, MuonSettings, RunSpec, StepSettings
 from rlzoo.errors import UserError
+from rlzoo.store.lock import hold
 from rlzoo.store.outcomes import pack
 from rlzoo.store.run_folder import ADAPTER, CRITIC, SUMMARY, RunFolder
 from rlzoo.training.client import Client
@@ -93,10 +94,16 @@ class Run:
 
     @classmethod
     def create(
-        cls, config: RunConfig, folder: str | Path, resume: bool, name: str, on_record: Callable[..., None] | None
-    ) -> Run:
-        """Create the run's folder, or open the existing one."""
-        return cls(config, RunFolder.create(folder, config.stored(), resume), name, on_record)
+        cls,
+        config: RunConfig,
+        folder: str | Path,
+        resume: bool,
+        name: str,
+        on_record: Callable[..., None] | None,
+        lock: Callable[[Path], Any] = hold,
+    ) -> Self:
+        """Create the run's folder, or open the existing one, and take the right to write into it."""
+        return cls(config, RunFolder.create(folder, config.stored(), resume, lock), name, on_record)
 
     def restore(self) -> None:
         """Restore the last checkpoint, if there is one."""
@@ -290,7 +297,7 @@ class Run:
             "before": scored[0],
             "after": scored[-1],
             **self.counters,
-            "engine_s": self.client.seconds,
+            "engine_s": self.client.seconds if hasattr(self, "client") else self.seconds,
             "elapsed_s": time.monotonic() - self.started,
         }
 

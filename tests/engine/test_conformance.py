@@ -10,7 +10,7 @@ import asyncio
 import math
 import pickle
 import sys
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -44,6 +44,7 @@ from rlzoo.engine.tokens import Tokens
 from rlzoo.errors import UserError
 from rlzoo.model.backbone import Backbone
 from tests.engine import skyrl
+from tests.engine.on_ray import end_cluster, on_ray
 
 Job = Callable[[Engine], Coroutine[Any, Any, Any]]
 STEP = StepSettings(lr=1e-2)
@@ -75,7 +76,14 @@ ENGINES = {
     "local": on_local,
     "forked": pytest.param(on_forked, marks=pytest.mark.skipif(not can_fork, reason="forks on Linux without a GPU")),
     "tinker": pytest.param(skyrl.on_server, marks=skyrl.MARKS),
+    "ray": pytest.param(on_ray, marks=pytest.mark.ray),
 }
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _no_cluster_is_left() -> Iterator[None]:
+    yield
+    end_cluster()
 
 
 @pytest.fixture(params=ENGINES.values(), ids=ENGINES.keys())

@@ -1,0 +1,32 @@
+"""Without Ray: nothing imports it until it is chosen, and then a sentence says how to get it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from rlzoo.config.run import RunConfig
+from rlzoo.errors import UserError
+from rlzoo.training.launch import train
+
+MakeConfig = Callable[..., RunConfig]
+
+
+def test_without_the_extra_the_message_has_the_command(
+    make_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert not [name for name in sys.modules if name.startswith("rlzoo.") and "ray" in name]
+    monkeypatch.setitem(sys.modules, "ray", None)  # as where it is not installed
+    with pytest.raises(UserError, match=r"engine\.name = 'ray' needs a package: pip install 'rlzoo\[ray\]'"):
+        train(make_config("grpo", engine={"name": "ray"}), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_bucket_is_no_folder(make_config: MakeConfig) -> None:
+    """Before, a folder `s3:` was made here."""
+    with pytest.raises(UserError, match=r"s3:// is an object store.*mount the bucket"):
+        train(make_config("grpo"), "s3://bucket/run")
+    assert not Path("s3:").exists()
