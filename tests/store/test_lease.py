@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -17,6 +18,7 @@ from rlzoo.store.lease import LEASE, Lease
 from rlzoo.store.run_folder import RunFolder
 
 CONFIG = {"objective": {"name": "x"}, "task": {"name": "sort"}, "train": {"steps": 3}, "seed": 0}
+HERE = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
 QUICK = 0.6
 
 
@@ -53,7 +55,7 @@ def test_half_a_lease_is_taken_over_too(tmp_path: Path) -> None:
 def test_a_process_that_was_killed_here_holds_nothing(tmp_path: Path) -> None:
     """At once, although the lease would run for half a minute; a later process of its id is another one."""
     code = f"from pathlib import Path; from rlzoo.store.lease import Lease; held = Lease(Path({str(tmp_path)!r})); "
-    subprocess.run([sys.executable, "-c", code + "import os; os._exit(0)"], check=True)
+    subprocess.run([sys.executable, "-c", code + "import os; os._exit(0)"], check=True, env=HERE)
     told = json.loads((tmp_path / LEASE).read_text())
     start = time.monotonic()
     Lease(tmp_path).release()
@@ -88,8 +90,13 @@ def test_who_stood_still_for_a_while_goes_on(tmp_path: Path, monkeypatch: pytest
 
 def test_of_lock_and_lease_whoever_comes_second_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(leases, "SECONDS", QUICK)
-    with lock.hold(tmp_path), pytest.raises(UserError, match="being written by another process"):
-        lock.lease(tmp_path)
+    code = "import sys; from pathlib import Path; from rlzoo.store.lock import hold; held = hold(Path(sys.argv[1])); "
+    command = [sys.executable, "-c", code + "print('held', flush=True); input()", str(tmp_path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=HERE) as elsewhere:
+        assert elsewhere.stdout is not None and elsewhere.stdout.readline() == b"held\n"
+        with pytest.raises(UserError, match="being written by another process"):
+            lock.lease(tmp_path)
+        elsewhere.kill()
     with lock.lease(tmp_path), pytest.raises(UserError, match="being written by another process"):
         lock.hold(tmp_path)
     of_another_machine(tmp_path)
