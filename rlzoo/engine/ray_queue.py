@@ -28,7 +28,7 @@ from rlzoo.engine.ray_worker import Said, Trainer, Worker
 from rlzoo.errors import UserError
 
 DEATHS = 2
-"""Workers that may die of one job alone, without its getting any further in between."""
+"""Workers that have to die with a job before it gets any further, the last of them with no other job."""
 RESTARTS = 5
 """Times that Ray starts a worker again."""
 PAUSE = 2.0
@@ -52,8 +52,8 @@ class _Task:
     """Number of jobs that one worker may hold when this is one of them."""
     reached: int = -1
     """Records heard of it when its last worker died."""
-    alone: int = 0
-    """Workers that have died since it got further, with no other job beside it."""
+    deaths: int = 0
+    """Workers that have died with it since it last got further."""
     reason: str = ""
     refused: int = 0
 
@@ -288,17 +288,15 @@ class _Queue:
 
     def _died(self, task: _Task, reason: str, beside: int) -> None:
         """Queue a job whose worker died, in a smaller fleet if it has not got further since the last time."""
-        reached, before = self.heard.get(task.name, 0), task.reached
+        reached = self.heard.get(task.name, 0)
+        task.deaths = task.deaths + 1 if reached <= task.reached else 1
         task.reached, task.reason = reached, reason
-        if reached > before >= 0:
-            task.alone = 0
-        elif before >= 0:
+        if task.deaths > 1:
             task.most = max(1, (beside + 1) // 2)
-        task.alone += beside == 0
-        if task.alone < DEATHS:
+        if task.deaths < DEATHS or beside:
             self.waiting.appendleft(task)
             return
-        why = f"{task.alone} workers died of it. {task.reason}. If memory was short, choose a smaller engine."
+        why = f"{task.deaths} workers died of it. {task.reason}. If memory was short, choose a smaller engine."
         self._finish(task.name, self.give_up(task.name, f"{why}micro_batch_tokens or more engine.worker_memory"))
 
 

@@ -21,7 +21,7 @@ from rlzoo.training.launch import train, train_fleet
 from tests.ray.conftest import CLIENT_PORT, two_nodes
 
 ray = pytest.importorskip("ray")
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
 MakeConfig = Callable[..., RunConfig]
 
 
