@@ -22,6 +22,7 @@ from rlzoo.training.loop import run_to_end
 from rlzoo.training.meetings import go_back_together, has_settled
 from rlzoo.training.rollout import check_demonstrations, check_prompts
 from rlzoo.training.run import Run, Summary
+from rlzoo.training.signal import WARNING
 from rlzoo.training.teacher import Teacher, load_teacher
 
 
@@ -78,6 +79,7 @@ def train_fleet(
             raise UserError("a Ray cluster loads the model on its workers: name it (backbone.model), give no object")
         return train_on_ray(runs, resume=resume, on_record=on_record, task=task)
     task = task or load_task(first.task)
+    on_record = _warning_once(on_record)
     if any("demonstration" in config.objective.needs for config in configs):
         check_demonstrations(task)
     allow_files(len(runs))
@@ -116,6 +118,21 @@ def train_fleet(
     for name in fleet:
         made[name].settle()
     return {name: summaries[name] for name in runs}
+
+
+def _warning_once(on_record: OnRecord | None) -> OnRecord:
+    """Pass records on, and warn of each cause once: that of one run, in any process, is often that of all."""
+    told: set[str] = set()
+
+    def tell(name: str, record: dict[str, Any]) -> None:
+        if record["kind"] != WARNING:
+            if on_record is not None:
+                on_record(name, record)
+        elif record["cause"] not in told:
+            told.add(record["cause"])
+            warnings.warn(record["text"], stacklevel=2)
+
+    return tell
 
 
 async def train_together(

@@ -28,7 +28,7 @@ from rlzoo.training.evaluate import Evaluation
 from rlzoo.training.failure import RunFailed, failing
 from rlzoo.training.rollout import Account, Rollout
 from rlzoo.training.schedule import rate_factor
-from rlzoo.training.signal import Signal
+from rlzoo.training.signal import WARNING, Signal
 
 CHECKPOINT = "checkpoint-"
 """Beginning of the name of a checkpoint's folder; the number of optimizer steps follows."""
@@ -109,14 +109,16 @@ class Run:
         """Restore the last checkpoint, if there is one."""
         state = self.folder.load_state()
         if state is not None:
-            if not {"checkpoint", "signal"} <= state.keys():
+            if "checkpoint" not in state:
                 raise UserError(
                     f"the checkpoint in {self.folder.path} was written by an earlier version: start in another folder"
                 )
             self.checkpoint = whole_checkpoint(self.folder, state)
             self.step, self.counters, self.evaluations = state["step"], state["counters"], state["evaluations"]
             self.tests = state["tests"]
-            self.states, self.signal = state["states"], Signal(**state["signal"])
+            self.states = state["states"]
+            # Earlier versions did not keep the signal: a run that has made steps is taken to have had one.
+            self.signal = Signal(**state["signal"]) if "signal" in state else Signal(silent=self.step == 0)
             self.meeting = state.get("meeting", 0)
             self.seconds, self.elapsed = state["seconds"], state["elapsed"]
             self.summary = state["summary"]
@@ -226,7 +228,12 @@ class Run:
 
     def hear(self, signal: bool, norms: Sequence[float]) -> None:
         """Take in what the last step had to learn from; see `Signal.hear`."""
-        self.signal.hear(self.config.row, self.step, self.config.train.silent_steps, signal=signal, norms=norms)
+
+        def warn(cause: str, text: str) -> None:
+            self._announce({"kind": WARNING, "cause": cause, "text": text})
+
+        most = self.config.train.silent_steps
+        self.signal.hear(self.config.row, self.step, most, signal=signal, norms=norms, warn=warn)
 
     @property
     def spent(self) -> bool:

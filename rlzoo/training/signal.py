@@ -11,7 +11,7 @@ to the end of the run, so its accuracy says nothing about the algorithm.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -25,6 +25,15 @@ DEAD = (
     "every gradient is exactly 0 although responses have different advantages: in float32 the policy no longer depends "
     "on its parameters (a learning rate, a temperature or a coefficient is far out of range)"
 )
+
+
+WARNING = "warning"
+"""Kind of the records with which runs warn: they are announced, never stored, and each cause is told once."""
+
+
+def warn(cause: str, text: str) -> None:
+    """Warn at once, of a run by itself."""
+    warnings.warn(text, stacklevel=3)
 
 
 @dataclass
@@ -45,7 +54,16 @@ class Signal:
         """As JSON types, for a checkpoint: `Signal(**stored)`."""
         return asdict(self)
 
-    def hear(self, row: str, step: int, most: int | None, *, signal: bool, norms: Sequence[float]) -> None:
+    def hear(
+        self,
+        row: str,
+        step: int,
+        most: int | None,
+        *,
+        signal: bool,
+        norms: Sequence[float],
+        warn: Callable[[str, str], None] = warn,
+    ) -> None:
         """Take in a step. Warns at a first step without a signal, and at the first dead one of several.
 
         Args:
@@ -54,6 +72,7 @@ class Signal:
             most: `train.silent_steps`; None: never fail.
             signal: whether rewards or teaching gave the step something to learn from.
             norms: gradient norm of each of its updates; empty where no advantage differs from 0.
+            warn: called with the cause, `silent` or `dead`, and the text.
 
         Raises:
             RunFailed: none of the first `most` steps had a signal (later a solved task may well be silent), or the last
@@ -64,10 +83,10 @@ class Signal:
         self.dead = self.dead + 1 if dead else 0
         ends = "" if most is None else f"; a run ends as failed after {most} such steps (train.silent_steps)"
         if self.silent and step == 1:
-            warnings.warn(f"{row}: the first step has no signal: {NO_SIGNAL}{ends}", stacklevel=2)
+            warn("silent", f"{row}: the first step has no signal: {NO_SIGNAL}{ends}")
         if self.dead == 1:
             self.died = step
-            warnings.warn(f"{row}: step {step}: {DEAD}{ends}", stacklevel=2)
+            warn("dead", f"{row}: step {step}: {DEAD}{ends}")
         if self.silent and step == most:
             reason = f"none of the first {most} steps had a signal (train.silent_steps): {NO_SIGNAL}"
             raise RunFailed(reason, final=True)

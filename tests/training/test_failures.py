@@ -225,3 +225,18 @@ def test_a_run_with_one_signal_goes_on_and_null_never_ends_one(
         with pytest.warns(UserWarning, match="the first step has no signal"):
             summary = train(config, tmp_path / name, backbone=backbone, task=Mute(since))
         assert (summary["state"], summary["step"]) == ("done", 4)
+
+
+def test_runs_that_are_silent_together_warn_once(make_config: MakeConfig, backbone: Backbone, tmp_path: Path) -> None:
+    """Two rows of two seeds in two processes: one warning, and listeners get records alone."""
+    kinds: set[str] = set()
+    table = {"train": {"steps": 1}, "evaluation": {"every": 100}, "engine": {"processes": 2}}
+    made = {
+        f"{row}{seed}": (make_config(row, seed, **table), tmp_path / f"{row}{seed}")
+        for row in ("grpo", "reinforce")
+        for seed in (0, 1)
+    }
+    with pytest.warns(UserWarning) as caught:
+        train_fleet(made, backbone=backbone, task=Mute(), on_record=lambda name, record: kinds.add(record["kind"]))
+    assert sum("first step has no signal" in str(one.message) for one in caught) == 1
+    assert kinds == {"start", "train", "eval", "end"}

@@ -294,3 +294,24 @@ def test_kill_minus_nine(make_config: MakeConfig, backbone: Backbone, tmp_path: 
         torch.load(f / state["checkpoint"] / "optimizer.pt")["optimizer"]["state"] for f in (folder, tmp_path / "whole")
     ]
     torch.testing.assert_close(*moments, rtol=0, atol=1e-5)
+
+
+def test_a_checkpoint_from_before_signals_were_kept_goes_on(
+    make_config: MakeConfig, backbone: Backbone, tmp_path: Path
+) -> None:
+    """It has made steps, so it is taken to have had a signal; what it lacks is no reason to train it again."""
+    config = make_config("grpo", train={"steps": 4, "save_every": 1})
+
+    def stop(name: str, record: dict[str, Any]) -> None:
+        if record["kind"] == "train" and record["step"] == 3:
+            raise Killed
+
+    with pytest.raises(Killed):
+        train(config, tmp_path, backbone=backbone, on_record=stop)
+    folder = RunFolder(tmp_path)
+    state = folder.load_state()
+    assert state is not None and state["step"] == 2
+    del state["signal"]
+    folder.save_state(state)
+    del folder, state
+    assert train(config, tmp_path, resume=True, backbone=backbone)["state"] == "done"
