@@ -18,37 +18,22 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from advantages.credit import Credit
-from advantages.estimate import Advantage, ddof_is_used, generalized_advantage
+from advantages.estimate import GAE, Advantage, credit_from_values, ddof_is_used
 from advantages.needs import Need
 from advantages.part import RunSettings
-from advantages.statistics import whiten
 from advantages.view import RolloutView
 
 
-class DecoupledGAE(Advantage, kind="decoupled_gae"):
+class DecoupledGAE(GAE, kind="decoupled_gae"):
     """The policy's advantages at `lam`, the critic's targets at `critic_lam` (VC-PPO, 2503.01491; VAPO, 2504.05118)."""
 
     shown: ClassVar[tuple[str, ...]] = ("gamma", "lam", "critic_lam")
 
-    gamma: float = Field(default=1.0, ge=0, le=1)
-    lam: float = Field(default=0.95, ge=0, le=1)
     critic_lam: float = Field(default=1.0, ge=0, le=1)
-    whiten: bool = True
-    ddof: int = Field(default=1, ge=0, le=1)
-    """Of the variance that whitens: 1 divides squares by n-1, 0 by n."""
-
-    @model_validator(mode="after")
-    def _whitens(self) -> Self:
-        return ddof_is_used(self, self.whiten, self.ddof)
-
-    @property
-    def needs(self) -> frozenset[Need]:
-        return frozenset({Need.VALUE})
 
     def estimate(self, view: RolloutView) -> Credit:
-        lam_N = torch.full_like(view.reward_NT[:, 0], self.lam)
-        advantage_NT, return_NT = _decoupled(view, self.gamma, lam_N, self.critic_lam)
-        return Credit(whiten(advantage_NT, view.mask_NT, self.ddof) if self.whiten else advantage_NT, return_NT)
+        lam_N, critic_lam_N = (torch.full_like(view.reward_NT[:, 0], lam) for lam in (self.lam, self.critic_lam))
+        return credit_from_values(view, self.gamma, lam_N, critic_lam_N, self.ddof if self.whiten else None)
 
 
 class LengthAdaptiveGAE(Advantage, kind="length_adaptive_gae"):
@@ -91,12 +76,5 @@ class LengthAdaptiveGAE(Advantage, kind="length_adaptive_gae"):
 
     def estimate(self, view: RolloutView) -> Credit:
         lam_N = self.lam(view.mask_NT.sum(dim=1).to(view.reward_NT.dtype))
-        advantage_NT, return_NT = _decoupled(view, self.gamma, lam_N, self.critic_lam)
-        return Credit(whiten(advantage_NT, view.mask_NT, self.ddof) if self.whiten else advantage_NT, return_NT)
-
-
-def _decoupled(view: RolloutView, gamma: float, lam_N: Tensor, critic_lam: float) -> tuple[Tensor, Tensor]:
-    """Advantages before whitening and the critic's targets."""
-    given = view.reward_NT, view.mask_NT, view.value_NT, gamma
-    critic_NT = generalized_advantage(*given, torch.full_like(lam_N, critic_lam))
-    return generalized_advantage(*given, lam_N), torch.where(view.mask_NT, critic_NT + view.value_NT, 0)
+        critic_lam_N = torch.full_like(lam_N, self.critic_lam)
+        return credit_from_values(view, self.gamma, lam_N, critic_lam_N, self.ddof if self.whiten else None)

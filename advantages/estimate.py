@@ -89,6 +89,7 @@ Estimator = TypeVar("Estimator", bound=Advantage)
 
 
 def ddof_is_used(part: Estimator, whitens: bool, ddof: int) -> Estimator:
+    """Return the part. Raises `ValueError` if it sets `ddof` without whitening."""
     if not whitens and ddof != 1:
         raise ValueError(
             f"advantage {part.kind!r}: ddof does nothing without whitening: set whiten=true, or leave it out"
@@ -293,8 +294,21 @@ class GAE(Advantage, kind="gae"):
         return frozenset({Need.VALUE})
 
     def estimate(self, view: RolloutView) -> Credit:
-        mask_NT, value_NT = view.mask_NT, view.value_NT
-        lam_N = torch.full_like(value_NT[:, 0], self.lam)
-        advantage_NT = generalized_advantage(view.reward_NT, mask_NT, value_NT, self.gamma, lam_N)
-        return_NT = torch.where(mask_NT, advantage_NT + value_NT, 0)
-        return Credit(whiten(advantage_NT, mask_NT, self.ddof) if self.whiten else advantage_NT, return_NT)
+        lam_N = torch.full_like(view.value_NT[:, 0], self.lam)
+        return credit_from_values(view, self.gamma, lam_N, lam_N, self.ddof if self.whiten else None)
+
+
+def credit_from_values(
+    view: RolloutView, gamma: float, lam_N: Tensor, critic_lam_N: Tensor, ddof: int | None
+) -> Credit:
+    """GAE with one lambda per row for the advantages and one for the critic's targets A + V.
+
+    Args:
+        lam_N, critic_lam_N: lambdas in 0 .. 1; the same tensor for one GAE.
+        ddof: of the variance that whitens the advantages; None: no whitening.
+    """
+    given = view.reward_NT, view.mask_NT, view.value_NT, gamma
+    advantage_NT = generalized_advantage(*given, lam_N)
+    critic_NT = advantage_NT if critic_lam_N is lam_N else generalized_advantage(*given, critic_lam_N)
+    return_NT = torch.where(view.mask_NT, critic_NT + view.value_NT, 0)
+    return Credit(advantage_NT if ddof is None else whiten(advantage_NT, view.mask_NT, ddof), return_NT)

@@ -33,7 +33,8 @@ class Surrogate(Part):
     """Family: (log_ratio_BT, advantage_BT) -> objective_BT, to be maximized."""
 
     clips: ClassVar[bool] = False
-    """True if the surrogate acts only on ratios other than 1, so that a ratio fixed at 1 makes it inert."""
+    """True if the slope at ratio 1 is the advantage, as for `linear`: the surrogate is inert where every ratio is 1
+    (ratio `none`, or one update per rollout)."""
 
     def __call__(self, log_ratio_BT: Tensor, advantage_BT: Tensor) -> Tensor:
         raise TypeError(f"{type(self).__name__} does not define __call__")

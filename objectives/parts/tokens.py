@@ -30,7 +30,7 @@ class Tokens(Part):
     """Family: (old_logp_BT, advantage_BT, mask_BT) -> chosen_BT (bool), once per step; then it treats these tokens."""
 
     clips: ClassVar[bool] = False
-    """True if the treatment acts only on ratios other than 1."""
+    """True if the treatment has no effect where every ratio is 1."""
 
     @property
     def needs(self) -> frozenset[Need]:

@@ -63,7 +63,7 @@ def test_lab_prints_json_with_every_update() -> None:
         (("lab", "grpo", "--success", "1.5"), "above 0 and below 1"),
         (("lab", "grpo", "--out", "figure.txt"), ".png, .svg or .pdf"),
         (("lab", "grpo", "--longest", "30"), "smaller length"),
-        (("lab", "dapo", "-g", "1"), "take larger groups"),
+        (("lab", "dapo", "-g", "1"), "use larger groups"),
         (("claims", "zero-objectiv"), "did you mean 'zero-objective'"),
         (("lab", "--table", "belman"), "did you mean 'bellman'"),
         (("lab", "grpo", "--table", "bellman"), "leave out grpo"),
