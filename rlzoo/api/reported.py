@@ -1,4 +1,4 @@
-"""Training with its reader's files: a live report while runs train, curves and report when they have ended.
+"""Training with its reader's file: a live report while runs train, and the whole one when they have ended.
 
 A report that cannot be written is a warning. It never ends or loses a run.
 """
@@ -6,7 +6,7 @@ A report that cannot be written is a warning. It never ends or loses a run.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,10 +19,8 @@ from rlzoo.experiments import ablate as ablation
 from rlzoo.experiments import compare as comparison
 from rlzoo.experiments import tasks as over_tasks
 from rlzoo.experiments.watch import Watch, unwatched
+from rlzoo.report import page, tasks
 from rlzoo.report.live import LiveReport
-from rlzoo.report.outputs import draw_curves, write_outputs
-from rlzoo.report.tasks import write_report
-from rlzoo.store.run_folder import CURVES
 from rlzoo.training import launch
 from rlzoo.training.launch import OnRecord
 
@@ -30,9 +28,9 @@ from rlzoo.training.launch import OnRecord
 def compare(
     config: CompareConfig, folder: str | Path, *, watch: Watch = unwatched, **options: Any
 ) -> comparison.Comparison:
-    """Do what `rlzoo.experiments.compare.compare` does, with a live report, and draw the curves."""
+    """Do what `rlzoo.experiments.compare.compare` does, with a live report."""
     result = comparison.compare(config, folder, watch=_reporting(Path(folder), watch), **options)
-    _write(config, result.folder)
+    _safely(page.write_report, result.folder)
     return result
 
 
@@ -43,36 +41,27 @@ def compare_tasks(
     folder = Path(folder)
 
     def write(one: comparison.Comparison) -> None:
-        _write(one.config, one.folder)
-        try:
-            write_report(folder)
-        except UserError as error:
-            warnings.warn(str(error), stacklevel=2)
+        _safely(page.write_report, one.folder)
+        _safely(tasks.write_report, folder)
 
     result = over_tasks.compare_tasks(config, folder, watch=_reporting(folder, watch, True), on_task=write, **options)
-    write_report(folder)
+    tasks.write_report(folder)
     return result
 
 
 def ablate(
     plan: ablation.Plan, config: CompareConfig, folder: str | Path, *, watch: Watch = unwatched, **options: Any
 ) -> ablation.Ablation:
-    """Do what `rlzoo.experiments.ablate.ablate` does, with a live report, and draw the curves."""
+    """Do what `rlzoo.experiments.ablate.ablate` does, with a live report."""
     result = ablation.ablate(plan, config, Path(folder), watch=_reporting(Path(folder), watch), **options)
-    _write(config, Path(folder))
+    _safely(page.write_report, Path(folder))
     return result
 
 
 def train(config: RunConfig, folder: str | Path, *, watch: Watch = unwatched, **options: Any) -> dict[str, Any]:
-    """Do what `rlzoo.training.launch.train` does, and draw the run's curves."""
+    """Do what `rlzoo.training.launch.train` does. A run alone has a report where one is asked for."""
     with watch({config.name: config}) as on_record:
-        summary = launch.train(config, folder, on_record=on_record, **options)
-    if summary["step"]:
-        try:
-            draw_curves([Path(folder)], Path(folder) / CURVES, title=f"{config.name} on {config.task.name}")
-        except UserError as error:
-            warnings.warn(str(error), stacklevel=2)
-    return summary
+        return launch.train(config, folder, on_record=on_record, **options)
 
 
 def _reporting(folder: Path, watch: Watch, by_task: bool = False) -> Watch:
@@ -87,6 +76,9 @@ def _reporting(folder: Path, watch: Watch, by_task: bool = False) -> Watch:
     return watched
 
 
-def _write(config: CompareConfig, folder: Path) -> None:
-    for problem in write_outputs(folder, title=f"{config.task.name}: {len(config.seeds)} seeds each"):
-        warnings.warn(problem, stacklevel=3)
+def _safely(write: Callable[[Path], object], folder: Path) -> None:
+    """Write a report; where that fails, warn: the runs and their summary are on disk and stay as they are."""
+    try:
+        write(folder)
+    except UserError as error:
+        warnings.warn(str(error), stacklevel=3)

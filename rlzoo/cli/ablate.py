@@ -67,5 +67,5 @@ def notes(ablation: Ablation) -> list[str]:
         same = [one.contrast for one in ablation.measured if one.told == told]
         lines.append(f"{told.capitalize()}: {'; '.join(f'{one.label} ({one.block})' for one in same)}.")
     lines += [*joint_moves(one.contrast for one in ablation.measured), *unspent(comparison.summaries)]
-    there = f"Report: {comparison.folder / REPORT}; curves and runs are beside it"
+    there = f"Report: {comparison.folder / REPORT}; runs are beside it"
     return [*lines, *failures(comparison.summaries), there]

@@ -100,7 +100,7 @@ def comparison_notes(comparison: Comparison) -> list[str]:
         *unspent(comparison.summaries),
         *failures(comparison.summaries),
     ]
-    notes.append(f"Report: {comparison.folder / REPORT}; curves, table and runs are beside it")
+    notes.append(f"Report: {comparison.folder / REPORT}; table and runs are beside it")
     return notes
 
 

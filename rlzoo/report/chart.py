@@ -124,8 +124,9 @@ def _least(lines: Sequence[Line]) -> float | None:
 
 def _vertical(lines: Sequence[Line], form: Form) -> tuple[float, float]:
     """Span the means with some room. Intervals, early on much wider, get a quarter more and are cut off there."""
-    low, high = _span([line.mean for line in lines])
-    never_below = low >= 0
+    low, high = _span([line.mean for line in lines], around=0.1)
+    never_below = float(min(np.nanmin(line.mean) for line in lines)) >= 0
+    most = max(1.0, float(max(np.nanmax(line.mean) for line in lines))) if form == "percent" else math.inf
     loud = [line for line in lines if not line.quiet and np.isfinite(line.low).any()]
     if loud:
         room = 0.25 * (high - low)
@@ -133,15 +134,16 @@ def _vertical(lines: Sequence[Line], form: Form) -> tuple[float, float]:
         high = min(high + room, max(high, float(max(np.nanmax(line.high) for line in loud))))
     edge = HEADROOM * (high - low)
     low = 0.0 if never_below and low < 0.3 * high else low - edge
-    top = high + edge
-    return low, max(high, min(top, 1.0)) if form == "percent" else top
+    return low, min(high + edge, most)
 
 
-def _span(values: Sequence[Array]) -> tuple[float, float]:
+def _span(values: Sequence[Array], around: float = 0.0) -> tuple[float, float]:
+    """Return the least and the largest number; of a constant its surroundings, the share `around` of it or 0.5."""
     every = np.concatenate(values)
     every = every[np.isfinite(every)]
     low, high = float(every.min()), float(every.max())
-    return (low, high) if high > low else (low - 0.5, high + 0.5)
+    half = around * abs(low) or 0.5
+    return (low, high) if high > low else (low - half, high + half)
 
 
 def _ticks_x(ax: matplotlib.axes.Axes, lines: Sequence[Line], frame: Frame, least: float | None) -> None:

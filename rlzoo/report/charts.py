@@ -23,6 +23,8 @@ WIDE, NARROW = (640, 330), (340, 230)
 LEGIBLE, LOUD = 8, 6
 """With more lines than `LEGIBLE` on one chart the best `LOUD` keep their colours, the others are grey."""
 MOST_SEEDS_DRAWN = 48
+ENLARGED = 0.5
+"""Where the second half of training spans less than this share of the whole, it has a chart of its own."""
 LOGARITHMIC = ("tokens_sampled", "tokens_trained", "prompts_sampled")
 SEEDS_FOR_SHADE = 5
 """Of a training metric: wide intervals of five algorithms hide the lines."""
@@ -67,7 +69,13 @@ class Charts:
         for axis, label in LABELS.items():
             lines = [line for name in self.look for line in self._accuracy(name, axis, seeds=True)]
             frame = Frame(label, "problems solved", _form(axis), "percent", log=axis in LOGARITHMIC)
-            drawn += [replace(one, axis=axis) for one in self._drawn(f"Accuracy over {label}", "", lines, frame, WIDE)]
+            charts = [*self._drawn(f"Accuracy over {label}", "Means end where all seeds got.", lines, frame, WIDE)]
+            late = second_half(lines)
+            if late:
+                title = f"Accuracy over {label}, enlarged"
+                note = "The second half of what every algorithm spent."
+                charts += self._drawn(title, note, late, replace(frame, log=False), WIDE)
+            drawn += [replace(one, axis=axis) for one in charts]
         return drawn
 
     def one_by_one(self) -> list[Drawn]:
@@ -144,6 +152,19 @@ class Charts:
                 at, quiet = grid(whole, half_way(whole), exact=False), name not in self.loud
                 lines += averaged(name, self.look[name], whole, at, shaded=SEEDS_FOR_SHADE, quiet=quiet)
         return lines
+
+
+def second_half(lines: Sequence[Line]) -> list[Line]:
+    """Return lines in the second half of what all means span; [] if values there differ as much as in the whole."""
+    means = [line for line in lines if not line.quiet and not line.thin]
+    if not means:
+        return []
+    end = min(float(line.x[-1]) for line in means)
+    cut = [line.within(end / 2, end) for line in lines if not line.quiet]
+    if min(len(line.x) for line in cut if not line.thin) < 2:
+        return []
+    whole, late = (float(np.ptp(np.concatenate([line.mean for line in some]))) for some in (means, cut))
+    return cut if late < ENLARGED * whole else []
 
 
 def _form(axis: str) -> Form:

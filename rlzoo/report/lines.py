@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -38,6 +38,12 @@ class Line:
     marked: bool = False
     quiet: bool = False
     thin: bool = False
+
+    def within(self, begin: float, end: float) -> Line:
+        """Return the part between two positions, these included."""
+        inside = (begin <= self.x) & (self.x <= end)
+        x, mean, low, high = (part[inside] for part in (self.x, self.mean, self.low, self.high))
+        return replace(self, x=x, mean=mean, low=low, high=high)
 
 
 @dataclass(frozen=True)

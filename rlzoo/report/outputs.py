@@ -1,4 +1,4 @@
-"""The files that a reader opens: learning curves and the report, made from run folders after the runs have ended."""
+"""The picture of learning curves from run folders, at any moment: while runs train, too."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any
 from rlzoo.errors import UserError
 from rlzoo.experiments.folders import row_name, run_folders, table_position
 from rlzoo.report import curves
-from rlzoo.report.page import write_report
-from rlzoo.store.run_folder import CONFIG, CURVES, SUMMARY, RunFolder
+from rlzoo.report.read import task_name
+from rlzoo.store.run_folder import CONFIG, SUMMARY, RunFolder
 
 
 def collect_curves(folders: Sequence[Path]) -> list[curves.Curves]:
@@ -42,24 +42,10 @@ def draw_curves(folders: Sequence[Path], out: Path, x: curves.Horizontal = "step
     Raises:
         UserError: there is no run, none has a record yet, or a file cannot be written.
     """
-    title = title or ", ".join(dict.fromkeys(config["task"]["name"] for _, config in _configs(folders)))
+    title = title or ", ".join(dict.fromkeys(task_name(config["task"]) for _, config in _configs(folders)))
     paths = [out, out.with_suffix(".svg")] if out.suffix == ".png" else [out]
     try:
         curves.draw(collect_curves(folders), paths, x=x, title=title)
     except (OSError, ValueError) as error:
         raise UserError(f"the curves could not be drawn into {out}: {error}") from error
     return paths
-
-
-def write_outputs(folder: Path, title: str = "") -> list[str]:
-    """Write curves.png, curves.svg and report.html into the folder of runs that have ended.
-
-    Returns what could not be written, a line each: the runs and their summary are on disk and stay as they are.
-    """
-    problems: list[str] = []
-    for make in (lambda: draw_curves([folder], folder / CURVES, title=title), lambda: write_report(folder)):
-        try:
-            make()
-        except UserError as error:
-            problems.append(str(error))
-    return problems

@@ -207,7 +207,7 @@ class Progress:
     def _times(self) -> str:
         left = self.seconds_left
         if self.fraction == 1:
-            remaining = "done" if self.ended else "drawing the curves" if self._all_final() else "last evaluation"
+            remaining = "done" if self.ended else "writing the report" if self._all_final() else "last evaluation"
         else:
             remaining = "estimating" if left is None else f"{clock_time(left)} left"
         return f"{clock_time(self.clock() - self.started)} elapsed, {remaining}"

@@ -80,6 +80,12 @@ class ReadRun:
         return "training" if self.train or self.evaluations or (self.path / STATE).exists() else "waiting"
 
 
+def task_name(task: Mapping[str, Any]) -> str:
+    """Return the name of a task as it is stored, with its level."""
+    level = task.get("level")
+    return task["name"] if level is None or ":" in task["name"] else f"{task['name']}:{level}"
+
+
 @dataclass(frozen=True)
 class Study:
     """The runs of a report.
@@ -101,9 +107,7 @@ class Study:
     @property
     def task(self) -> str:
         """Return the task's name with its level."""
-        task = self.runs[0].config["task"]
-        level = task.get("level")
-        return task["name"] if level is None or ":" in task["name"] else f"{task['name']}:{level}"
+        return task_name(self.runs[0].config["task"])
 
     @property
     def algorithms(self) -> list[str]:

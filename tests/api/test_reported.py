@@ -14,8 +14,10 @@ from rlzoo.config.comparison import CompareConfig
 from rlzoo.config.run import RunConfig
 from rlzoo.errors import UserError
 from rlzoo.model.backbone import Backbone
-from rlzoo.report import live, outputs
+from rlzoo.report import live, page
+from rlzoo.report.outputs import draw_curves
 from rlzoo.stats.sentences import sentences
+from rlzoo.store.run_folder import CURVES
 
 MakeConfig = Callable[..., RunConfig]
 
@@ -25,16 +27,15 @@ def comparison(make_config: MakeConfig, **changes: Any) -> CompareConfig:
     return CompareConfig.model_validate(shared | {"objectives": ["reinforce", "grpo"], "seeds": 2} | changes)
 
 
-def test_a_comparison_has_curves_and_a_report(make_config: MakeConfig, backbone: Backbone, tmp_path: Path) -> None:
+def test_a_comparison_has_a_report_and_draws_no_picture_unasked(
+    make_config: MakeConfig, backbone: Backbone, tmp_path: Path
+) -> None:
     result = reported.compare(comparison(make_config), tmp_path, backbone=backbone)
     report = (tmp_path / "report.html").read_text()
     assert sentences(result.judgement)[0] in html.unescape(report) and "Not finished" not in report
-    assert (tmp_path / "curves.png").stat().st_size > 10_000 and (tmp_path / "curves.svg").exists()
-
-
-def test_a_run_has_curves(make_config: MakeConfig, backbone: Backbone, tmp_path: Path) -> None:
-    reported.train(make_config(), tmp_path, backbone=backbone)
-    assert (tmp_path / "curves.png").stat().st_size > 10_000
+    assert not list(tmp_path.rglob("*.png")) and not list(tmp_path.rglob("*.svg"))
+    (drawn, _) = draw_curves([tmp_path], tmp_path / CURVES)
+    assert drawn.stat().st_size > 10_000
 
 
 def test_a_report_that_cannot_be_written_costs_nothing(
@@ -45,15 +46,11 @@ def test_a_report_that_cannot_be_written_costs_nothing(
 
     monkeypatch.setattr(live, "EVERY", 0.0)  # at every record
     monkeypatch.setattr(live, "SHARE", 1e9)
-    for module in (live, outputs):
+    for module in (live, page):
         monkeypatch.setattr(module, "write_report", full)
-    monkeypatch.setattr(outputs.curves, "draw", full)
     with pytest.warns(UserWarning, match="the disk is full") as warned:
         result = reported.compare(comparison(make_config), tmp_path, backbone=backbone)
     assert [summary["state"] for summary in result.summaries] == ["done"] * 4
     said = [str(warning.message) for warning in warned]
     assert "the live report could not be written: UserError: cannot write: the disk is full" in said
-    assert said[-2:] == [
-        f"the curves could not be drawn into {tmp_path / 'curves.png'}: cannot write: the disk is full",
-        "cannot write: the disk is full",
-    ]
+    assert said[-1] == "cannot write: the disk is full"

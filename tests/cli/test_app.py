@@ -311,7 +311,6 @@ def test_train_fills_a_folder_and_prints_its_outcome(qwen_folder: Path, tmp_path
         METRICS,
         "samples.jsonl",
         "summary.json",
-        "curves.png",
         "adapter",
     }
     assert "held-out: grpo" in result.stderr

@@ -117,6 +117,10 @@ def test_the_axis_shows_the_action() -> None:
     low, high = drawn([line([0.95, 0.99])], Frame("x", "y", y_form="percent")).get_ylim()
     assert (low, high) == pytest.approx((0.95 - 0.0016, 0.99 + 0.0016))
     assert drawn([line([0.1, 1.0])], Frame("x", "y", y_form="percent")).get_ylim() == (0, 1)
+    assert drawn([line([0.5, 0.9], half=0.5)], Frame("x", "y", y_form="percent")).get_ylim()[1] == 1  # no 110%
+    low, high = drawn([line([0.25, 0.25])], Frame("x", "y", y_form="percent")).get_ylim()  # a tenth, and headroom
+    assert (low, high) == pytest.approx((0.225 - 0.002, 0.275 + 0.002))
+    assert drawn([line([0.0, 0.0])]).get_ylim()[0] == 0
 
 
 @pytest.mark.parametrize(
@@ -201,6 +205,18 @@ def test_accuracy_is_drawn_over_every_budget_and_each_seed_as_far_as_it_got(tmp_
     assert one[-1][0] > two[-1][0] == pytest.approx(mean[-1][0], abs=0.02)  # the mean ends where every seed got
     assert "grpo 60% (from 0%)" in svg  # (0.4 + 0.8) / 2 at 200 tokens
     assert mean[0][0] == pytest.approx(one[0][0])  # 0 tokens, at the left edge of the logarithmic axis
+
+
+def test_the_end_of_training_is_enlarged_where_the_whole_hides_it(tmp_path: Path) -> None:
+    """From 20 to 90% in the first half, then 90 to 92%: 0.02 of 0.72. Both got to step 4, the first to step 8."""
+    write_run(tmp_path, "grpo", 0, (0.2, 0.9, 0.92, 0.9, 0.92))  # steps 0, 2, ..., 8
+    write_run(tmp_path, "dapo", 0, (0.2, 0.9, 0.91))
+    figures = by_title(charts_of(tmp_path).accuracy())
+    assert "Accuracy over training steps, enlarged" in figures
+    first, second = paths(figures["Accuracy over training steps, enlarged"], "line")
+    assert (len(first), len(second)) == (2, 2)  # steps 2 and 4
+    even = charts_of(write_study(tmp_path / "even", ("grpo",), 1)).accuracy()  # 25, 40, 60%
+    assert [figure.title for figure in even if "enlarged" in figure.title] == []
 
 
 def test_a_failed_run_stays_where_it_was(tmp_path: Path) -> None:

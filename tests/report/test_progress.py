@@ -132,7 +132,7 @@ def test_after_the_last_step_it_says_what_it_is_waiting_for() -> None:
         assert progress.line().split("  ")[1].endswith("last evaluation")
         for name in progress.runs:
             progress.on_event(name, {"kind": "end", "step": 10, "state": "done"})
-        assert progress.line().split("  ")[1].endswith("drawing the curves")
+        assert progress.line().split("  ")[1].endswith("writing the report")
     assert progress.line().split("  ")[1].endswith("done")
 
 

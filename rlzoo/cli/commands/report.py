@@ -12,17 +12,26 @@ from rlzoo.cli.console import complain, terminal
 from rlzoo.cli.shell import command, starting
 
 
-@command("curves runs/sort --out sort.png", "curves runs/sort runs/add --out both.pdf --tokens")
+@command("curves runs/sort", "curves runs/sort runs/add --out both.pdf --tokens")
 def curves(
     folders: Annotated[list[Path], typer.Argument(help="Run folders, or folders of runs; also while they train.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="File: .png (makes an .svg too), .svg or .pdf.")],
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            "-o",
+            help="File: .png (makes an .svg too), .svg or .pdf.",
+            show_default="curves.png in the first folder",
+        ),
+    ] = None,
     tokens: Annotated[bool, typer.Option("--tokens", help="Against sampled tokens instead of training steps.")] = False,
 ) -> None:
     """Draw the learning curves of any runs into one figure."""
     with starting():
         from rlzoo.report.outputs import draw_curves
+        from rlzoo.store.run_folder import CURVES
 
-    paths = draw_curves(folders, out, "tokens_sampled" if tokens else "step")
+    paths = draw_curves(folders, out or folders[0] / CURVES, "tokens_sampled" if tokens else "step")
     terminal().print(Text(f"drawn: {', '.join(map(str, paths))}"))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
@@ -74,8 +75,8 @@ def train(
         console = terminal()
         console.print(report.run_table([summary]))
         notes = [*report.unspent([summary]), *report.failures([summary])]
-        there = f"{'Run and curves' if summary['step'] else 'Run'}: {summary['folder']}"  # no step, no curves
-        live.print_notes(console, [*notes, there])
+        folder = summary["folder"]
+        live.print_notes(console, [*notes, f"Run: {folder}", f"Its page: {shlex.join(['rlzoo', 'report', folder])}"])
     if summary["state"] == "failed":
         raise typer.Exit(FAILED)
 
