@@ -1,22 +1,19 @@
 """Error rates and power of the verdicts, for the whole procedure: seeds, problems, families of pairs, interim looks.
 
-    python -m benchmarks.calibration --out runs/calibration --write benchmarks/results/calibration.md
+    python -m benchmarks.calibration --write benchmarks/results/calibration.md
 
 Comparisons are simulated: an algorithm solves a problem with a probability that depends on the problem, the seed, and
 an effect of the algorithm on this problem; all runs are evaluated with the same noise. Two arms that are equally good
 on the task, over all seeds and problems, must not be judged better or worse. The functions that decide every comparison
 judge them.
 
-The A/A control on real runs trains one algorithm with many seeds. Arms are drawn from these without replacement, on
-random problems, and paired at random: runs of one algorithm with different seeds are exchangeable.
+`benchmarks.calibration_runs` adds a section on runs that were trained.
 """
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from itertools import combinations
 from pathlib import Path
 from typing import Annotated
@@ -28,20 +25,13 @@ from rich.console import Console
 from rich.markdown import Markdown
 from scipy import stats
 
-from rlzoo.api.reported import compare
-from rlzoo.cli.live import watched
 from rlzoo.cli.shell import guarded
-from rlzoo.config.comparison import MARGIN, CompareConfig
-from rlzoo.config.sources import settings
-from rlzoo.errors import UserError
-from rlzoo.experiments.compare import Comparison
+from rlzoo.config.comparison import MARGIN
 from rlzoo.stats.crossed import Estimate, estimate, estimate_scores, noncentrality
 from rlzoo.stats.judge import decide
-from rlzoo.stats.scores import final_scores
 from rlzoo.stats.spending import spent
 from rlzoo.store.provenance import environment
 
-RECIPE = Path("benchmarks/recipes/calibration.toml")
 LEVEL = 0.05
 SEEDS = (4, 8, 16)
 PROBLEMS = (128, 1024)
@@ -158,37 +148,18 @@ def looks(draw: Draw, m: int, trials: int, spending: bool) -> Rate:
     return Rate(hits, trials)
 
 
-def from_pool(pool: Array) -> Draw:
-    """Return a draw from given runs [runs, problems]: each at most once per comparison, on random problems."""
-
-    def draw(rng: np.random.Generator, arms: int, n: int, m: int) -> Array:
-        of = rng.permutation(len(pool))[: arms * n]
-        problems = rng.permutation(pool.shape[1])[:m]
-        return pool[of][:, problems].reshape(arms, n, len(problems))
-
-    return draw
-
-
-def pool_of(comparison: Comparison) -> Array:
-    """Return the outcomes of all runs, [runs, problems]."""
-    (seeds,) = final_scores(comparison.traces).values()
-    return np.stack([np.asarray(score, np.float64) for score in seeds.values()])
-
-
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
     """Return a table in Markdown."""
     lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
     return lines + ["| " + " | ".join(row) + " |" for row in rows]
 
 
-def verdict_rows(name: str, draw: Draw, trials: int, runs: int = 10**9, problems: int = 10**9) -> Iterable[list[str]]:
-    """Yield the rates of wrong and right verdicts on one task, for each size with enough runs and problems."""
+def verdict_rows(name: str, draw: Draw, trials: int) -> Iterable[list[str]]:
+    """Yield the rates of wrong and right verdicts on one task, for each number of seeds and problems."""
     for n in SEEDS:
         for m in PROBLEMS:
-            if 2 * n > runs or m > problems:
-                continue
             few = trials if m < 500 else max(200, trials // 4)  # draws of many problems are slow
-            alarms = [str(false_alarms(draw, arms, n, m, few)) if arms * n <= runs else "-" for arms in ARMS]
+            alarms = [str(false_alarms(draw, arms, n, m, few)) for arms in ARMS]
             rest = [str(of(draw, n, m, few)) for of in (wrong_equivalents, power)]
             yield [name, str(n), str(m), *alarms, *rest]
 
@@ -213,8 +184,8 @@ VERDICTS = (
 )
 
 
-def page(config: CompareConfig | None, comparison: Comparison | None, command: str, trials: int) -> str:
-    """Return the results as Markdown; without a comparison, those of the simulated tasks only."""
+def page(command: str, trials: int) -> str:
+    """Return the results as Markdown."""
     env = environment()
     lines = [
         "# Calibration of the verdicts",
@@ -254,47 +225,17 @@ def page(config: CompareConfig | None, comparison: Comparison | None, command: s
             ([name, *(str(looks(draw, 128, trials, how)) for how in (False, True))] for name, draw in TASKS.items()),
         ),
     ]
-    if config is not None and comparison is not None:
-        pool = pool_of(comparison)
-        means = pool.mean(axis=1)
-        name = config.objectives[0].name
-        lines += [
-            "",
-            "## Runs of one algorithm",
-            "",
-            f"{len(pool)} runs of {name}: {comparison.judgement.scope} Mean {means.mean():.1%}, standard deviation "
-            f"over seeds {100 * means.std(ddof=1):.1f} points. Arms are drawn from them without replacement, on "
-            f"problems drawn at random from {pool.shape[1]}, and paired at random.",
-            "",
-            *table(VERDICTS, verdict_rows(name, from_pool(pool), trials, *pool.shape)),
-        ]
     return "\n".join(lines) + "\n"
 
 
 @guarded
 def main(
-    config: Annotated[Path, typer.Option("--config", "-c")] = RECIPE,
-    out: Annotated[Path, typer.Option("--out", "-o")] = Path("runs/calibration"),
     write: Annotated[Path | None, typer.Option(help="Markdown file to write.")] = None,
-    known_only: Annotated[bool, typer.Option("--known-only", help="Simulated tasks only, no runs.")] = False,
-    trials: Annotated[int, typer.Option(min=200, help="Comparisons per number.")] = 4_000,
-    assignments: Annotated[list[str] | None, typer.Option("--set", metavar="A.B=C")] = None,
-    resume: bool = False,
+    trials: Annotated[int, typer.Option(min=200, help="Comparisons per number.")] = 2_000,
 ) -> None:
-    """Train the runs, unless the folder has them, and measure how often verdicts are wrong."""
-    chosen = comparison = None
-    words = ["--config", str(config)] if config != RECIPE else []
-    words += ["--known-only"] if known_only else []
-    words += ["--trials", str(trials)] if trials != 4_000 else []
-    words += [word for assignment in assignments or [] for word in ("--set", assignment)]
-    if not known_only:
-        chosen = settings(CompareConfig, config, assignments or [], {})
-        if len(chosen.objectives) != 1 or len(chosen.seeds) < 2 * SEEDS[0]:
-            raise UserError(
-                f"the control compares one objective with itself: name one objective, with {2 * SEEDS[0]} seeds or more"
-            )
-        comparison = compare(chosen, out, resume=resume, watch=partial(watched, folder=out))
-    text = page(chosen, comparison, shlex.join(["python", "-m", "benchmarks.calibration", *words]), trials)
+    """Measure how often verdicts on simulated comparisons are wrong."""
+    words = f" --trials {trials}" if trials != 2_000 else ""
+    text = page(f"python -m benchmarks.calibration{words}", trials)
     Console().print(Markdown(text))
     if write:
         write.write_text(text)

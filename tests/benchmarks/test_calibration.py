@@ -11,11 +11,9 @@ from benchmarks.calibration import (
     Task,
     coverage,
     false_alarms,
-    from_pool,
     looks,
     over_seeds,
     power,
-    verdict_rows,
     wrong_equivalents,
 )
 
@@ -59,19 +57,3 @@ def test_power_is_as_stated() -> None:
 def test_looks_without_spending_raise_more_alarms() -> None:
     naive, careful = (looks(TASKS["one algorithm"], 128, 200, spending) for spending in (False, True))
     assert careful.hits < naive.hits and careful.limits[0] < 0.05
-
-
-def test_arms_from_a_pool_share_no_run_and_have_the_same_problems() -> None:
-    pool = np.arange(10.0)[:, None] + 100 * np.arange(6.0)
-    rng = np.random.default_rng(0)
-    for _ in range(20):
-        arms = from_pool(pool)(rng, 2, 5, 4)
-        assert arms.shape == (2, 5, 4) and len(np.unique(arms % 100)) == 10
-        assert len(np.unique(arms // 100)) == 4
-
-
-def test_the_table_leaves_out_what_there_are_not_enough_runs_for() -> None:
-    pool = (np.random.default_rng(0).random((20, 200)) < 0.8).astype(float)
-    rows = list(verdict_rows("x", from_pool(pool), 20, *pool.shape))
-    assert [row[1:3] for row in rows] == [["4", "128"], ["8", "128"]]  # two arms of 16 need 32 runs
-    assert rows[0][4] != "-" and rows[1][4] == "-"  # five arms of 8 need 40
