@@ -118,7 +118,9 @@ def searched(tune: Mapping[str, Any] | None) -> list[str]:
     """Return a line on the search before a comparison: what it cost, and where it may have been too narrow."""
     if tune is None:
         return []
-    cost = f"{tune['runs']} runs, {short_count(tune['tokens_sampled'])} sampled tokens, {clock_time(tune['engine_s'])}"
+    each = next(iter(tune.get("spent", {}).values()), {}).get("runs")
+    alike = f"{tune['runs']} runs" + (f" ({each} for each)" if each else "")
+    cost = f"{alike}, {short_count(tune['tokens_sampled'])} sampled tokens, {clock_time(tune['engine_s'])}"
     line = f"{tune['setting']} was chosen for each by a search on other seeds: {cost} of engine time."
     if tune["at_the_edge"]:
         line += f" The best value was the smallest or largest tried for {', '.join(tune['at_the_edge'])}."

@@ -20,13 +20,13 @@ from rlzoo.store.run_folder import SUMMARY, RunFolder
 
 @dataclass(frozen=True)
 class Ablation:
-    """What an ablation ended with: a comparison of its rows, and the contrasts."""
+    """A finished ablation: the comparison of its rows and the measured contrasts."""
 
     comparison: Comparison
     measured: list[Measured]
 
     def as_dict(self) -> dict[str, Any]:
-        """JSON types."""
+        """Return everything as JSON types."""
         return {
             "folder": str(self.comparison.folder),
             "rows": [row.as_dict() for row in self.comparison.rows],
@@ -39,11 +39,12 @@ def ablate(made: ablation_plan.Plan, config: CompareConfig, folder: Path, **trai
     """Run the rows of a plan as a comparison, and add the contrasts to its summary.json under `ablation`.
 
     Args:
-        config: whose objectives are the plan's rows.
+        made: rows and contrasts.
+        config: settings on one task; its objectives are the plan's rows.
         training: what `rlzoo.experiments.compare.compare` takes: resume, watch, backbone, task.
 
     Raises:
-        UserError: see `rlzoo.experiments.compare.compare`.
+        UserError: the settings name several tasks, or as `rlzoo.experiments.compare.compare`.
     """
     if config.tasks:
         raise UserError(f"an ablation is on one task, and these settings name {len(config.tasks)}: run one for each")
@@ -55,7 +56,7 @@ def ablate(made: ablation_plan.Plan, config: CompareConfig, folder: Path, **trai
 
 
 def read_ablation(folder: Path) -> Ablation:
-    """Read an ablation that has ended from its folder.
+    """Read a finished ablation from its folder.
 
     Raises:
         UserError: the folder holds no comparison, or one that is no ablation.

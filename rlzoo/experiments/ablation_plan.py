@@ -1,15 +1,16 @@
-"""Ablations: from an objective back to the one it set out from, one column at a time, and what each column is worth.
+"""The plan of an ablation: which rows to run between an objective and its parent, and which contrasts to take.
 
     ladder:          y(rung i) - y(rung i-1)         the parent, then one column after another, in order of execution
     leave-one-out:   y(all but c) - y(all)           the objective with one column set back
     sweep:           y(value i) - y(value i-1)       one field or column over several values
     factorial:       2^(1-k) sum_cells s_A y(cell)   s_A = product over the factors in A of +-1, k factors
 
-y is a seed's final held-out accuracy, on every problem; `rlzoo.experiments.contrasts` judges the contrasts. For one
-factor the last line is the mean at the objective's cell minus the mean at the parent's; for two it is half of how much
-one factor's effect depends on the other, the textbook definition for designs with two levels.
+y is a seed's final held-out accuracy, on every problem; `rlzoo.experiments.contrasts` judges the contrasts. With one
+factor, the effect is the mean at the objective's cell minus the mean at the parent's. With two, the interaction is half
+of the difference between one factor's effects at the two levels of the other: the usual definition for designs with two
+levels.
 
-Every row is an ordinary objective with a name that can be read back, so an ablation is a comparison and its folder one.
+Every row is an ordinary objective whose name can be parsed, so an ablation is a comparison and has the same folder.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ class Contrast:
 
 @dataclass(frozen=True)
 class Line:
-    """A row as it is shown in a block: its name, its words, and the place of the contrast told beside it, if any."""
+    """A line of a block's table: the row, its label, and the index of the contrast shown beside it, or None."""
 
     row: str
     label: str
@@ -68,7 +69,7 @@ class Plan:
     lines: dict[Block, list[Line]] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
-        """JSON types."""
+        """Return rows and contrasts as JSON types."""
         return {
             "rows": [row.name for row in self.rows],
             "contrasts": [contrast.__dict__ for contrast in self.contrasts],
@@ -83,7 +84,7 @@ class Plan:
         change: str = "",
         note: str = "",
     ) -> str:
-        """Take up a row, unless an equal one is there already, with its contrast to another; returns its name."""
+        """Add a row, unless an equal one is there, with its contrast to `against`; return the row's name."""
         name = self.known.setdefault(objective.but(name="unnamed"), objective.name)
         if name not in (row.name for row in self.rows):
             self.rows.append(objective.but(name=name))
@@ -139,12 +140,12 @@ def plan_of(
     sweeps: Mapping[str, Sequence[str]] | None = None,
     factors: Sequence[Sequence[str]] | None = None,
 ) -> Plan:
-    """Lay out what is asked for: ladder and leave-one-out, unless it is less or something else.
+    """Lay out an ablation by names: ladder and leave-one-out by default.
 
     Args:
-        to: the other end; None: what the objective's paper set out from.
+        to: the parent; None: the objective that the paper modified.
         only: one of the two blocks.
-        sweeps, factors: see `plan`; either takes the place of ladder and leave-one-out.
+        sweeps, factors: see `plan`; either replaces ladder and leave-one-out.
 
     Raises:
         UserError: an unknown name, no parent to go back to, or options that do not go together; see `plan`.
@@ -168,12 +169,12 @@ def plan_of(
 
 
 def differing(objective: Objective, other: Objective) -> list[str]:
-    """Columns in which two objectives differ, in order of execution."""
+    """Return the columns in which two objectives differ, in order of execution."""
     return [column for column in Objective.columns if getattr(objective, column) != getattr(other, column)]
 
 
 def moved(start: Objective, end: Objective, columns: Iterable[str]) -> Objective:
-    """`start` with some columns as in `end`; where the kind stays, only the fields that differ are named.
+    """Return `start` with some columns as in `end`; where the kind stays, the name has only the fields that differ.
 
     Raises:
         ValueError: the parts do not fit together.
@@ -200,7 +201,7 @@ def _ladder(made: Plan, objective: Objective, parent: Objective) -> None:
 
 
 def _steps(objective: Objective, parent: Objective) -> Iterator[tuple[list[str], str]]:
-    """The columns of each rung and, where they are several, why."""
+    """Yield the columns of each rung with the reason why they are several, or an empty text."""
     left = differing(objective, parent)
     done: list[str] = []
     while left:
@@ -227,7 +228,7 @@ def _leave_one_out(made: Plan, objective: Objective, parent: Objective) -> None:
 def _together(
     column: str, columns: Sequence[str], build: Callable[[Sequence[str]], Objective]
 ) -> tuple[list[str], str]:
-    """The fewest columns, `column` among them, that can change at once, and why they are several."""
+    """Return the fewest columns, `column` among them, that fit together when changed, and why they are several."""
     others = [other for other in columns if other != column]
     reason = ""
     for more in range(len(others) + 1):
@@ -293,6 +294,6 @@ def _factorial(made: Plan, objective: Objective, parent: Objective, factors: Seq
 
 
 def told(start: Objective, end: Objective, columns: Iterable[str]) -> str:
-    """A change in words: `select: all → mixed`."""
+    """Return a change in words: `select: all → mixed`."""
     old, new = start.row(), end.row()
     return ", ".join(f"{column}: {old[column] or 'none'} → {new[column] or 'none'}" for column in columns)

@@ -1,14 +1,14 @@
-"""Objectives side by side: every objective with every seed, trained together, and one table at the end.
+"""A comparison on one task: every objective with every seed, trained together, then one table and the verdicts.
 
-Same prompts, same noise, same schedule per seed, so the seeds are pairs. A folder of a comparison:
+Runs with the same seed share prompts, noise and schedule, so they are pairs. The folder of a comparison:
 
     plan.json         what is run and how it is judged, from the beginning
     comparison.json   its configuration, from the beginning
     summary.json      table and verdicts, as data
     OBJECTIVE/seedN/  the run folders
-    tune/             those of a search before it, if there was one
+    tune/             the run folders of a search before it, if there was one
 
-Curves and report of that folder are `rlzoo.report`'s.
+`rlzoo.report` adds curves and report, `rlzoo.experiments.tasks` makes comparisons over several tasks of these.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from rlzoo.training.launch import OnRecord, train_fleet
 
 @dataclass(frozen=True)
 class Comparison:
-    """What a comparison ended with, or what has ended of it so far."""
+    """A comparison: all of it, or the runs that have ended so far."""
 
     folder: Path
     config: CompareConfig
@@ -58,7 +58,7 @@ class Comparison:
     """The search for settings that went before, as JSON types; see `rlzoo.experiments.tune`."""
 
     def as_dict(self) -> dict[str, Any]:
-        """JSON types: what stands in summary.json."""
+        """Return the content of summary.json as JSON types."""
         return {
             "elapsed_s": self.elapsed_s,
             "rows": [row.as_dict() for row in self.rows],
@@ -81,9 +81,9 @@ def compare(
 ) -> Comparison:
     """Train all runs of a comparison on one task together and summarize them.
 
-    With values to tune, a search comes first, whose choice the runs are made with. With `resume`, runs that have ended
-    are left alone, so objectives and seeds can be added to a folder. The table has the objectives and seeds of
-    `config`; every run in the folder has its settings.
+    With values to tune, a search comes first, and the runs use each objective's best value. With `resume`, runs that
+    have ended are left alone, so objectives and seeds can be added to a folder. The table has the objectives and seeds
+    of `config`; all runs in the folder must have its other settings.
 
     Args:
         backbone, task: what to train on instead of loading what the configuration names.
@@ -168,7 +168,7 @@ def read_comparison(folder: str | Path) -> Comparison:
 def summarize(
     config: CompareConfig, folder: Path, summaries: Sequence[dict[str, Any]], tune: dict[str, Any] | None = None
 ) -> Comparison:
-    """Make table and verdicts of runs that have ended."""
+    """Make table and verdicts from the summaries and records of runs that have ended."""
     objectives = {run.row: run.objective.name for run in config.runs()}
     traces = [
         Trace(

@@ -47,7 +47,7 @@ class Measured:
         return self.verdict or (f"no verdict: {self.refusal.reason}" if self.refusal else "no verdict")
 
     def as_dict(self) -> dict[str, Any]:
-        """JSON types."""
+        """Return everything as JSON types."""
         difference = None if self.difference is None else self.difference.as_dict()
         refusal = None if self.refusal is None else vars(self.refusal)
         return {**self.contrast.__dict__, "difference": difference, "verdict": self.verdict, "refusal": refusal}
@@ -57,7 +57,8 @@ def measure(contrasts: Sequence[Contrast], traces: Sequence[Trace], plan: Plan, 
     """Judge contrasts of final accuracies, over the seeds that all rows of a contrast have, failed runs included.
 
     Args:
-        judgement: of the comparison: its margin, level and what refuses all verdicts hold here too.
+        plan: its margin and budget apply to contrasts too.
+        judgement: of the comparison: its level and its refusal of all verdicts hold here too.
     """
     scores, rows = final_scores(traces), by_row(traces)
     found: list[Estimate | None] = []

@@ -1,4 +1,4 @@
-"""What is to be evaluated: policies with the settings of their runs. Reads settings alone, and loads no model."""
+"""Which policies to evaluate, with the settings of their runs. Only settings are read; no model is loaded."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def evaluation_jobs(
     assignments: Sequence[str] = (),
     trust: bool = False,
 ) -> list[Job]:
-    """Return a job for each run in and below folders, with its run's settings and what is given over them.
+    """Return a job for each run in and below folders: the run's settings, overridden by what is given.
 
     Args:
         base: evaluate the base model too; without a folder it is evaluated anyway.

@@ -1,4 +1,4 @@
-"""Folders of comparisons, and the runs in and below them in the order in which tables and figures list them."""
+"""Folders of comparisons: where they go, what they hold, and the order in which tables and figures list their runs."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def row_name(stored: Mapping[str, Any]) -> str:
 
 
 def table_position(name: str) -> int:
-    """Return at which row of rlzoo list an objective stands; ablations come after all."""
+    """Return the row of an objective in `rlzoo list`; ablations come after all registered ones."""
     names = objectives.names()
     return names.index(name) if name in names else len(names)
 
@@ -74,12 +74,12 @@ def refuse_other_kind(config: CompareConfig, folder: Path) -> None:
 
 
 def default_folder(task: str) -> Path:
-    """Return where runs on a task go when nobody says: runs/TASK, with what no file name should have taken out."""
+    """Return the default folder for runs on a task: runs/TASK, with `-` for characters that file names should lack."""
     return Path("runs") / task_folder(task)
 
 
 def comparison_folder(config: CompareConfig) -> Path:
-    """Return where a comparison goes when nobody says: runs/TASK, of several tasks runs/TASK+TASK+..."""
+    """Return the default folder of a comparison: runs/TASK, over several tasks runs/TASK+TASK+..."""
     if not config.tasks:
         return default_folder(config.task.name)
     return default_folder("+".join(task.label for task in config.tasks))

@@ -1,4 +1,4 @@
-"""What more seeds and problems would find, by the variances of a comparison that was made: `rlzoo power`."""
+"""Planning from a finished comparison: which differences more seeds and problems would detect (`rlzoo power`)."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ PROBLEMS = (256, 1024, 4096)
 
 
 def power_table(folder: Path, seeds: Sequence[int] = SEEDS, problems: Sequence[int] = PROBLEMS) -> dict[str, Any]:
-    """Return the smallest true difference that designs find with probability 0.8, by a comparison that was made.
+    """Return the smallest true differences that designs detect with probability 0.8, by a comparison's variances.
 
-    Returns a table as JSON types: how many questions it has, the level, and a row per number of seeds: problems ->
-    detectable difference, as a share.
+    Returns JSON types: `questions` and `level` of the family, `shares` of the squared error due to seeds, problems and
+    both, and `detectable`: number of seeds -> number of problems -> difference, as a share.
 
     Raises:
         UserError: the folder holds no comparison, or none of its pairs has two seeds and the outcomes of problems.

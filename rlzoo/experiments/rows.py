@@ -42,7 +42,7 @@ class Row:
     pass_gain: Interval | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        """JSON types."""
+        """Return everything as JSON types."""
         return {k: v.as_dict() if isinstance(v, Interval) else v for k, v in self.__dict__.items()}
 
 
@@ -72,7 +72,7 @@ def summary_row(objective: str, summaries: Sequence[Mapping[str, Any]], traces: 
 
 
 def _pass_at_k(scored: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Summarize pass@k at the largest k that the runs were measured for before and after; nothing if for none."""
+    """Summarize pass@k, before and after, at the largest k that was measured; {} where none was."""
     ks = [int(key.removeprefix("pass@")) for s in scored for key in s["after"] if key.startswith("pass@")]
     if not ks:
         return {}

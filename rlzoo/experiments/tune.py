@@ -1,16 +1,17 @@
-"""Fair tuning: every objective gets the same search, on seeds of its own, and its winner runs again on fresh ones.
+"""Tuning before a comparison: the same search for every objective, whose best value the comparison's runs then use.
 
-    chosen(objective) = argmax over values of the mean final held-out accuracy over the search's seeds
+    chosen(objective) = argmax over values of the mean final validation accuracy over the search's seeds
 
-A value under which a run failed comes after all others; of equals, the one named first wins. The search's seeds are
-`TUNE_SEEDS`, `TUNE_SEEDS + 1`, ..., so the luck that made a value win is not in the comparison. Its problems are: they
-are the held-out ones, the same for all, so tuned accuracies are a little high for every objective alike.
+Every objective has the same values and equally many runs. A value with a failed run ranks below all others; of equal
+means, the value named first wins. The search has its own seeds, `TUNE_SEEDS`, `TUNE_SEEDS + 1`, ..., and scores its
+runs on the validation split. So neither the seeds nor the problems that made a value win are in the comparison.
 
 The search's runs are in the comparison's folder, as `tune/SETTING=VALUE/OBJECTIVE/seedN`, and resume like any others.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
@@ -27,7 +28,13 @@ from rlzoo.training.launch import train_fleet
 
 @dataclass(frozen=True)
 class Trial:
-    """One objective with one value: the final accuracies of the seeds that finished, and what all of them cost."""
+    """One objective with one value: the validation accuracy of each seed that finished, and the cost of all seeds.
+
+    Attributes:
+        accuracies: shares, of the last evaluation.
+        failed: number of seeds whose run failed.
+        tokens_sampled, engine_s: summed over all seeds, failed ones included.
+    """
 
     value: float
     accuracies: list[float]
@@ -37,44 +44,59 @@ class Trial:
 
     @property
     def rank(self) -> tuple[bool, float]:
-        """What the best has the most of."""
+        """Return what trials are ordered by: those without a failure first, then the mean accuracy."""
         return not self.failed, fmean(self.accuracies) if self.accuracies else 0.0
 
 
 @dataclass(frozen=True)
 class Search:
-    """A whole search: objective -> its trials, in the order of the values."""
+    """A whole search.
+
+    Attributes:
+        setting: full name of what was searched, such as `optimizer.lr` or `surrogate.high`.
+        trials: objective -> its trials, in the order of the values.
+    """
 
     setting: str
     trials: dict[str, list[Trial]]
 
     @property
     def chosen(self) -> dict[str, float]:
-        """Objective -> its best value."""
+        """Return objective -> its best value."""
         return {name: max(trials, key=lambda trial: trial.rank).value for name, trials in self.trials.items()}
 
     @property
     def at_the_edge(self) -> list[str]:
-        """Objectives whose best value is the smallest or the largest tried: a wider search might do better."""
+        """Return the objectives whose best value is the smallest or largest tried: a wider search may do better."""
         values = {name: [trial.value for trial in trials] for name, trials in self.trials.items()}
         return [name for name, best in self.chosen.items() if best in (min(values[name]), max(values[name]))]
 
     def as_dict(self) -> dict[str, Any]:
-        """JSON types: every number of the search, what it chose, and what it cost."""
+        """Return everything as JSON types: all trials, what was chosen, and what the search cost in all and per row."""
         every = [trial for trials in self.trials.values() for trial in trials]
         return {
             "setting": self.setting,
             "chosen": self.chosen,
             "at_the_edge": self.at_the_edge,
             "trials": {name: [trial.__dict__ for trial in trials] for name, trials in self.trials.items()},
+            "spent": {name: _spent(trials) for name, trials in self.trials.items()},
             "runs": sum(len(trial.accuracies) + trial.failed for trial in every),
             "tokens_sampled": sum(trial.tokens_sampled for trial in every),
             "engine_s": sum(trial.engine_s for trial in every),
         }
 
 
+def _spent(trials: Sequence[Trial]) -> dict[str, float]:
+    """Return the runs, sampled tokens and engine seconds of a row's trials."""
+    return {
+        "runs": sum(len(trial.accuracies) + trial.failed for trial in trials),
+        "tokens_sampled": sum(trial.tokens_sampled for trial in trials),
+        "engine_s": sum(trial.engine_s for trial in trials),
+    }
+
+
 def search_runs(config: CompareConfig) -> dict[str, RunConfig]:
-    """Name -> run of a search: every objective with every value and every seed of the search."""
+    """Return name -> run of a search: every objective with every value and every seed of the search."""
     runs: dict[str, RunConfig] = {}
     field = config.tune.field
     for value in config.tune.values:
@@ -94,9 +116,10 @@ def search_runs(config: CompareConfig) -> dict[str, RunConfig]:
 def search(
     config: CompareConfig, folder: Path, *, resume: bool = False, watch: Watch = unwatched, **training: Any
 ) -> Search:
-    """Run a comparison's search into its folder.
+    """Train the runs of a comparison's search into its folder and return the search.
 
     Args:
+        watch: see `rlzoo.experiments.watch`.
         training: what `rlzoo.training.launch.train_fleet` takes: backbone, task.
 
     Raises:

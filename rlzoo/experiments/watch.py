@@ -1,4 +1,4 @@
-"""Who watches runs that train: told which runs before they begin, then of every record of theirs."""
+"""The interface of what follows training runs: it learns which runs begin, then sees each of their records."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ from rlzoo.config.run import RunConfig
 from rlzoo.training.launch import OnRecord
 
 Watch: TypeAlias = Callable[[Mapping[str, RunConfig]], AbstractContextManager[OnRecord | None]]
-"""Called with name -> run for each round of training, a search and its comparison being two. What the context gives is
-called with (name, record) for every record, in the calling thread. What it raises ends the training."""
+"""Called with name -> run before each round of training; a search and its comparison are two rounds.
+
+The context's value is called with (name, record) for every record, in the calling thread; None: nobody listens. An
+error that it raises ends the training."""
 
 
 def unwatched(runs: Mapping[str, RunConfig]) -> AbstractContextManager[OnRecord | None]:

@@ -1,4 +1,4 @@
-"""A comparison's primary endpoint, judged by its plan, and what it cost as a table without verdicts.
+"""A comparison's primary endpoint, judged by its plan, and accuracies at equal cost as a table without verdicts.
 
     primary          held-out accuracy of the last evaluation: at the token budget, or after equally many steps
     area             mean accuracy over training steps, up to where every run got
@@ -6,7 +6,7 @@
                      accuracy at the largest budget on that axis that every run reached, interpolated
 
 Only the primary endpoint has verdicts. Six endpoints at 5% each are six chances of a false alarm, and they contradict
-each other: at equal steps an algorithm that samples more is favoured, at equal tokens one that needs few for a step.
+each other: equal steps favour an algorithm that samples many tokens per step, equal tokens one that samples few.
 """
 
 from __future__ import annotations
@@ -46,11 +46,11 @@ class Cost:
 
 
 def primary(traces: Sequence[Trace], plan: Plan | None, look: int = 1) -> Judgement:
-    """Judge the runs that have ended by the plan's endpoint. Controls have no verdict: they are for the reader.
+    """Judge the runs that have ended by the plan's endpoint. Controls are shown and have no verdict.
 
     Args:
-        plan: None: of a folder without one; it has intervals and no verdicts.
-        look: how many times the plan's data have been judged, this time included; see `rlzoo.stats.spending`.
+        plan: None: the folder has none; the result has intervals and no verdicts.
+        look: number of times that the plan's data have been judged, this time included; see `rlzoo.stats.spending`.
     """
     if plan is None:
         none = Refusal("no plan", "there is no plan.json, so nobody fixed before the runs what was to be compared")
@@ -88,7 +88,7 @@ def lost(traces: Sequence[Trace]) -> dict[str, set[int]]:
 
 
 def costs(traces: Sequence[Trace]) -> dict[str, Cost]:
-    """Return the accuracies at equal budgets; see above for the keys. An axis that no run has moved on is left out."""
+    """Return the accuracies at equal budgets; see above for the keys. An axis is absent while some run is at its 0."""
     result: dict[str, Cost] = {}
     for key, (measure, score) in _at_equal_budgets(traces).items():
         table = tabulate(traces, score)

@@ -40,9 +40,11 @@ def contrast_of(
     problems: int = UNKNOWN_PROBLEMS,
     strata: Sequence[int] | None = None,
 ) -> Estimate:
-    """Estimate a weighted sum of rows, each with one score per seed in the same order of seeds.
+    """Estimate a weighted sum of rows, such as the difference of two.
 
     Args:
+        rows: [rows], each with one score per seed, in the same order of seeds.
+        weights: [rows].
         problems, strata: see `mean_of`.
     """
     tables = [_table(row) for row in rows]
@@ -63,7 +65,7 @@ def sampling_variance(mean: float, problems: int) -> float:
 
 
 def _table(scores: Sequence[Score]) -> Array | None:
-    """The scores as [seeds, problems]; None where a run has a number only, or problems of its own."""
+    """Return the scores as [seeds, problems]; None where a score is a number, or runs have different problems."""
     if any(np.ndim(score) == 0 for score in scores) or len({np.shape(score) for score in scores}) != 1:
         return None
     table = np.stack([np.asarray(score, np.float64) for score in scores])

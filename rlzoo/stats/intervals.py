@@ -1,11 +1,13 @@
-"""Means over seeds and how far they can be trusted: mean +- t(n-1) * s / sqrt(n), with the unbiased s.
+"""Means over seeds with t intervals.
+
+    mean +- t(n - 1) s / sqrt(n)        s: the unbiased standard deviation over n seeds
 
 Seeds are the sample: n is their number, never the number of prompts. Algorithms that ran with the same seeds saw the
 same prompts and the same noise, so they are compared by their differences per seed (`paired`), whose interval leaves
 out what the seeds share.
 
-All seeds giving the same number make an interval of width 0. That is what the t interval says and too sure when n is
-small: read it together with n.
+If all seeds give the same number, the interval has width 0, which is too narrow when n is small: read it together
+with n. Verdicts use `rlzoo.stats.crossed`, which has no such case.
 """
 
 from __future__ import annotations
@@ -23,7 +25,12 @@ CONFIDENCE = 0.95
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean with its two-sided confidence interval; `low` and `high` are None for a single value, which has none."""
+    """A mean with its two-sided confidence interval, in the unit of the values: accuracies are shares.
+
+    Attributes:
+        low, high: None for a single value, which has no interval.
+        n: number of values, seeds as a rule.
+    """
 
     mean: float
     low: float | None
@@ -37,7 +44,7 @@ class Interval:
 
     @property
     def sign(self) -> int:
-        """Return 1 where the whole interval is above zero, -1 where it is below, 0 where these seeds cannot tell."""
+        """Return 1 where the whole interval is above zero, -1 where it is below, 0 where it contains zero."""
         if self.low is None or self.high is None:
             return 0
         return int(self.low > 0) - int(self.high < 0)

@@ -1,4 +1,4 @@
-"""How many seeds and problems a comparison needs: the standard error of `rlzoo.stats.crossed`, run backwards.
+"""How many seeds and problems a comparison needs: the standard error of `rlzoo.stats.crossed`, solved for n and m.
 
     settles if   |mean| >= nc(level) * error(n, m)      (better or worse)
             or   margin - |mean| >= nc(2 level) * error(n, m)      (equivalent: both of two one-sided tests)
@@ -34,7 +34,7 @@ class Settled:
 
     @property
     def words(self) -> str:
-        """Return it as a sentence: `About 12 seeds or 3,000 problems would settle it.`"""
+        """Return a sentence: `About 12 seeds or 3,000 problems would settle it.`"""
         ways = [f"{self.seeds} seeds"] if self.seeds else []
         ways += [f"{self.problems:,} problems"] if self.problems else []
         if not ways:

@@ -2,9 +2,9 @@
 
     area(budget) = integral of accuracy over the axis, from the first evaluation to `budget`, / its length
 
-`final_scores` is what tables, contrasts, verdicts, report and curves share. A failed run (its loss or gradient was not
-finite) counts in all of them with the accuracy of its last evaluation: it keeps its policy of before the bad update and
-costs nothing from there on. To leave it out would flatter the algorithms that lose seeds. It is always a collapse.
+Tables, contrasts, verdicts, report and curves all use `final_scores`. A failed run (its loss or gradient was not
+finite) counts in all of them with the accuracy of its last evaluation: it keeps the policy from before the bad update
+and has no further cost. Leaving it out would flatter the algorithms that lose seeds. It always counts as a collapse.
 
 Scores at equal budgets are interpolated between evaluations. They fill a table and carry no verdict: a concave curve
 and few evaluations move them by more than the margin.

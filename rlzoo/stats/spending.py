@@ -1,11 +1,11 @@
-"""Several looks at growing data: look k = 1, 2, 3, ... may use this much of the level.
+"""Several looks at growing data: the part of the level that look k = 1, 2, 3, ... may use.
 
     level_k = level * FIRST * (1 - FIRST)^(k - 1),   so that  sum_k level_k < level
 
-Whoever adds seeds until a verdict comes out gets 10% of false alarms from four looks at the 5% level, and 18% from a
-look at every n from 2 to 16. Spending the level by a series that sums to it bounds the false alarms of any number of
-looks, planned or not, by the union bound. A group-sequential boundary with a fixed number of looks would be a little
-stronger, but nobody here knows the number in advance.
+Adding seeds until a verdict comes out makes 10% false alarms with four looks at the 5% level, and 18% with a look at
+every n from 2 to 16. If the levels of all looks sum to at most the level, the union bound keeps the false alarms of any
+number of looks, planned or not, below it. A group-sequential boundary is a little more powerful, but needs the number
+of looks in advance, which is unknown here.
 """
 
 from __future__ import annotations

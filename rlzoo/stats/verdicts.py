@@ -24,7 +24,7 @@ class Refusal:
 
 @dataclass(frozen=True)
 class Decision:
-    """What is decided about one question.
+    """The decision on one question.
 
     Attributes:
         p: two-sided p-value of no difference; None with one seed.
@@ -104,7 +104,7 @@ class Pair:
 
     @property
     def told(self) -> str:
-        """Return the verdict as a word, `no verdict` where there is none."""
+        """Return the verdict as a word; `no verdict` where there is none."""
         return self.verdict or "no verdict"
 
     def flipped(self) -> Pair:
@@ -127,7 +127,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class Judgement:
-    """What the scores of a comparison allow to be said.
+    """The verdicts of a comparison, with everything they rest on.
 
     Attributes:
         measure: what was scored, in words: "held-out accuracy".

@@ -41,9 +41,10 @@ def test_the_best_mean_wins_unless_a_run_failed() -> None:
     assert made.at_the_edge == ["b", "c"]
     table = made.as_dict()
     assert (table["runs"], table["tokens_sampled"], table["engine_s"]) == (18, 900, 18.0)
+    assert table["spent"] == {name: {"runs": 6, "tokens_sampled": 300, "engine_s": 6.0} for name in "abc"}
     assert json.loads(json.dumps(table)) == table
     (line,) = searched(table)
-    assert "18 runs, 900 sampled tokens, 0:18" in line and "smallest or largest tried for b, c" in line
+    assert "18 runs (6 for each), 900 sampled tokens, 0:18" in line and "smallest or largest tried for b, c" in line
     assert searched(None) == []
 
 
