@@ -1,4 +1,4 @@
-"""Settings of the engine: how work is batched."""
+"""Settings of the engine: where runs are trained, who samples, and how work is batched."""
 
 from __future__ import annotations
 
@@ -16,8 +16,22 @@ OF_SERVERS = ("name", "url", "patience")
 """Settings that apply where another machine's server computes."""
 
 
+class VllmSettings(Settings):
+    """How vLLM is started, for `sampler = "vllm"`."""
+
+    context: int = Field(default=4096, ge=16)
+    """Maximum tokens of prompt and response together, at most the model's own; a longer prompt is refused."""
+    cache_gib: float = Field(default=4.0, gt=0)
+    """Memory of vLLM's key-value cache in GiB, beside its copy of the base model; must hold one row of `context`."""
+    adapters: int = Field(default=8, ge=1)
+    """Maximum number of adapters in one batch of vLLM. The responses of further runs wait."""
+    eager: bool = False
+    """Do not capture CUDA graphs: a faster start and slower sampling. On a CPU there are none."""
+
+
 class EngineSettings(Settings):
-    """Where runs are trained and how work is batched. Changes speed and memory, never results."""
+    """Where runs are trained, who samples, and how work is batched. Changes speed and memory, never results; another
+    sampler than the engine's own changes their rounding."""
 
     name: Literal["local", "ray", "tinker"] = "local"
     """local: this machine; ray: the workers of a Ray cluster, each with one device and a share of the runs. Written as
@@ -29,6 +43,10 @@ class EngineSettings(Settings):
     or https:// and the server's address; its key is in the environment variable TINKER_API_KEY."""
     patience: float | None = Field(default=None, gt=0)
     """Of tinker: seconds that a run waits for a server that has gone away; then it stops, to be resumed. None: 300."""
+    sampler: Literal["local", "vllm"] = "local"
+    """What samples: the engine itself, or vLLM in the same process, which holds a second copy of the base model."""
+    vllm: VllmSettings | None = None
+    """Settings of `sampler = "vllm"`; None: the defaults."""
     micro_batch_tokens: int = Field(default=4096, ge=1)
     """Maximum tokens of the forward passes that run at one time, over all processes of a machine (with ray: of one
     worker); a prompt counts once per group."""
@@ -93,3 +111,20 @@ class EngineSettings(Settings):
             raise ValueError(
                 f"engine.{idle[0]} is for this machine's batches, and the server makes its own: leave it out"
             )
+
+    @model_validator(mode="after")
+    def _vllm_samples(self) -> Self:
+        if self.sampler != "vllm" and self.vllm is not None:
+            raise ValueError(f"engine.vllm is for engine.sampler = 'vllm', and the sampler is {self.sampler!r}")
+        if self.sampler == "vllm" and self.name == "local" and (self.processes or 1) > 1:
+            raise ValueError(
+                f"engine.processes = {self.processes}, but vLLM samples for all runs in one process: leave it out"
+            )
+        return self
+
+    def context_length(self, of_model: int | None) -> int | None:
+        """Return the maximum tokens of prompt and response together, given the model's (None: unlimited)."""
+        if self.sampler == "local":
+            return of_model
+        chosen = (self.vllm or VllmSettings()).context
+        return chosen if of_model is None else min(chosen, of_model)

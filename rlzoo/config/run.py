@@ -104,7 +104,8 @@ class TrainSettings(Settings):
     old_logp: Literal["auto", "sampler", "recompute"] = "auto"
     """Source of the old log-probs, for ratios and the KL in the reward: the sampler, or a separate forward pass of the
     trainer. In bfloat16 the two can differ by more than the width of a clip (see `sampler_gap`), so auto recomputes
-    there, and also for objectives with a correction for this difference; in float32 it uses the sampler's."""
+    there, after another sampler than the engine's own, and for objectives with a correction for this difference; else
+    it uses the sampler's."""
     save_every: int = Field(default=10, ge=1)
     """Steps between checkpoints."""
     grading_timeout: float = Field(default=600.0, gt=0)
@@ -216,6 +217,8 @@ class SharedConfig(Settings):
                 f"optimizer.schedule = {self.optimizer.schedule!r} falls until train.steps, and train.budget ends the "
                 "run before that: with a budget the schedule must be constant"
             )
+        if self.engine.sampler == "vllm" and self.train.old_logp == "sampler":
+            raise ValueError("old_logp = 'sampler': vLLM's log-probs are not the trainer's; leave it out to recompute")
         train, held_out = self.train, self.evaluation
         sampled = train.prompts_per_step * train.group_size
         check_memory(

@@ -44,20 +44,26 @@ def check_model(model: Any, max_grad_norms: Iterable[float]) -> None:
         model.check(max_grad_norms)
 
 
-def model_info(model: Any) -> EngineInfo:
+def model_info(model: Any, settings: EngineSettings) -> EngineInfo:
     """Return the `EngineInfo` of an engine on this model, without opening one."""
     if hasattr(model, "server"):
         return model.info()
     from rlzoo.engine.local import info_of
 
-    return info_of(model)
+    return info_of(model, settings)
 
 
 def describe_model(model: Any, settings: EngineSettings) -> dict[str, Any]:
     """Return what a run folder records about the model: revision, size, precision, and the paths that compute it."""
-    if not hasattr(model, "server"):
-        model.use_fast_path(settings.fast_path)
-    return model.describe()
+    if hasattr(model, "server"):
+        return model.describe()
+    model.use_fast_path(settings.fast_path)
+    described = model.describe()
+    if settings.sampler == "vllm":
+        from rlzoo.engine.vllm_sampler import installed_version
+
+        described["sampler"] = f"vllm {installed_version()}"
+    return described
 
 
 def open_engine(model: Any, settings: EngineSettings) -> AbstractAsyncContextManager[Engine]:

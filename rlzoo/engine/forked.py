@@ -53,6 +53,8 @@ def count_processes(settings: EngineSettings, device: torch.device, runs: int) -
     hindrance = "the server computes for all runs" if settings.name == "tinker" else _hindrance(device)
     if settings.processes is not None and settings.processes > 1 and hindrance:
         raise UserError(f"engine.processes = {settings.processes}: {hindrance}. Leave it out, or set it to 1")
+    if settings.sampler != "local":
+        return 1  # `EngineSettings` refuses more
     if settings.processes is not None:
         return max(1, min(settings.processes, runs))
     worthwhile = min(cores(), settings.micro_batch_tokens // OVERHEAD)

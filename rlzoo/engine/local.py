@@ -43,6 +43,7 @@ from rlzoo.engine.protocol import (
     StepSettings,
 )
 from rlzoo.engine.sampler import check_request, sample
+from rlzoo.engine.samplers import Sampler, open_sampler
 from rlzoo.engine.tokens import Tokens
 from rlzoo.errors import UserError
 from rlzoo.model import profiler
@@ -52,33 +53,36 @@ from rlzoo.model.log_probs import policy_forward
 
 @asynccontextmanager
 async def opened(backbone: Backbone, settings: EngineSettings) -> AsyncIterator[LocalEngine]:
-    """Within: an engine on the backbone, in the event loop of this thread."""
-    engine = LocalEngine(backbone, settings)
-    with backbone.working():
-        yield engine
+    """Within: an engine on the backbone, in the event loop of this thread. See `open_sampler` for its errors."""
+    with open_sampler(backbone, settings) as sampler, backbone.working():
+        yield LocalEngine(backbone, settings, sampler)
 
 
-def info_of(backbone: Backbone) -> EngineInfo:
+def info_of(backbone: Backbone, settings: EngineSettings) -> EngineInfo:
     """What an engine on the backbone computes with, and promises."""
+    local = settings.sampler == "local"
     return EngineInfo(
         model=backbone.config.model,
         dtype=str(backbone.dtype).removeprefix("torch."),
         device=str(backbone.device),
-        context_length=backbone.context_length,
+        context_length=settings.context_length(backbone.context_length),
         vocab_size=backbone.vocab_size,
         pad_id=backbone.pad_id,
         end_ids=tuple(backbone.end_ids),
         adapter_parameters=backbone.layout.size,
         shared_noise=True,
-        repeats=backbone.dtype == torch.float32 and backbone.device.type == "cpu",
+        repeats=local and backbone.dtype == torch.float32 and backbone.device.type == "cpu",
+        sampler=settings.sampler,
     )
 
 
 class LocalEngine:
     """Implements `rlzoo.engine.protocol.Engine` on a backbone in this process."""
 
-    def __init__(self, backbone: Backbone, settings: EngineSettings | None = None) -> None:
-        self.backbone = backbone
+    def __init__(
+        self, backbone: Backbone, settings: EngineSettings | None = None, sampler: Sampler | None = None
+    ) -> None:
+        self.backbone, self.sampler = backbone, sampler
         self.settings = settings or EngineSettings()
         backbone.use_fast_path(self.settings.fast_path)
         backbone.use_checkpoints(self.settings.gradient_checkpointing)
@@ -98,6 +102,8 @@ class LocalEngine:
         """See `Engine.release`."""
         self.runs.pop(run, None)
         self._batcher.forget(run)
+        if self.sampler is not None:
+            self.sampler.forget(run)
 
     async def save(self, run: str, folder: str, optimizer: bool = True) -> None:
         """See `Engine.save`."""
@@ -112,15 +118,17 @@ class LocalEngine:
         """See `Engine.load`."""
         held = self._held(run)
         held.load(Path(folder))
+        if self.sampler is not None:
+            self.sampler.forget(run)
         return held.policy
 
     async def info(self) -> EngineInfo:
         """See `Engine.info`."""
-        return info_of(self.backbone)
+        return info_of(self.backbone, self.settings)
 
     async def sample(self, request: SampleRequest) -> Samples:
         """See `Engine.sample`."""
-        check_request(request, self.backbone.context_length)
+        check_request(request, self.settings.context_length(self.backbone.context_length))
         request = replace(request, policy=self._known(request.policy))
         return await self._batcher.ask("sample", request.run, request)
 
@@ -191,7 +199,10 @@ class LocalEngine:
         asked = [replace(request, run="") for request in requests]
         distinct = [request for i, request in enumerate(asked) if request not in asked[:i]]
         thetas = {p: self.runs[p.run].theta for request in distinct if (p := request.policy) != BASE}
-        samples = sample(self.backbone, distinct, self.settings.sample_rows, thetas)
+        if self.sampler is None:
+            samples = sample(self.backbone, distinct, self.settings.sample_rows, thetas)
+        else:
+            samples = self.sampler.sample(distinct, thetas)
         return [samples[distinct.index(request)] for request in asked]
 
     @torch.no_grad()

@@ -231,8 +231,7 @@ class EngineInfo:
 
     Attributes:
         model: name of the base model.
-        dtype: dtype of the activations that give the log-probs: "float32" or "bfloat16".
-        device: device of the tensors in its answers.
+        dtype, device: of the activations that give the log-probs, "float32" or "bfloat16"; of the tensors in its answers.
         context_length: maximum number of tokens of prompt and response together; None: no limit.
         vocab_size, pad_id, end_ids: the tokenizer's.
         adapter_parameters: number of trained parameters of a policy (a critic with its own adapter has as many).
@@ -240,6 +239,7 @@ class EngineInfo:
         repeats: equal requests give equal samples, alone or in any batch.
         gives: what it can score, and learn from; it refuses requests for anything else.
         temperature: the only temperature that it knows log-probs at; None: any.
+        sampler: "local", or one with arithmetic of its own, after which the trainer recomputes old log-probs.
     """
 
     model: str
@@ -254,6 +254,7 @@ class EngineInfo:
     repeats: bool
     gives: frozenset[Wanted] = frozenset({"logp", "value", "entropy", "collision"})
     temperature: float | None = None
+    sampler: str = "local"
 
 
 class Engine(Protocol):

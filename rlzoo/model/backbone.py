@@ -50,22 +50,22 @@ class Backbone:
     Make one with `Backbone.load`.
 
     Attributes:
-        config, model, tokenizer: the settings, transformers' model and its tokenizer.
-        layout: layout of theta, the vector that a run trains.
-        peft_config: PEFT's configuration of the adapters.
+        config, model, tokenizer, source: settings, transformers' model, its tokenizer, the folder or Hub name it is of.
+        layout, peft_config: layout of theta, the vector that a run trains; PEFT's configuration of the adapters.
         device, dtype: of the weights; of activations.
         pad_id, end_ids: padding token; tokens that end a response.
         context_length: most positions of a sequence; None: unlimited.
         hidden_size, vocab_size: widths of the states that the output head reads, and of the logits.
-        packs: whether rows are packed.
-        checkpoints: gradient checkpointing, off until switched on.
+        packs, checkpoints: whether rows are packed; gradient checkpointing, off until switched on.
 
     Raises:
         UserError: the model has no pad or end token, no layer to adapt, or other logits through this class than alone.
     """
 
-    def __init__(self, config: BackboneConfig, model: Any, tokenizer: Any, device: torch.device) -> None:
-        self.config, self.model, self.tokenizer, self.device = config, model, tokenizer, device
+    def __init__(
+        self, config: BackboneConfig, model: Any, tokenizer: Any, device: torch.device, source: str | None = None
+    ) -> None:
+        self.config, self.model, self.tokenizer, self.device, self.source = config, model, tokenizer, device, source
         self.dtype = resolve_compute(config, device)
         rows = model.get_input_embeddings().weight.shape[0]
         pad_id = hub.pad_id(tokenizer, config.pad_token, config.model)
@@ -104,7 +104,7 @@ class Backbone:
         name, device = hub.locate(config.model), resolve_device(config)
         model, tokenizer = hub.load(config, name, device, resolve_compute(config, device))
         try:
-            return cls(config, model, tokenizer, device)
+            return cls(config, model, tokenizer, device, name)
         except UserError:
             raise
         except (ValueError, RuntimeError, TypeError, AttributeError, IndexError, KeyError) as error:

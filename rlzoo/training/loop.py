@@ -86,7 +86,7 @@ async def train_step(run: Run, client: Client, codec: Codec, task: Task, teacher
         shuffle=train.shuffle,
         grading_timeout=train.grading_timeout,
     )
-    recompute = recomputes_old_logp(config, client.info.dtype)
+    recompute = recomputes_old_logp(config, client.info.dtype, client.info.sampler)
     # Before a rollout's only update the policy is still the old policy, so the update itself gives the old log-probs.
     starts_here = recompute and train.updates_per_rollout == 1 and Need.LOGP not in objective.needs
     assigned = await assign_credit(
@@ -166,15 +166,16 @@ async def carry_on(
     return reached
 
 
-def recomputes_old_logp(config: RunConfig, dtype: str) -> bool:
+def recomputes_old_logp(config: RunConfig, dtype: str, sampler: str = "local") -> bool:
     """Return whether the trainer recomputes old log-probs by a forward pass; see `TrainSettings.old_logp`.
 
-    `dtype` is the sampler's, from `EngineInfo`.
+    `dtype` and `sampler` are those of `EngineInfo`.
     """
     chosen, needs = config.train.old_logp, config.objective.needs
     if chosen != "auto":
         return chosen == "recompute"
-    return "sampler_logp" in needs or (dtype != "float32" and "demonstration" not in needs)
+    alike = dtype == "float32" and sampler == "local"
+    return "sampler_logp" in needs or (not alike and "demonstration" not in needs)
 
 
 async def evaluate_run(run: Run, client: Client, codec: Codec, task: Task, *, last: bool = False) -> None:

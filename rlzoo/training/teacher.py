@@ -40,7 +40,8 @@ class Teacher:
         if config.adapter is not None:
             name = f"teacher {config.adapter}"
             return cls(engine, await engine.create(RunSpec(name, optimizer=None, adapter=config.adapter)))
-        return cls(await stack.enter_async_context(open_engine(model, settings)), BASE)
+        only_scores = settings.model_copy(update={"sampler": "local", "vllm": None})
+        return cls(await stack.enter_async_context(open_engine(model, only_scores)), BASE)
 
     async def logp(self, client: Client, tokens: Tokens, temperature: float) -> Tensor:
         """Log-probs [N, T] of given responses at the run's temperature; the time is charged to the run."""
