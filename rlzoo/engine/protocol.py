@@ -231,7 +231,7 @@ class EngineInfo:
 
     Attributes:
         model: name of the base model.
-        dtype, device: of the activations that give the log-probs, "float32" or "bfloat16"; of the tensors in its answers.
+        dtype, device: of the activations that give log-probs, "float32" or "bfloat16"; of the tensors in its answers.
         context_length: maximum number of tokens of prompt and response together; None: no limit.
         vocab_size, pad_id, end_ids: the tokenizer's.
         adapter_parameters: number of trained parameters of a policy (a critic with its own adapter has as many).
