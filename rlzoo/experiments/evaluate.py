@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from rlzoo.errors import UserError
 from rlzoo.experiments.evaluation_jobs import Job
 from rlzoo.model.backbone import Backbone
 from rlzoo.tasks import Task, load_task
@@ -29,11 +30,13 @@ def evaluate_jobs(
     Returns a table per job as JSON types: policy, task, prompts, samples, greedy, metrics.
 
     Raises:
-        UserError: a model, adapter or task cannot be used.
+        UserError: a model, adapter or task cannot be used, or the settings name an engine elsewhere.
     """
     results = []
     loaded: dict[Any, Backbone] = {}
     for job in jobs:
+        if job.config.engine.name != "local":
+            raise UserError(f"an evaluation is computed here: leave out engine.name = {job.config.engine.name!r}")
         if backbone is None and job.config.backbone not in loaded:
             loaded = {job.config.backbone: Backbone.load(job.config.backbone)}
         on_job(job)

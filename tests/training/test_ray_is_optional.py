@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from rlzoo.config.run import RunConfig
+from rlzoo.config.run import RunConfig, SharedConfig
 from rlzoo.errors import UserError
+from rlzoo.experiments.evaluate import evaluate_jobs
+from rlzoo.experiments.evaluation_jobs import Job
 from rlzoo.training.launch import train
 
 MakeConfig = Callable[..., RunConfig]
@@ -23,6 +25,12 @@ def test_without_the_extra_the_message_has_the_command(
     with pytest.raises(UserError, match=r"engine\.name = 'ray' needs a package: pip install 'rlzoo\[ray\]'"):
         train(make_config("grpo", engine={"name": "ray"}), tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_an_evaluation_elsewhere_is_refused() -> None:
+    job = Job("base", None, SharedConfig(engine="ray"))
+    with pytest.raises(UserError, match=r"computed here: leave out engine\.name = 'ray'"):
+        evaluate_jobs([job])
 
 
 def test_a_bucket_is_no_folder(make_config: MakeConfig) -> None:
