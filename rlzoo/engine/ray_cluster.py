@@ -45,6 +45,7 @@ def connected(url: str | None) -> Iterator[None]:
             _refuse_unreachable(address)
             ray.init(address=address)
     except (OSError, RuntimeError, ValueError) as error:  # ConnectionError, another version, no node of it here
+        ray.shutdown()  # a client that did not connect would stand in the way of the next attempt
         if isinstance(error, UserError):
             raise
         raise UserError(f"could not connect to the Ray cluster {address}: {error}") from error

@@ -13,15 +13,15 @@ from tests.runs import *  # noqa: F403  pytest finds fixtures by name
 CLIENT_PORT = 10_000 + os.getpid() % 10_000
 
 
-def two_nodes(path: str = os.getcwd(), **head: Any) -> Any:
-    """Start a cluster of two nodes, whose workers find packages in `path`, too."""
+def two_nodes(path: str = os.getcwd(), second: str | None = None, **head: Any) -> Any:
+    """Start a cluster of two nodes, whose workers find packages in `path`, too; those of the second in `second`."""
     from ray.cluster_utils import Cluster
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")  # no statistics to Ray's makers
         patch.setenv("PYTHONPATH", path)
         cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False, **head})
-        cluster.add_node(num_cpus=1)
+        cluster.add_node(num_cpus=1, env_vars={"PYTHONPATH": path if second is None else second})
     return cluster
 
 

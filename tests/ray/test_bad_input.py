@@ -48,6 +48,8 @@ def test_a_port_where_something_else_answers(
         address = f"ray://127.0.0.1:{other.getsockname()[1]}"
         with pytest.raises(UserError, match=f"could not connect to the Ray cluster {address}"):
             train(there(make_config, url=address), tmp_path / "run")
+    ray.init(address="local", num_cpus=1, include_dashboard=False)  # nothing of the attempt stands in the way
+    ray.shutdown()
 
 
 def test_a_worker_of_another_version(make_config: MakeConfig, tmp_path: Path) -> None:
@@ -55,11 +57,8 @@ def test_a_worker_of_another_version(make_config: MakeConfig, tmp_path: Path) ->
     old = tmp_path / "old" / "rlzoo-0.0.1.dist-info"
     old.mkdir(parents=True)
     (old / "METADATA").write_text("Metadata-Version: 2.1\nName: rlzoo\nVersion: 0.0.1\n")
-    cluster = two_nodes()
+    cluster = two_nodes(second=os.pathsep.join([str(tmp_path / "old"), os.getcwd()]))
     try:
-        cluster.remove_node(next(iter(cluster.worker_nodes)))
-        path = os.pathsep.join([str(tmp_path / "old"), os.getcwd()])
-        cluster.add_node(num_cpus=1, env_vars={"PYTHONPATH": path})
         runs = {name: (there(make_config, url=cluster.address), tmp_path / name) for name in "ab"}
         with pytest.raises(UserError, match=r"the worker on .*: rlzoo is 0\.0\.1 here and .* where it was started"):
             train_fleet(runs)
@@ -118,7 +117,10 @@ def test_what_the_cluster_has_no_room_for(cluster: Any, make_config: MakeConfig,
         train(there(make_config, url=cluster.address, worker_cpus=64), tmp_path / "run")
     with pytest.raises(UserError, match=r"no node .* asks for 1 CPU, 1 GPU"):
         config = there(make_config, url=cluster.address)
-        train(config.model_copy(update={"backbone": config.backbone.model_copy(update={"device": "cuda"})}), tmp_path)
+        train(
+            config.model_copy(update={"backbone": config.backbone.model_copy(update={"device": "cuda"})}),
+            tmp_path / "run",
+        )
 
 
 def test_a_model_that_no_worker_finds(cluster: Any, make_config: MakeConfig, tmp_path: Path) -> None:
