@@ -38,7 +38,12 @@ def print_version(asked: bool) -> None:
 def common(
     modules: Annotated[
         list[str] | None,
-        typer.Option("--import", metavar="MODULE", help="Import your module or .py file first: it may register more."),
+        typer.Option(
+            "--import",
+            metavar="MODULE",
+            help="Import your module or .py file first: it may register more.",
+            show_default="none",
+        ),
     ] = None,
     version: Annotated[
         bool, typer.Option("--version", callback=print_version, is_eager=True, help="Print the version.")

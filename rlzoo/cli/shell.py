@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar, cast
 
 import typer
+from typer.core import TyperCommand, TyperGroup
 
 from rlzoo.cli.console import complain, terminal, unable
 
@@ -26,8 +27,29 @@ FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
 # training ten times slower (111 s against 11 s). The OpenMP library reads this when torch is imported.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
+
+class _Untyped:
+    """Help that shows no type for a switch: it takes no value."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        params = super().get_params(ctx)  # type: ignore[misc]
+        for param in params:
+            if getattr(param, "is_flag", False):
+                param.metavar = ""
+        return params
+
+
+class Command(_Untyped, TyperCommand):
+    """A command of this application."""
+
+
+class Group(_Untyped, TyperGroup):
+    """All commands."""
+
+
 app = typer.Typer(
     name="rlzoo",
+    cls=Group,
     no_args_is_help=True,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
@@ -36,28 +58,61 @@ app = typer.Typer(
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for a machine to read.")]
 Config = Annotated[
-    Path | None, typer.Option("--config", "-c", help="Settings: a TOML file, or the config.json of a run folder.")
+    Path | None,
+    typer.Option(
+        "--config",
+        "-c",
+        metavar="FILE",
+        help="Settings: a TOML file, or the config.json of a run folder.",
+        show_default="those of rlzoo list settings",
+    ),
 ]
 Set = Annotated[
     list[str] | None,
-    typer.Option("--set", "-s", metavar="NAME=VALUE", help="One setting over the file's: train.steps=100. Repeatable."),
+    typer.Option(
+        "--set",
+        "-s",
+        metavar="NAME=VALUE",
+        help="One setting over the file's: train.steps=100. Repeatable.",
+        show_default="none",
+    ),
 ]
-Task = Annotated[str | None, typer.Option("--task", "-t", help="Task, such as sort, add:hard, jsonl:PATH, hf:NAME.")]
+Task = Annotated[
+    str | None,
+    typer.Option(
+        "--task", "-t", metavar="TASK", help="Task, such as add:hard, jsonl:PATH or hf:NAME.", show_default="sort"
+    ),
+]
 Tasks = Annotated[
     str | None,
     typer.Option(
-        "--task", "-t", help="Task, such as sort, add:hard, jsonl:PATH, hf:NAME; several: add:medium,sort:hard."
+        "--task",
+        "-t",
+        metavar="TASK",
+        help="Task, such as add:hard, jsonl:PATH or hf:NAME; several: add:medium,sort:hard.",
+        show_default="sort",
     ),
 ]
-Out = Annotated[Path | None, typer.Option("--out", "-o", help="Folder for the results; runs/TASK/... if not given.")]
+Out = Annotated[
+    Path | None,
+    typer.Option("--out", "-o", metavar="FOLDER", help="Folder for the results.", show_default="one below runs"),
+]
 BudgetOption = Annotated[
     str | None,
-    typer.Option("--budget", metavar="UNIT=N", help="What ends a run: tokens=200k, trained, updates, seconds."),
+    typer.Option(
+        "--budget",
+        metavar="UNIT=N",
+        help="What ends a run: tokens=200k, trained=100k, updates=500 or seconds=600.",
+        show_default="none: all steps",
+    ),
 ]
 Rate = Annotated[
     float | None,
     typer.Option(
-        "--lr", help="Learning rate; by default less for a model larger than the shipped one.", show_default="0.0007"
+        "--lr",
+        metavar="X",
+        help="Learning rate, such as 1e-5; by default less for a model larger than the shipped one.",
+        show_default="0.0007",
     ),
 ]
 EngineName = Annotated[
@@ -69,7 +124,9 @@ EngineName = Annotated[
         show_default="local",
     ),
 ]
-Steps = Annotated[int | None, typer.Option("--steps", min=1, help="Rollouts.", show_default="60")]
+Steps = Annotated[
+    int | None, typer.Option("--steps", min=1, metavar="N", help="Training steps: rollouts.", show_default="60")
+]
 Resume = Annotated[bool, typer.Option("--resume", help="Continue the runs in the folder; start the missing ones.")]
 Trust = Annotated[bool, typer.Option("--trust", help="Run the reward code that a run folder's settings name.")]
 
@@ -118,7 +175,7 @@ def command(*examples: str) -> Callable[[Function], Function]:
 
     def register(function: Function) -> Function:
         epilog = f"[bold]Examples[/bold]\n\n{shown}" if examples else None
-        app.command(name=function.__name__.removesuffix("_"), epilog=epilog)(guarded(function))
+        app.command(name=function.__name__.removesuffix("_"), epilog=epilog, cls=Command)(guarded(function))
         return function
 
     return register

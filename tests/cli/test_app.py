@@ -271,6 +271,16 @@ def test_help_has_examples_and_defaults(name: str) -> None:
         assert f"[default: ({len(compared.seeds)})]" in text and f"[default: ({compared.tune.seeds})]" in text
 
 
+def test_every_option_tells_its_default_and_a_switch_no_type() -> None:
+    for name, command in get_command(app).commands.items():
+        for param in command.params:
+            if param.required:
+                continue
+            told = isinstance(param.show_default, str) or param.default is not None
+            assert told and param.help, f"rlzoo {name} {param.name}"
+    assert "<bool>" not in rlzoo("compare", "--help").stdout + rlzoo("--help").stdout
+
+
 def test_every_example_in_the_help_is_a_command_line() -> None:
     """Its options exist and take its values; nothing is run."""
     group = get_command(app)

@@ -15,7 +15,12 @@ def check(
     name: Annotated[str, typer.Argument(help="An objective, or an ablation such as 'gspo\\[ratio=token]'.")],
     modules: Annotated[
         list[str] | None,
-        typer.Option("--import", metavar="MODULE", help="Import your module or .py file first, which registers it."),
+        typer.Option(
+            "--import",
+            metavar="MODULE",
+            help="Import your module or .py file first, which registers it.",
+            show_default="none",
+        ),
     ] = None,
     as_json: Json = False,
 ) -> None:

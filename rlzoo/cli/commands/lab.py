@@ -15,23 +15,44 @@ from rlzoo.cli.shell import Json, command, starting
 @command("lab grpo dapo gspo", "lab --group-size 16 --out lab.png", "lab --table bellman")
 def lab(
     objectives: Annotated[
-        list[str] | None, typer.Argument(help="Objectives or ablations; all of rlzoo list if not given.")
+        list[str] | None, typer.Argument(help="Objectives or ablations.", show_default="all of rlzoo list")
     ] = None,
-    group_size: Annotated[int, typer.Option("--group-size", "-g", min=1, max=1024, help="Responses per prompt.")] = 8,
-    longest: Annotated[int, typer.Option(min=1, help="Longest response, tokens.")] = 4,
-    success: Annotated[float, typer.Option(help="How often the base is right, between 0 and 1.")] = 0.25,
-    updates: Annotated[int, typer.Option(min=1, help="Updates per rollout; clips begin to act at the second.")] = 4,
+    group_size: Annotated[
+        int, typer.Option("--group-size", "-g", min=1, max=1024, metavar="N", help="Responses per prompt.")
+    ] = 8,
+    longest: Annotated[int, typer.Option(min=1, metavar="N", help="Longest response, tokens.")] = 4,
+    success: Annotated[float, typer.Option(metavar="X", help="How often the base is right, between 0 and 1.")] = 0.25,
+    updates: Annotated[
+        int, typer.Option(min=1, metavar="N", help="Updates per rollout; clips begin to act at the second.")
+    ] = 4,
     policy: Annotated[Literal["tabular", "transformer"], typer.Option(help="The small policy.")] = "tabular",
     critic: Annotated[Literal["exact", "noisy", "zero"], typer.Option(help="Values that a critic is given.")] = "exact",
-    step: Annotated[float, typer.Option(min=0, help="Size of each update in parameter space.")] = 0.3,
-    seed: Annotated[int, typer.Option(help="Seed of the base, and of sampling where sums are too long.")] = 0,
-    groups: Annotated[int, typer.Option(min=40, help="Groups sampled where sums are too long.")] = 2000,
-    budget: Annotated[float, typer.Option(min=1, help="Sampled tokens that the error is given for.")] = 1000,
+    step: Annotated[float, typer.Option(min=0, metavar="X", help="Size of each update in parameter space.")] = 0.3,
+    seed: Annotated[
+        int, typer.Option(metavar="N", help="Seed of the base, and of sampling where sums are too long.")
+    ] = 0,
+    groups: Annotated[int, typer.Option(min=40, metavar="N", help="Groups sampled where sums are too long.")] = 2000,
+    budget: Annotated[
+        float, typer.Option(min=1, metavar="X", help="Sampled tokens that the error is given for.")
+    ] = 1000,
     table: Annotated[
-        str | None, typer.Option("--table", metavar="NAME", help="A textbook table instead, by name; list shows all.")
+        str | None,
+        typer.Option(
+            "--table",
+            metavar="NAME",
+            help="A textbook table instead, such as bellman; list shows all.",
+            show_default="none",
+        ),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Figure: sweep the settings and draw; or that of the table.")
+        Path | None,
+        typer.Option(
+            "--out",
+            "-o",
+            metavar="FILE",
+            help="Sweep the settings and draw a .png, .svg or .pdf; with --table its figure or .md page.",
+            show_default="none",
+        ),
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -60,17 +81,26 @@ def lab(
 @command("values", "values grpo ppo --episodes 1024 --out values.md")
 def values(
     objectives: Annotated[
-        list[str] | None, typer.Argument(help="Objectives or ablations; the first of each family if not given.")
+        list[str] | None, typer.Argument(help="Objectives or ablations.", show_default="the first of each family")
     ] = None,
-    episodes: Annotated[int, typer.Option(min=1, help="Sampled responses per learner and seed.")] = 4096,
-    longest: Annotated[int, typer.Option(min=1, help="Longest response, tokens.")] = 4,
-    judge: Annotated[float, typer.Option(help="Standard deviation of the judge's error on a reward of 0 or 1.")] = 1.0,
-    epsilon: Annotated[float, typer.Option(help="How often value-based learners sample a uniform token.")] = 1.0,
-    group_size: Annotated[int, typer.Option("--group-size", "-g", min=1, help="Responses per rollout.")] = 16,
-    seeds: Annotated[int, typer.Option(min=1, help="Number of seeds.")] = 16,
-    seed: Annotated[int, typer.Option(help="The first of them.")] = 0,
+    episodes: Annotated[int, typer.Option(min=1, metavar="N", help="Sampled responses per learner and seed.")] = 4096,
+    longest: Annotated[int, typer.Option(min=1, metavar="N", help="Longest response, tokens.")] = 4,
+    judge: Annotated[
+        float, typer.Option(metavar="X", help="Standard deviation of the judge's error on a reward of 0 or 1.")
+    ] = 1.0,
+    epsilon: Annotated[
+        float, typer.Option(metavar="X", help="How often value-based learners sample a uniform token.")
+    ] = 1.0,
+    group_size: Annotated[
+        int, typer.Option("--group-size", "-g", min=1, metavar="N", help="Responses per rollout.")
+    ] = 16,
+    seeds: Annotated[int, typer.Option(min=1, metavar="N", help="Number of seeds.")] = 16,
+    seed: Annotated[int, typer.Option(metavar="N", help="The first of them.")] = 0,
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Page: a .md file; its figure goes beside it.")
+        Path | None,
+        typer.Option(
+            "--out", "-o", metavar="FILE", help="Page: a .md file; its figure goes beside it.", show_default="none"
+        ),
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -94,8 +124,11 @@ def values(
 
 @command("claims", "claims --out claims.md")
 def claims(
-    names: Annotated[list[str] | None, typer.Argument(help="Claims by name; all if not given.")] = None,
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="Page (.md), or figure of named claims.")] = None,
+    names: Annotated[list[str] | None, typer.Argument(help="Claims by name.", show_default="all")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", metavar="FILE", help="Page (.md), or figure of named claims.", show_default="none"),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Check statements about the algorithms: supported, refuted, depends, or inconclusive. Named ones in full."""

@@ -20,7 +20,8 @@ def curves(
         typer.Option(
             "--out",
             "-o",
-            help="File: .png (makes an .svg too), .svg or .pdf.",
+            metavar="FILE",
+            help="Picture: .png (makes an .svg too), .svg or .pdf.",
             show_default="curves.png in the first folder",
         ),
     ] = None,
@@ -39,7 +40,8 @@ def curves(
 def report(
     folder: Annotated[Path, typer.Argument(help="Folder of a comparison, or of one run; also while it trains.")],
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="File; report.html in the folder if not given.")
+        Path | None,
+        typer.Option("--out", "-o", metavar="FILE", help="The page.", show_default="report.html in the folder"),
     ] = None,
     tables: Annotated[
         bool, typer.Option("--tables", help="Also the tables as Markdown, CSV and LaTeX, in tables/ beside it.")

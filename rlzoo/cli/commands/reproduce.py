@@ -15,10 +15,15 @@ from rlzoo.cli.shell import FAILED, Json, Out, Resume, command, starting
 
 @command("reproduce --list", "reproduce parity-grpo-25", "reproduce verl-grpo-lora-gsm8k-1.5b --data gsm8k --steps 10")
 def reproduce(
-    name: Annotated[str | None, typer.Argument(help="A published row; --list shows all.")] = None,
+    name: Annotated[str | None, typer.Argument(help="A published row.", show_default="with --list: all")] = None,
     show: Annotated[bool, typer.Option("--list", help="Show all rows with what they cost.")] = False,
-    steps: Annotated[int | None, typer.Option(min=1, help="Stop after so many steps.")] = None,
-    data: Annotated[Path | None, typer.Option(help="Folder of the data that the row asks for.")] = None,
+    steps: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Stop after this many steps.", show_default="the row's")
+    ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Data that the row asks for, such as gsm8k.", show_default="none"),
+    ] = None,
     out: Out = None,
     resume: Resume = False,
     as_json: Json = False,

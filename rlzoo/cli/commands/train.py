@@ -35,11 +35,12 @@ from rlzoo.cli.shell import (
 @command("train grpo", "train dapo --task add:hard --steps 100 --lr 7e-4", "train -c runs/sort/grpo/seed0/config.json")
 def train(
     objective: Annotated[
-        str | None, typer.Argument(help="An objective, or an ablation of one; see rlzoo list.")
+        str | None,
+        typer.Argument(help="An objective, or an ablation of one; see rlzoo list.", show_default="the file's"),
     ] = None,
     task: Task = None,
     seed: Annotated[
-        int | None, typer.Option(help="Seed of prompts, noise and first adapter.", show_default="0")
+        int | None, typer.Option(metavar="N", help="Seed of prompts, noise and first adapter.", show_default="0")
     ] = None,
     config: Config = None,
     assignments: Set = None,
@@ -84,10 +85,15 @@ def train(
 @command("compare grpo gspo dapo --seeds 8", "compare all --task add:hard --budget tokens=200k --tune lr=7e-4,2e-3")
 def compare(
     objectives: Annotated[
-        list[str] | None, typer.Argument(help="Objectives or ablations; all: every one that learns from rewards alone.")
+        list[str] | None,
+        typer.Argument(
+            help="Objectives or ablations; all: every one that learns from rewards alone.", show_default="the file's"
+        ),
     ] = None,
     task: Tasks = None,
-    seeds: Annotated[int | None, typer.Option(min=1, help="Number of seeds per objective.", show_default="4")] = None,
+    seeds: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Number of seeds per objective.", show_default="4")
+    ] = None,
     config: Config = None,
     assignments: Set = None,
     steps: Steps = None,
@@ -96,13 +102,22 @@ def compare(
     engine: EngineName = None,
     tune: Annotated[
         str | None,
-        typer.Option(metavar="NAME=A,B,...", help="First choose a value for each on other seeds: lr=3e-4,7e-4,2e-3."),
+        typer.Option(
+            metavar="NAME=A,B,...",
+            help="First choose a value for each on other seeds: lr=3e-4,7e-4,2e-3.",
+            show_default="no search",
+        ),
     ] = None,
-    tune_seeds: Annotated[int | None, typer.Option(min=1, help="Seeds of that search.", show_default="2")] = None,
+    tune_seeds: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Seeds of that search.", show_default="2")
+    ] = None,
     controls: Annotated[
         list[str] | None,
         typer.Option(
-            "--control", help="The first objective again: same (on other seeds), random_reward or frozen. Repeatable."
+            "--control",
+            metavar="NAME",
+            help="The first objective again: same (on other seeds), random_reward or frozen. Repeatable.",
+            show_default="none",
         ),
     ] = None,
     out: Out = None,
@@ -148,19 +163,37 @@ def compare(
 @command("ablate dapo", "ablate dapo --only ladder --dry-run", "ablate gspo --set surrogate.high=3e-4,4e-4,8e-4")
 def ablate(
     name: Annotated[str, typer.Argument(help="An objective.")],
-    to: Annotated[str | None, typer.Option(help="The other end; the objective that its paper set out from.")] = None,
+    to: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="The other end, such as grpo.",
+            show_default="the objective that its paper set out from",
+        ),
+    ] = None,
     only: Annotated[
-        Literal["ladder", "leave-one-out"] | None, typer.Option(help="One of the two; both if not given.")
+        Literal["ladder", "leave-one-out"] | None, typer.Option(help="One of the two.", show_default="both")
     ] = None,
     factorial: Annotated[
-        str | None, typer.Option(metavar="COLUMNS", help="All cells in these columns instead: select,shape,aggregate.")
+        str | None,
+        typer.Option(
+            metavar="COLUMNS", help="All cells in these columns instead: select,shape,aggregate.", show_default="none"
+        ),
     ] = None,
     task: Task = None,
-    seeds: Annotated[int | None, typer.Option(min=1, help="Number of seeds per row.")] = None,
+    seeds: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Number of seeds per row.", show_default="4")
+    ] = None,
     config: Config = None,
     assignments: Annotated[
         list[str] | None,
-        typer.Option("--set", "-s", metavar="NAME=VALUE", help="A setting; or a sweep: surrogate.high=0.2,0.24,0.28."),
+        typer.Option(
+            "--set",
+            "-s",
+            metavar="NAME=VALUE",
+            help="A setting; or a sweep: surrogate.high=0.2,0.24,0.28. Repeatable.",
+            show_default="none",
+        ),
     ] = None,
     steps: Steps = None,
     lr: Rate = None,
@@ -210,15 +243,34 @@ def ablate(
 @command("evaluate runs/sort --base --samples 8", "evaluate --task add:hard --prompts 500")
 def evaluate(
     runs: Annotated[
-        list[Path] | None, typer.Argument(help="Run folders, or folders of runs; none: the base model.")
+        list[Path] | None,
+        typer.Argument(help="Run folders, or folders of runs.", show_default="none: the base model"),
     ] = None,
     base: Annotated[bool, typer.Option("--base", help="Evaluate the base model as well.")] = False,
     task: Task = None,
-    prompts: Annotated[int | None, typer.Option(min=1, help="Held-out problems.")] = None,
-    samples: Annotated[int | None, typer.Option(min=1, help="Responses per problem; 8 give pass@2, 4 and 8.")] = None,
+    prompts: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", help="Held-out problems.", show_default="as at the end of the run"),
+    ] = None,
+    samples: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="N",
+            help="Responses per problem; 8 give pass@2, 4 and 8.",
+            show_default="as at the end of the run",
+        ),
+    ] = None,
     greedy: Annotated[bool, typer.Option("--greedy", help="The most likely response instead of samples.")] = False,
     config: Annotated[
-        Path | None, typer.Option("--config", "-c", help="Settings for the base model, a TOML file.")
+        Path | None,
+        typer.Option(
+            "--config",
+            "-c",
+            metavar="FILE",
+            help="Settings for the base model, a TOML file.",
+            show_default="those of rlzoo list settings",
+        ),
     ] = None,
     assignments: Set = None,
     trust: Trust = False,

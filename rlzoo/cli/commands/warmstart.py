@@ -14,8 +14,17 @@ from rlzoo.cli.shell import Json, Set, command, starting
 
 @command("warmstart --out my_base", "warmstart --out small --set layers=2 --set steps=1000")
 def warmstart(
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the model.")],
-    config: Annotated[Path | None, typer.Option("--config", "-c", help="Settings, a TOML file.")] = None,
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="FOLDER", help="Folder for the model.")],
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            "--config",
+            "-c",
+            metavar="FILE",
+            help="Settings, a TOML file.",
+            show_default="those of rlzoo list settings",
+        ),
+    ] = None,
     assignments: Set = None,
     as_json: Json = False,
 ) -> None:
