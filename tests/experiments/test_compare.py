@@ -20,6 +20,7 @@ from rlzoo.model.backbone import Backbone
 from rlzoo.stats.scores import Trace
 from rlzoo.stats.sentences import sentences
 from rlzoo.training.launch import train
+from tests.runs import EvenTask
 
 MakeConfig = Callable[..., RunConfig]
 
@@ -54,6 +55,19 @@ def test_a_comparison_from_start_to_table(make_config: MakeConfig, backbone: Bac
         "reinforce",
         "summary.json",
     ]
+
+
+def test_a_reward_that_knows_nothing_makes_no_verdict(
+    make_config: MakeConfig, backbone: Backbone, tmp_path: Path
+) -> None:
+    """It returns None for every response, so nothing is trained. Five such seeds were once "equivalent"."""
+    task = EvenTask("even").scored_by(reward=lambda completions, **_: [None] * len(completions))
+    config = comparison(make_config, seeds=5, train=make_config(train={"steps": 1}).train.model_dump(), margin=0.9)
+    with pytest.warns(UserWarning, match="the first step has no signal"):
+        made = compare(config, tmp_path, backbone=backbone, task=task)
+    assert {s["updates"] for s in made.summaries} == {0} and made.judgement.refusal is not None
+    assert made.judgement.refusal.name == "no update" and [pair.verdict for pair in made.judgement.pairs] == [None]
+    assert sentences(made.judgement)[0].startswith("No verdict: no run made an update")
 
 
 def test_an_interrupted_comparison_is_read_and_goes_on(
