@@ -132,7 +132,7 @@ class TinkerEngine:
         try:
             run.client = await self.server.answer("creating an adapter", asked)
             if kept is not None:
-                await self._ask("loading an adapter", run.client.load_state_async(kept.state))
+                await self.server.ask("loading an adapter", run.client.load_state_async(kept.state))
                 run.version = 1
         except BaseException:
             await self.release(spec.run)
@@ -191,7 +191,7 @@ class TinkerEngine:
     async def _logp(self, run: _Run, rows: Rows) -> list[Tensor]:
         """Log-probs of every target under a run's policy."""
         data = [datum(self.server, tokens, weights=[0.0] * (len(tokens) - 1)) for tokens in rows.sequences]
-        out = await self._ask("computing log-probs", run.client.forward_async(data, "cross_entropy"))
+        out = await self.server.ask("computing log-probs", run.client.forward_async(data, "cross_entropy"))
         return [torch.tensor(row["logprobs"].tolist(), dtype=torch.float32) for row in out.loss_fn_outputs]
 
     async def forward_backward(self, request: LearnRequest) -> Learned:
@@ -228,7 +228,7 @@ class TinkerEngine:
         norm = math.nan
         if settings.trains == "all":
             if slopes:
-                await self._ask("computing a gradient", held.client.forward_backward_async(*self._linear(parts)))
+                await self.server.ask("computing a gradient", held.client.forward_backward_async(*self._linear(parts)))
             params = self.types.AdamParams(
                 learning_rate=settings.lr,
                 beta1=adam.betas[0],
@@ -237,7 +237,7 @@ class TinkerEngine:
                 weight_decay=adam.weight_decay,
                 grad_clip_norm=settings.max_grad_norm,
             )
-            stepped = await self._ask("taking an optimizer step", held.client.optim_step_async(params))
+            stepped = await self.server.ask("taking an optimizer step", held.client.optim_step_async(params))
             norm = _norm(stepped.metrics or {}, norm)
             if math.isinf(norm):
                 raise UserError(f"a step of {run!r} had an infinite gradient on the server: go back with --resume")
@@ -260,11 +260,11 @@ class TinkerEngine:
         end of a run, the adapter is downloaded as well."""
         held = self._held(run)
         name = f"v{held.version}-{uuid.uuid4().hex[:12]}"
-        state = (await self._ask("saving the state", held.client.save_state_async(name))).path
+        state = (await self.server.ask("saving the state", held.client.save_state_async(name))).path
         place = Path(folder) / ADAPTER
         place.mkdir(exist_ok=True)
         if not optimizer:
-            await self._ask("saving the adapter", held.client.save_weights_for_sampler_async(name))
+            await self.server.ask("saving the adapter", held.client.save_weights_for_sampler_async(name))
             await self.server.download(held.client.model_id, name, place)
         kept = Kept(state, self.model.config.model, self.model.config.lora.r, held.version, self.server.url)
         kept.write(place)
@@ -287,7 +287,7 @@ class TinkerEngine:
         """See `Engine.load`."""
         held = self._held(run)
         kept = Kept.read(Path(folder), self.model.config, f"{folder} cannot be read")
-        await self._ask("loading the state", held.client.load_state_with_optimizer_async(kept.state))
+        await self.server.ask("loading the state", held.client.load_state_with_optimizer_async(kept.state))
         held.version, held.parts, held.sampler, held.saved = kept.version, [], None, [kept.state]
         return held.policy
 
@@ -305,14 +305,6 @@ class TinkerEngine:
                 asked = run.client.save_weights_and_get_sampling_client_async()
                 run.sampler = await self.server.answer("handing the adapter to the sampler", asked)
             return run.sampler
-
-    async def _ask(self, action: str, asked: Any) -> Any:
-        """Send a request and wait for its answer: the SDK has a coroutine for the one and a future for the other."""
-
-        async def both() -> Any:
-            return await (await asked)
-
-        return await self.server.answer(action, both())
 
     def _held(self, run: str) -> _Run:
         if run not in self.runs:

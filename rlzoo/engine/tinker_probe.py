@@ -119,28 +119,22 @@ class Probe:
             datum(self.server, row, logprobs=before + [0.0] * (len(row) - len(ROW)), advantages=_first(row))
             for row in rows
         ]
-        passed = self.client.forward_backward_async(data, "importance_sampling")
-        await self.server.answer("a gradient", _both(passed))
+        await self.server.ask("computing a gradient", self.client.forward_backward_async(data, "importance_sampling"))
         adam = self.server.types.AdamParams(
             learning_rate=self.rate * EPS, beta1=0.0, beta2=0.0, eps=EPS, weight_decay=0.0, grad_clip_norm=clip
         )
-        await self.server.answer("an optimizer step", _both(self.client.optim_step_async(adam)))
+        await self.server.ask("taking an optimizer step", self.client.optim_step_async(adam))
         return sum(await self._logp()) - sum(before)
 
     async def _logp(self) -> list[float]:
         data = [datum(self.server, ROW, weights=[0.0] * (len(ROW) - 1))]
-        out = await self.server.answer("log-probs", _both(self.client.forward_async(data, "cross_entropy")))
+        out = await self.server.ask("computing log-probs", self.client.forward_async(data, "cross_entropy"))
         return [float(x) for x in out.loss_fn_outputs[0]["logprobs"].tolist()]
 
 
 def _first(row: Sequence[int]) -> list[float]:
     """1 for the targets of `ROW`, 0 for what a longer row has behind them."""
     return [1.0] * (len(ROW) - 1) + [0.0] * (len(row) - len(ROW))
-
-
-async def _both(asked: Any) -> Any:
-    """Send a request and wait for its answer: the SDK has a coroutine for the one and a future for the other."""
-    return await (await asked)
 
 
 def datum(server: Server, tokens: Sequence[int], **inputs: Any) -> Any:

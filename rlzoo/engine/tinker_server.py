@@ -127,6 +127,14 @@ class Server:
         finally:
             task.cancel()
 
+    async def ask(self, action: str, asked: Awaitable[Awaitable[Answer]]) -> Answer:
+        """The same for requests for which the SDK has a coroutine that sends them and returns a future."""
+
+        async def both() -> Answer:
+            return await (await asked)
+
+        return await self.answer(action, both())
+
     async def _alive(self) -> bool:
         """Whether the server answers a ping; many waiting requests share one."""
         if time.monotonic() - self._pinged >= PING_EVERY:
