@@ -164,7 +164,7 @@ def test_a_clip_that_the_server_ignores_is_refused() -> None:
         skyrl.connected().check([1e9, 1.0])
 
 
-def config_there(seed: int, **tables: Any) -> RunConfig:
+def config_there(seed: int, patience: float | None = None, **tables: Any) -> RunConfig:
     """GRPO on `add`; two updates a step."""
     server = skyrl.server()
     train = {"steps": 5, "prompts_per_step": 8, "group_size": 8, "minibatches": 2, "max_new_tokens": 24}
@@ -174,7 +174,7 @@ def config_there(seed: int, **tables: Any) -> RunConfig:
             "seed": seed,
             "task": "add:easy",
             "backbone": server.backbone(),
-            "engine": server.settings(patience=10),
+            "engine": server.settings(patience=patience),
             "train": train | tables.get("train", {}),
             "optimizer": {"lr": 3e-3, "max_grad_norm": 1e9},
             "evaluation": {"every": 5, "prompts": 64, "final_prompts": 0} | tables.get("evaluation", {}),
@@ -200,7 +200,7 @@ def test_five_steps_learn_to_add(tmp_path: Path) -> None:
 
 def test_a_server_that_goes_away_stops_the_run_which_goes_on_when_it_is_back(tmp_path: Path) -> None:
     """It is killed after the second step, and comes back with what it has on its disk."""
-    config = config_there(2, train={"steps": 4, "save_every": 1}, evaluation={"every": 4, "prompts": 8})
+    config = config_there(2, patience=10, train={"steps": 4, "save_every": 1}, evaluation={"every": 4, "prompts": 8})
     server = skyrl.server()
 
     def kill(name: str, record: dict[str, Any]) -> None:
