@@ -22,8 +22,7 @@ HEAD = """# Published results run again
 
 Each row of `benchmarks/published/` was run by `rlzoo reproduce NAME` with the settings that its file holds, once, one
 seed. *inside* and *outside* are about the tolerance that the file states, with its reason, before the run.
-Written by `python -m benchmarks.reproduced`.
-"""
+Minutes are of a machine that did other work beside. Written by `python -m benchmarks.reproduced`."""
 
 
 def read(folder: Path) -> Reproduction:
@@ -66,6 +65,7 @@ def section(made: Reproduction, picture: str) -> str:
             "\n| step | metric | published | ours | |\n|---|---|---|---|---|",
             *points,
             f"\n![{made.name}]({picture})\n",
+            *([f"{made.row.remark}\n"] if made.row.remark else []),
             f"The run took {minutes:.1f} minutes{trained} ({machine['cpu']}, {machine['cores']} cores, shared).\n",
             f"Tolerance: {' '.join(made.row.tolerance.split())}\n",
             *(f"- Differs: {one}" for one in made.row.differs),

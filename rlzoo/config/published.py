@@ -84,6 +84,8 @@ class Published(Settings):
     """Reason for the tolerances."""
     differs: tuple[str, ...] = ()
     """Known differences from the published run."""
+    remark: str | None = None
+    """Written after a run of ours: what it showed."""
 
     @model_validator(mode="after")
     def _uses_what_it_names(self) -> Self:
