@@ -1,8 +1,8 @@
-"""The Python API, composed of experiments and report: what `rlzoo.compare` and its like do.
+"""The Python API: `rlzoo.compare`, `ablate`, `train`, `evaluate`, `reproduce`, `load`, and their results.
 
-The command line calls it too. No command, no training and no drawing is written here, only who is given what. It is a
-folder beside `rlzoo/__init__.py`, which only forwards to it, so that `import rlzoo` loads nothing and the command line
-imports what it calls without going through the root.
+It composes experiments and reports; the command line calls it too. Not here: training (`rlzoo.training`), comparisons
+(`rlzoo.experiments`), drawing (`rlzoo.report`). `rlzoo/__init__.py` forwards to this package lazily, so that
+`import rlzoo` loads nothing. Start with `calls`.
 """
 
 import warnings

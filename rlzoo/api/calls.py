@@ -1,8 +1,8 @@
 """`rlzoo.compare`, `ablate`, `train`, `evaluate`, `reproduce`, `load`: arguments in, results out.
 
-Settings go by the names that `rlzoo list settings` has: `train={"group_size": 16}`, `optimizer={"lr": 1e-3}`. What is
-given as an object is used as it is (`rlzoo.api.given`). A folder with runs of the same settings is continued: call
-again after an interruption, and a call that has ended answers from its folder.
+Settings have the names of `rlzoo list settings`: `train={"group_size": 16}`, `optimizer={"lr": 1e-3}`. Objects given
+instead of names are used as they are (`rlzoo.api.given`). A folder with runs of the same settings is continued: repeat
+the call after an interruption. A call that has finished before returns its result from the folder.
 """
 
 from __future__ import annotations
@@ -63,24 +63,28 @@ def compare(
     """Train objectives side by side, each with several seeds, and compare them.
 
     Args:
-        objectives: names (of `rlzoo list`, or ablations such as `gspo[ratio=token]`) or `Objective`s; "all".
-        task: a name such as `sort`, `add:hard`, `jsonl:PATH`, settings, or a `Task`; a list of them: every objective
-            trains on each, and their mean is judged.
-        seeds: a number of them, or the seeds themselves.
+        objectives: names (of `rlzoo list`, or ablations such as `gspo[ratio=token]`), `Objective`s, or "all".
+        task: a name such as `sort`, `add:hard`, `jsonl:PATH`, settings, or a `Task`; None: sort. A list: every
+            objective trains on each task, and the verdict is on the mean over tasks.
+        seeds: the number of seeds, or the seeds themselves.
         model: the base model: a name, a folder, a `Backbone`, or (model, tokenizer) of transformers.
-        reward, accuracy: functions, or their import paths, in the place of the task's own.
+        reward, accuracy: functions or their import paths that replace the task's own.
         steps, lr, budget: short for train.steps, optimizer.lr and train.budget.
-        tune: a setting with the values to choose from for each objective first: `{"lr": [7e-4, 2e-3]}`.
-        controls: the first objective again: same (on other seeds), random_reward, frozen.
-        config: settings under all others: a TOML file, a config.json, or a table.
+        tune: a setting with candidate values, chosen per objective on other seeds first: `{"lr": [7e-4, 2e-3]}`.
+        tune_seeds: number of seeds of that search.
+        controls: negative controls of the first objective: same (on other seeds), random_reward, frozen.
+        config: settings that all other arguments override: a TOML file, a config.json, or a table.
         out: folder of the results; runs/TASK if not given.
-        resume: go on with what the folder holds; False: refuse a folder that holds a comparison.
-        progress: show the live table; None: in a notebook and in a terminal.
+        resume: continue a comparison in the folder; False: refuse such a folder.
+        progress: show the live table; None: in a notebook or a terminal.
         settings: any other setting, by table: `train={"group_size": 16}`.
+
+    Returns:
+        The comparison, or for a list of tasks the comparison over tasks.
 
     Raises:
         UserError: a setting, objective, task, model or folder cannot be used.
-        KeyboardInterrupt: interrupted; what is done up to the last checkpoint of each run is kept.
+        KeyboardInterrupt: interrupted; each run is kept up to its last checkpoint.
     """
     names = [objectives] if isinstance(objectives, (str, Objective)) else list(objectives)
     own: dict[str, Any] = {"objectives": names, "seeds": _listed(seeds), "controls": _listed(controls)}
@@ -118,15 +122,16 @@ def ablate(
     progress: bool | None = None,
     **settings: Any,
 ) -> Ablation:
-    """Take an objective back to its parent one column at a time, and measure what each is worth.
+    """Change an objective back to its parent one column at a time, and measure the effect of each column.
 
     Args:
-        to: the other end; None: what the objective's paper set out from.
+        objective: a name or an `Objective`.
+        to: the objective at the other end; None: the parent, from which the objective's paper started.
         only: "ladder" or "leave-one-out"; None: both.
         sweep: instead, a column or field with its values: `{"surrogate.high": [0.2, 0.24, 0.28]}`.
-        factorial: instead, all cells in these columns; columns that change together in a list of their own.
+        factorial: instead, all combinations of these columns; columns that change together are a list.
 
-    The others are those of `compare`, and so are the errors.
+    All other arguments, and the errors, are those of `compare`.
     """
     factors = None if factorial is None else [[one] if isinstance(one, str) else list(one) for one in factorial]
     sweeps = {key: [str(value) for value in values] for key, values in (sweep or {}).items()}
@@ -160,7 +165,10 @@ def train(
     progress: bool | None = None,
     **settings: Any,
 ) -> Run:
-    """Train one objective with one seed. Arguments and errors are those of `compare`."""
+    """Train one objective with one seed (default 0). Arguments and errors are those of `compare`.
+
+    The default folder is runs/TASK/OBJECTIVE/seedN.
+    """
     own = {"objective": objective, "seed": seed}
     short = {"train": {"steps": steps, "budget": budget}, "optimizer": {"lr": lr}}
     made = _made(RunConfig, own, settings, config, task_of(task, reward, accuracy), model_of(model), short)
@@ -185,14 +193,15 @@ def evaluate(
     trust: bool = False,
     **settings: Any,
 ) -> Any:
-    """Measure trained runs, or without one the base model, on held-out problems; returns a record per policy.
+    """Measure trained runs, or the base model if there are none, on held-out problems; returns a record per policy.
 
     Args:
         runs: results of this API, run folders, or folders of runs.
-        base: the base model too.
-        task, reward, accuracy, prompts, samples, greedy: over the settings of each run.
-        trust: run the reward code that a run folder's settings name.
-        settings: for the base model where no run is given.
+        base: evaluate the base model as well.
+        task, reward, accuracy, prompts, samples, greedy: override the settings of each run.
+        model: the base model as an object; see `compare`.
+        trust: allow reward code that a run folder's settings name.
+        settings: settings of the base model if no run is given.
 
     Raises:
         UserError: a folder holds no run, or a setting, model or task cannot be used.
@@ -202,7 +211,7 @@ def evaluate(
     (table, loaded), of = task_of(task), model_of(model)
     if folders:
         if settings:
-            raise UserError(f"runs bring their own settings: leave out {', '.join(settings)}")
+            raise UserError(f"runs have their own settings: leave out {', '.join(settings)}")
         named = [f"task.{role}={json.dumps(name_of(one))}" for role, one in functions.items()]
         jobs = evaluation_jobs(
             folders,
@@ -232,16 +241,17 @@ def reproduce(
     resume: bool = True,
     progress: bool | None = None,
 ) -> published.Reproduction:
-    """Run a published row with its own settings and set ours beside its reference points.
+    """Run a published row with its own settings and compare the result with its reference points.
 
     Args:
-        name: of `rlzoo reproduce --list`.
-        steps: as many at most; later reference points are not reached.
-        data: the folder of the data that the row asks for.
+        name: a name of `rlzoo reproduce --list`.
+        steps: at most this many steps; later reference points are not reached.
+        data: the folder with the data that the row needs.
         out: folder of the results; runs/reproduce/NAME if not given.
+        resume, progress: as in `compare`.
 
     Raises:
-        UserError: no such row, no data, or as `train`.
+        UserError: an unknown row, missing data, or an error of `train`.
     """
     folder, place = Path(out or Path("runs") / "reproduce" / name), None if data is None else Path(data)
     config = published.prepare(name, published.find(name), folder, steps=steps, data=place)
@@ -252,10 +262,10 @@ def reproduce(
 
 
 def load(folder: str | Path) -> Comparison | TaskComparison | Ablation | Run:
-    """Return what a folder holds: a comparison, an ablation or a run, also one that trains or was interrupted.
+    """Return the comparison, ablation or run in a folder, even if it is still training or was interrupted.
 
     Raises:
-        UserError: it holds neither.
+        UserError: the folder has none of them.
     """
     folder = Path(folder)
     if holds_tasks(folder):
@@ -275,7 +285,7 @@ def load(folder: str | Path) -> Comparison | TaskComparison | Ablation | Run:
 
 @dataclass(frozen=True)
 class _Made(Generic[Model]):
-    """Checked settings, and the objects that were given in the place of names."""
+    """Checked settings, and the objects that were given instead of names."""
 
     settings: Model
     task: Task | None
@@ -291,7 +301,7 @@ def _made(
     model: tuple[Settings | None, Backbone | None],
     short: Mapping[str, Settings],
 ) -> _Made[Model]:
-    """Put arguments over settings over a configuration, and check them all; None is an argument not given."""
+    """Merge arguments over settings over a configuration, and check the result. None: the argument was not given."""
     base = dict(config) if isinstance(config, Mapping) else read_file(Path(config)) if config else {}
     over = {key: {name: x for name, x in table.items() if x is not None} for key, table in short.items()}
     over |= {"backbone": model[0] or {}}
@@ -306,7 +316,7 @@ def _listed(value: Any) -> Any:
 
 
 def _search(tune: Mapping[str, Sequence[float]] | None, seeds: int | None) -> dict[str, Any] | None:
-    """Return the table of a search."""
+    """Return the settings table of a search; None without one."""
     if tune is None and seeds is None:
         return None
     if tune is not None and len(tune) != 1:
@@ -319,11 +329,11 @@ def _search(tune: Mapping[str, Sequence[float]] | None, seeds: int | None) -> di
 
 @contextmanager
 def _resumable(folder: Path) -> Iterator[None]:
-    """On an interruption say what is safe and how to go on."""
+    """On an interruption, add to the KeyboardInterrupt what is saved and how to continue."""
     try:
         yield
     except KeyboardInterrupt:
         raise KeyboardInterrupt(
-            f"everything up to the last checkpoint of each run is safe in {folder}: call it again to go on, "
-            f"or rlzoo.load({str(folder)!r}) for what there is"
+            f"each run is saved up to its last checkpoint in {folder}: repeat the call to continue, or read it with "
+            f"rlzoo.load({str(folder)!r})"
         ) from None

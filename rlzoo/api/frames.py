@@ -7,7 +7,7 @@ from typing import Any
 
 
 def frame(records: Iterable[Mapping[str, Any]]) -> Any:
-    """Return records as a DataFrame, or as a list of dicts without pandas. Missing values are None or NaN."""
+    """Return records as a DataFrame, or as a list of dicts if pandas is not installed. Missing values: None or NaN."""
     rows = [dict(record) for record in records]
     try:
         import pandas
@@ -17,17 +17,17 @@ def frame(records: Iterable[Mapping[str, Any]]) -> Any:
 
 
 def summary_records(rows: Iterable[Any]) -> list[dict[str, Any]]:
-    """One record per row of a comparison: means, and the limits of their 95% intervals over seeds."""
+    """Return one record per row of a comparison: means, and the limits of their 95% intervals over seeds."""
     return [_flat(row.as_dict()) for row in rows]
 
 
 def run_records(summaries: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """One record per run: its outcome; `before.accuracy` and the like from its first and last evaluation."""
+    """Return one record per run: its outcome, with `before.accuracy` etc. from its first and last evaluation."""
     return [_flat(summary) for summary in summaries]
 
 
 def verdict_records(judgement: Any) -> list[dict[str, Any]]:
-    """One record per pair: the verdict on `a` as seen from `b` (None with a `refusal`), and the difference a - b."""
+    """Return one record per pair: the verdict on `a` compared with `b` (None with a `refusal`), and a - b."""
     return [
         {
             "measure": judgement.measure,
@@ -41,7 +41,7 @@ def verdict_records(judgement: Any) -> list[dict[str, Any]]:
 
 
 def _flat(table: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a table whose tables are spread out. An interval `x` becomes x, x.low and x.high."""
+    """Return a flat table: `outer.inner` for nested tables; an interval `x` becomes x, x.low and x.high."""
     made: dict[str, Any] = {}
     for key, value in table.items():
         if isinstance(value, Mapping) and {"mean", "low", "high"} <= value.keys():

@@ -1,7 +1,7 @@
-"""What a user gives as an object instead of a name: a task, a reward function, a loaded model.
+"""Arguments given as objects instead of names: a task, a reward function, a loaded model.
 
-An object is used as it is. Its name goes into the stored settings, so that a folder says what it was made with; whether
-the name alone brings the object back (`rlzoo train --config`) depends on whether it can be imported.
+An object is used as it is. Its name goes into the stored settings. `rlzoo train --config` can restore the object from
+this name only if it can be imported.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ TaskLike: TypeAlias = str | TaskConfig | Mapping[str, Any] | Task
 ModelLike: TypeAlias = "str | Path | BackboneConfig | Backbone | tuple[Any, Any]"
 
 _taken: WeakKeyDictionary[Any, Backbone] = WeakKeyDictionary()
-"""Model of transformers -> the backbone that was made of it: adapters can be put into a model once."""
+"""transformers model -> its backbone: a model's layers can be replaced only once."""
 
 
 def task_of(
     task: TaskLike | None, reward: RewardLike | None = None, accuracy: RewardLike | None = None
 ) -> tuple[dict[str, Any] | None, Task | None]:
-    """Return a task's settings, and the task itself where something of it was given as an object.
+    """Return a task's settings, and the task itself if it or one of its functions was given as an object.
 
     Raises:
-        UserError: the task's settings name no task, or it cannot be loaded.
+        UserError: the settings name no task, or it cannot be loaded.
     """
     given = {role: one for role, one in (("reward", reward), ("accuracy", accuracy)) if one is not None}
     named = {role: name_of(one) for role, one in given.items()}
@@ -69,7 +69,7 @@ def tasks_of(
 
 
 def name_of(function: RewardLike) -> str:
-    """Return what settings store of a function: its import path."""
+    """Return a function's import path, which settings store."""
     return function if isinstance(function, str) else path_of(function)
 
 
@@ -82,7 +82,7 @@ def _table(task: str | TaskConfig | Mapping[str, Any] | None) -> dict[str, Any]:
 
 
 def model_of(model: ModelLike | None) -> tuple[dict[str, Any] | None, Backbone | None]:
-    """Return a base model's settings, and the model itself where it was given as an object.
+    """Return a base model's settings, and the model itself if it was given as an object.
 
     Raises:
         UserError: it is neither a name, a backbone, nor a model of transformers with its tokenizer.
@@ -99,13 +99,14 @@ def model_of(model: ModelLike | None) -> tuple[dict[str, Any] | None, Backbone |
         model = _backbone_of(*model)
     if not isinstance(model, Backbone):
         raise UserError(
-            f"model: a name, a folder, a Backbone, or (model, tokenizer) of transformers, got {type(model).__name__}"
+            "model must be a name, a folder, a Backbone, or (model, tokenizer) of transformers, got "
+            f"{type(model).__name__}"
         )
     return model.config.model_dump(), model
 
 
 def _backbone_of(model: Any, tokenizer: Any) -> Backbone:
-    """Make a backbone of a loaded model, once: its linear layers get adapters, its weights stay as they are."""
+    """Return the backbone of a loaded model, made once. Its linear layers are replaced, its weights are kept."""
     import torch
 
     from rlzoo.model.backbone import Backbone

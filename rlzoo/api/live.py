@@ -1,4 +1,4 @@
-"""What a caller sees while runs train: a table that updates itself in a notebook, the live view in a terminal."""
+"""Progress while runs train: a live table in a notebook, the live view in a terminal."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from rlzoo.stats.amounts import clock_time, short_count
 from rlzoo.training.launch import OnRecord
 
 EVERY = 1.0
-"""Seconds between two versions of a notebook's table."""
+"""Seconds between two updates of a notebook's table."""
 
 
 def watcher(progress: bool | None) -> Watch:
-    """Return who watches: in a notebook its table, in a terminal the live view, elsewhere nobody.
+    """Return the progress display: a table in a notebook, the live view in a terminal, else none.
 
     Args:
-        progress: True: also where there is neither, as lines; False: nobody.
+        progress: True: lines of text if there is neither; False: no display.
     """
     if progress is False:
         return unwatched
@@ -39,7 +39,7 @@ def watcher(progress: bool | None) -> Watch:
 
 
 def progress_of(runs: Mapping[str, RunConfig]) -> list[RunProgress]:
-    """Return where each run is: at its beginning."""
+    """Return the initial progress of each run."""
     return [
         RunProgress(name, run.row, run.seed, run.train.steps, run.evaluation.every, Budget.of(run.train.budget))
         for name, run in runs.items()
@@ -55,8 +55,8 @@ def terminal_view(runs: Mapping[str, RunConfig]) -> Iterator[OnRecord]:
 
 @contextmanager
 def notebook_table(runs: Mapping[str, RunConfig], clock: Callable[[], float] = time.monotonic) -> Iterator[OnRecord]:
-    """Show a table per row below the cell, and replace it as records come in."""
-    shown_in = importlib.import_module("IPython.display")  # always there where a notebook runs, and no dependency
+    """Show a table with a line per objective below the cell, and update it as records arrive."""
+    shown_in = importlib.import_module("IPython.display")  # not a dependency; every notebook kernel has it
     states = {state.name: state for state in progress_of(runs)}
     started = shown = clock()
     handle = shown_in.display(shown_in.HTML(table_of(states, 0.0)), display_id=True)
@@ -75,7 +75,7 @@ def notebook_table(runs: Mapping[str, RunConfig], clock: Callable[[], float] = t
 
 
 def table_of(states: Mapping[str, RunProgress], seconds: float) -> str:
-    """Return the table: for each row its seeds, steps, held-out accuracy, reward and tokens, means over seeds."""
+    """Return the table: per objective the ended seeds, steps, mean held-out accuracy and reward, sampled tokens."""
     rows: dict[str, list[RunProgress]] = {}
     for state in states.values():
         rows.setdefault(state.algorithm, []).append(state)

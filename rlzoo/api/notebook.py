@@ -1,4 +1,4 @@
-"""Whether the caller sits in a Jupyter notebook, and what has to be set there."""
+"""Detection of a Jupyter notebook, and its settings for figures."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def in_notebook() -> bool:
 
 
 def show_figures() -> None:
-    """In a notebook: show a matplotlib figure that ends a cell as a picture, also where pyplot was never imported."""
+    """In a notebook, render a matplotlib figure at the end of a cell, even if pyplot was never imported."""
     if not in_notebook():
         return
     shell = sys.modules["IPython"].get_ipython()

@@ -1,6 +1,6 @@
-"""Training with its reader's file: a live report while runs train, and the whole one when they have ended.
+"""Training with reports: a live report while runs train, and the full one at the end.
 
-A report that cannot be written is a warning. It never ends or loses a run.
+If a report cannot be written, a warning is issued; no run is ended or lost.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from rlzoo.training.launch import OnRecord
 def compare(
     config: CompareConfig, folder: str | Path, *, watch: Watch = unwatched, **options: Any
 ) -> comparison.Comparison:
-    """Do what `rlzoo.experiments.compare.compare` does, with a live report."""
+    """Run `rlzoo.experiments.compare.compare` with a live report. `options`: its other arguments."""
     result = comparison.compare(config, folder, watch=_reporting(Path(folder), watch), **options)
     _safely(page.write_report, result.folder)
     return result
@@ -37,7 +37,7 @@ def compare(
 def compare_tasks(
     config: CompareConfig, folder: str | Path, *, watch: Watch = unwatched, **options: Any
 ) -> over_tasks.TaskComparison:
-    """Do what `rlzoo.experiments.tasks.compare_tasks` does, with reports of every task and of all of them."""
+    """Run `rlzoo.experiments.tasks.compare_tasks` with reports per task and over tasks. `options`: the others."""
     folder = Path(folder)
 
     def write(one: comparison.Comparison) -> None:
@@ -52,20 +52,20 @@ def compare_tasks(
 def ablate(
     plan: ablation.Plan, config: CompareConfig, folder: str | Path, *, watch: Watch = unwatched, **options: Any
 ) -> ablation.Ablation:
-    """Do what `rlzoo.experiments.ablate.ablate` does, with a live report."""
+    """Run `rlzoo.experiments.ablate.ablate` with a live report. `options`: its other arguments."""
     result = ablation.ablate(plan, config, Path(folder), watch=_reporting(Path(folder), watch), **options)
     _safely(page.write_report, Path(folder))
     return result
 
 
 def train(config: RunConfig, folder: str | Path, *, watch: Watch = unwatched, **options: Any) -> dict[str, Any]:
-    """Do what `rlzoo.training.launch.train` does. A run alone has a report where one is asked for."""
+    """Run `rlzoo.training.launch.train`. A single run gets no report; `rlzoo report` writes one."""
     with watch({config.name: config}) as on_record:
         return launch.train(config, folder, on_record=on_record, **options)
 
 
 def _reporting(folder: Path, watch: Watch, by_task: bool = False) -> Watch:
-    """Watch as `watch` does, and write the live report of a folder, or of the folder of the runs' task in it."""
+    """Return a watch that also writes the live report: of a folder, or with `by_task` of the runs' task in it."""
 
     @contextmanager
     def watched(runs: Mapping[str, RunConfig]) -> Iterator[OnRecord]:
@@ -77,7 +77,7 @@ def _reporting(folder: Path, watch: Watch, by_task: bool = False) -> Watch:
 
 
 def _safely(write: Callable[[Path], object], folder: Path) -> None:
-    """Write a report; where that fails, warn: the runs and their summary are on disk and stay as they are."""
+    """Write a report; warn if that fails. The runs and their summary are already on disk."""
     try:
         write(folder)
     except UserError as error:

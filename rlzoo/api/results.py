@@ -1,4 +1,4 @@
-"""What the Python API gives back: comparisons, ablations and runs, read from their folders."""
+"""Results of the Python API: comparisons, ablations and runs, read from their folders."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ if TYPE_CHECKING:
 
 
 class _Folder:
-    """What every result has: the folder, its curves as data and as a figure, its report."""
+    """Common to all results: the folder, its curves as data and as a figure, and its report."""
 
     folder: Path
 
     def __repr__(self) -> str:
-        """Name the folder: settings and results would fill the screen."""
+        """Return the folder's name only; settings and results would fill the screen."""
         return f"<{type(self).__name__} {self.folder}>"
 
     @property
     def curves(self) -> Any:
-        """Every record of every run, as in metrics.jsonl, with the run's `row` and `seed`."""
+        """All records of all runs, as in metrics.jsonl, with the run's `row` and `seed`."""
         records = []
         for run in collect_curves([self.folder]):
             records += [{"row": run.algorithm, "seed": run.seed, **record} for record in run.records]
@@ -45,7 +45,11 @@ class _Folder:
         return plot(collect_curves([self.folder]), x)  # type: ignore[arg-type]
 
     def report(self, out: str | Path | None = None) -> Path:
-        """Write the report, report.html in the folder if no file is named, and return its path."""
+        """Write the report to `out` (default: report.html in the folder) and return its path.
+
+        Raises:
+            UserError: there is nothing to report, or the file cannot be written.
+        """
         return write_report(self.folder, None if out is None else Path(out))
 
 
@@ -53,12 +57,12 @@ class _Folder:
 class Comparison(_Folder, compare.Comparison):
     """A comparison: `summary`, `runs`, `curves` and `verdicts` as DataFrames (without pandas: lists of records).
 
-    Of one that was interrupted, the runs that have ended; see also `rlzoo.experiments.compare.Comparison`.
+    An interrupted comparison has the runs that have ended. More fields: `rlzoo.experiments.compare.Comparison`.
     """
 
     @classmethod
     def of(cls, comparison: compare.Comparison) -> Comparison:
-        """Return a comparison with its views."""
+        """Return a comparison with these views."""
         return cls(**vars(comparison))
 
     @property
@@ -73,11 +77,11 @@ class Comparison(_Folder, compare.Comparison):
 
     @property
     def verdicts(self) -> Any:
-        """A record per pair: better, worse, equivalent, inconclusive, or None and why, `a` as seen from `b`."""
+        """A record per pair: `a` is better or worse than `b`, equivalent, inconclusive, or None with the reason."""
         return frame(verdict_records(self.judgement))
 
     def __str__(self) -> str:
-        """Return the verdicts in words, one a line."""
+        """Return the verdicts in words, one per line."""
         return "\n".join(sentences(self.judgement) or [f"no run in {self.folder} has ended"])
 
     def _repr_html_(self) -> str:
@@ -102,11 +106,15 @@ class TaskComparison(_Folder, tasks.TaskComparison):
 
     @classmethod
     def of(cls, made: tasks.TaskComparison) -> TaskComparison:
-        """Return a comparison over tasks with its views."""
+        """Return a comparison over tasks with these views."""
         return cls(**{field.name: getattr(made, field.name) for field in fields(tasks.TaskComparison)})
 
     def __getitem__(self, task: str) -> Comparison:
-        """Return the comparison on one task, by its label. Raises `KeyError` for one that no run of has begun."""
+        """Return the comparison on one task, by its label.
+
+        Raises:
+            KeyError: no run on this task has started.
+        """
         return Comparison.of(self.comparisons[task])
 
     @property
@@ -133,7 +141,7 @@ class TaskComparison(_Folder, tasks.TaskComparison):
 
     @property
     def curves(self) -> Any:
-        """Every record of every run, as in metrics.jsonl, with its `task`, `row` and `seed`."""
+        """All records of all runs, as in metrics.jsonl, with `task`, `row` and `seed`."""
         of_each = ((name, collect_curves([one.folder])) for name, one in self.comparisons.items())
         return frame(
             {"task": name, "row": run.algorithm, "seed": run.seed, **record}
@@ -147,7 +155,7 @@ class TaskComparison(_Folder, tasks.TaskComparison):
         return self[task or next(iter(self.comparisons))].plot(x)
 
     def __str__(self) -> str:
-        """Return the verdicts over tasks in words, one a line."""
+        """Return the verdicts over tasks in words, one per line."""
         return "\n".join(sentences(self.judgement) or [f"no row in {self.folder} has a run on every task"])
 
     def _repr_html_(self) -> str:
@@ -162,18 +170,18 @@ class TaskComparison(_Folder, tasks.TaskComparison):
 
 @dataclass(frozen=True, repr=False)
 class Ablation(Comparison):
-    """An ablation: a comparison of its rows, and what each changed column is worth."""
+    """An ablation: a comparison of its rows, and the effect of each changed column."""
 
     measured: Sequence[ablate.Measured] = ()
 
     @classmethod
     def of_ablation(cls, ablation: ablate.Ablation) -> Ablation:
-        """Return an ablation with its views."""
+        """Return an ablation with these views."""
         return cls(**vars(ablation.comparison), measured=ablation.measured)
 
     @property
     def contrasts(self) -> Any:
-        """A record per question: its label, the difference with its 95% interval, the verdict."""
+        """A record per contrast: its label, the difference with its 95% interval, the verdict."""
         records = []
         for one in self.measured:
             found = one.difference
@@ -189,7 +197,7 @@ class Ablation(Comparison):
 
 @dataclass(frozen=True, repr=False)
 class Run(_Folder):
-    """One run: its stored `config`, its `outcome` (None before its end), `metrics` and `samples`."""
+    """One run: its stored `config`, its `outcome` (None until it ends), `metrics` and `samples`."""
 
     folder: Path
     config: Mapping[str, Any]
@@ -197,14 +205,18 @@ class Run(_Folder):
 
     @classmethod
     def read(cls, folder: Path) -> Run:
-        """Read a run from its folder. Raises `UserError` for a folder that holds none."""
+        """Read a run from its folder.
+
+        Raises:
+            UserError: the folder has no run.
+        """
         run = RunFolder.open(folder)
         outcome = run.read_json(SUMMARY) if (folder / SUMMARY).is_file() else None
         return cls(folder, run.read_json(CONFIG), outcome)
 
     @property
     def summary(self) -> Mapping[str, Any]:
-        """The outcome; empty before the run has ended."""
+        """The outcome; empty until the run ends."""
         return self.outcome or {}
 
     @property
@@ -231,7 +243,7 @@ class Run(_Folder):
 
 
 def html_table(headings: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """Return a table in HTML; whatever is in the cells is escaped."""
+    """Return a table in HTML, with escaped cells."""
     head = "".join(f"<th>{html.escape(text)}</th>" for text in headings)
     body = "".join("<tr>" + "".join(f"<td>{html.escape(str(cell))}</td>" for cell in row) + "</tr>" for row in rows)
     return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"

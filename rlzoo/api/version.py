@@ -1,4 +1,4 @@
-"""The version of the package that is installed."""
+"""The version of the installed package."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from importlib import metadata
 
 
 def version() -> str:
-    """Return the installed version; `0+source` where the sources are used without being installed."""
+    """Return the installed version; `0+source` if the package is used without installation."""
     try:
         return metadata.version("rlzoo")
     except metadata.PackageNotFoundError:

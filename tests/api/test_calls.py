@@ -87,7 +87,7 @@ def test_an_interrupted_call_goes_on(backbone: Backbone, tmp_path: Path) -> None
         return [float(len(text) % 2) for text in completions]
 
     arguments: Mapping[str, Any] = {"task": "even", "model": backbone, "reward": reward, **SMALL}
-    with pytest.raises(KeyboardInterrupt, match=r"safe in .*call it again to go on"):
+    with pytest.raises(KeyboardInterrupt, match=r"saved up to its last checkpoint in .*repeat the call to continue"):
         rlzoo.train("grpo", out=tmp_path / "run", **arguments)
     assert rlzoo.load(tmp_path / "run").summary == {}
     run = rlzoo.train("grpo", out=tmp_path / "run", **arguments)
@@ -161,14 +161,14 @@ def test_an_ablation_has_contrasts(backbone: Backbone, tmp_path: Path) -> None:
         (lambda: rlzoo.compare(["grppo"]), r"did you mean 'grpo'"),
         (lambda: rlzoo.compare("grpo", train={"group_sise": 4}), r"did you mean 'group_size'"),
         (lambda: rlzoo.train("grpo", lr=-1.0), "greater than 0"),
-        (lambda: rlzoo.train("grpo", model=3), r"model: a name, a folder, a Backbone, or \(model, tokenizer\)"),
+        (lambda: rlzoo.train("grpo", model=3), r"model must be a name, a folder, a Backbone, or \(model, tokenizer\)"),
         (lambda: rlzoo.train("grpo", task="sorrt"), "did you mean 'sort'"),
         (lambda: rlzoo.compare("grpo", tune={"lr": [1e-3, 2e-3], "betas": [1, 2]}), "one setting with its values"),
         (lambda: rlzoo.load("nowhere"), "neither a comparison"),
         (lambda: rlzoo.reproduce("parity-grpo-52"), "did you mean 'parity-grpo-25'"),
         (lambda: rlzoo.reproduce("verl-grpo-lora-gsm8k-0.5b"), "needs data"),
         (lambda: rlzoo.evaluate("nowhere"), "there is no run"),
-        (lambda: rlzoo.evaluate("nowhere", train={}), "runs bring their own settings: leave out train"),
+        (lambda: rlzoo.evaluate("nowhere", train={}), "runs have their own settings: leave out train"),
     ],
 )
 def test_bad_input_is_a_user_error(

@@ -114,7 +114,7 @@ def test_a_fleet_killed_at_any_moment_ends_with_the_same_bytes(
     seen: list[tuple[str, str, int]] = []
     train_fleet(runs, backbone=backbone, on_record=lambda name, r: seen.append((name, r["kind"], r["step"])))
     whole = files_of(runs)
-    # In the first stretch, after grpo's end in the second, and when all have ended but one.
+    # In the first part, after grpo's end in the second, and when all have ended but one.
     last = [moment for moment in seen if moment[1] == "end"]
     for moment in [("dapo", "train", 1), ("dapo", "train", 4), last[-2]]:
 

@@ -87,8 +87,8 @@ def test_places() -> None:
 def test_what_is_brought_back_is_the_transpose_of_what_is_gathered() -> None:
     """<gather(x), y> = <x, scatter_add(y)> for numbers in real rows."""
     place, real = torch.tensor([[0, 1, 1], [2, 0, 2]]), torch.tensor([[True, True, False], [True, True, False]])
-    seats, seeded = GatherIndex([(place, real), (place[:1, :2], real[:1, :2])], 2, 4), torch.Generator().manual_seed(0)
-    x, y = torch.randn(4, 2 * 3, generator=seeded), torch.randn(sum(seats.sizes), 3, generator=seeded)
+    index, seeded = GatherIndex([(place, real), (place[:1, :2], real[:1, :2])], 2, 4), torch.Generator().manual_seed(0)
+    x, y = torch.randn(4, 2 * 3, generator=seeded), torch.randn(sum(index.sizes), 3, generator=seeded)
     is_real = torch.cat([real[:, None].expand(2, 2, 3).flatten(), torch.ones(4, dtype=torch.bool)])
-    torch.testing.assert_close((seats.gather(x) * y)[is_real].sum(), (x * seats.scatter_add(y)).sum())
-    assert not seats.scatter_add(y)[3].any()
+    torch.testing.assert_close((index.gather(x) * y)[is_real].sum(), (x * index.scatter_add(y)).sum())
+    assert not index.scatter_add(y)[3].any()
