@@ -11,19 +11,22 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 import torch
 import typer
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
+from advantages.names import nearest
 from rlzoo.cli.shell import guarded
 from rlzoo.config.comparison import CompareConfig
 from rlzoo.config.sources import settings
 from rlzoo.engine.protocol import BASE, SampleRequest
 from rlzoo.engine.sampler import sample
+from rlzoo.errors import UserError
 from rlzoo.model.backbone import Backbone
 from rlzoo.tasks import Problem, Task, load_task
 
@@ -41,13 +44,13 @@ def respond(backbone: Backbone, problems: list[Problem], new_tokens: int) -> lis
 @torch.no_grad()
 def distributions(backbone: Backbone, problems: list[Problem], responses: list[list[int]]) -> list[Tensor]:
     """Return for each response the log-probs [tokens, vocabulary] at each of its tokens' positions."""
-    found = []
-    for problem, response in zip(problems, responses, strict=True):
-        prompt = backbone.encode(problem.prompt)
-        row = torch.tensor([prompt + response[:-1]], device=backbone.device)
-        states = backbone.states(row, torch.ones_like(row))[0, len(prompt) - 1 :]
-        found.append(backbone.logits(states).log_softmax(-1))
-    return found
+    prompts = [backbone.encode(problem.prompt) for problem in problems]
+    rows = [torch.tensor(prompt + response[:-1]) for prompt, response in zip(prompts, responses, strict=True)]
+    token_NT = pad_sequence(rows, batch_first=True, padding_side="left").to(backbone.device)
+    real_NT = pad_sequence([torch.ones_like(row) for row in rows], batch_first=True, padding_side="left")
+    states_NTH = backbone.states(token_NT, real_NT.to(backbone.device))
+    last = (states_TH[-len(response) :] for states_TH, response in zip(states_NTH, responses, strict=True))
+    return [backbone.logits(states).log_softmax(-1) for states in last]
 
 
 def kl(log_p: Tensor, log_q: Tensor) -> Tensor:
@@ -85,14 +88,25 @@ def measured(config: CompareConfig, task: Task, precisions: list[Precision]) -> 
     return made
 
 
+def validated(names: str) -> list[Precision]:
+    """Return the precisions of a list such as "fp32,nf4"."""
+    found = names.split(",")
+    strange = [name for name in found if name not in get_args(Precision)]
+    if strange:
+        raise UserError(f"unknown precision {strange[0]!r}; {nearest(strange[0], get_args(Precision))}")
+    return found  # type: ignore[return-value]
+
+
 @guarded
 def main(
     config: Annotated[Path, typer.Option("--config", "-c")] = Path("benchmarks/recipes/real.toml"),
+    names: Annotated[str, typer.Option("--precisions", help="The first is the reference.")] = "fp32,bf16,nf4",
     assignments: Annotated[list[str] | None, typer.Option("--set", metavar="A.B=C")] = None,
 ) -> None:
-    """Print the table for float32, bfloat16 and NF4."""
+    """Print the table."""
+    precisions = validated(names)
     chosen = settings(CompareConfig, config, assignments or [], {})
-    Console().print(measured(chosen, load_task(chosen.task), ["fp32", "bf16", "nf4"]))
+    Console().print(measured(chosen, load_task(chosen.task), precisions))
 
 
 if __name__ == "__main__":
