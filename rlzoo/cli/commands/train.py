@@ -82,7 +82,11 @@ def train(
         raise typer.Exit(FAILED)
 
 
-@command("compare grpo gspo dapo --seeds 8", "compare all --task add:hard --budget tokens=200k --tune lr=7e-4,2e-3")
+@command(
+    "compare grpo gspo dapo --seeds 8",
+    "compare grpo gspo --task add:medium,sort:hard",
+    "compare all --task add:hard --budget tokens=200k --tune lr=7e-4,2e-3",
+)
 def compare(
     objectives: Annotated[
         list[str] | None,
