@@ -1,4 +1,6 @@
-"""What a reader opens: the page of a comparison, its charts and tables, learning curves, and the live table.
+"""Output for people: the page of a comparison with charts and tables, the picture of learning curves, live progress.
 
-All of it is made from run folders alone, at any moment, offline. Nothing here trains, and nothing that trains needs it.
+Pages and pictures are made from run folders alone, at any moment, offline. What lives here reads records and draws.
+Not here: statistics and verdicts (`rlzoo.stats`), experiments, and what the commands print below their tables
+(`rlzoo.cli`). Training needs nothing of this package.
 """

@@ -1,7 +1,7 @@
-"""The terminal: the one place where text is printed on it, and so the one where text of others is made harmless.
+"""The terminal: every text is printed through this console, which makes control characters visible.
 
-Names, failures, prompts and paths come from run folders, data and user code. A control character among them would move
-the cursor, colour what follows or write the window's title: whatever is printed goes through `visible`.
+Names, failures, prompts and paths come from run folders, data and user code. A control character among them could move
+the cursor, colour the following text or change the window's title.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class Terminal(Console):
     """A rich console whose segments hold no control characters but those of rich itself."""
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
-        """Yield the segments of something to print, made visible: text before it is wrapped, the rest after."""
+        """Yield a renderable's segments without control characters: text is cleaned before wrapping, the rest after."""
         if isinstance(renderable, Text) and visible(renderable.plain) != renderable.plain:
             renderable = self._visible(renderable)
         for segment in super().render(renderable, options):
@@ -32,7 +32,7 @@ class Terminal(Console):
                 yield Segment(self._encodable(visible(segment.text)), segment.style)
 
     def _visible(self, text: Text) -> Text:
-        """A copy of styled text with every control character written out."""
+        """Return a copy of styled text with every control character as its code."""
         made = Text("", text.style, justify=text.justify, overflow=text.overflow, no_wrap=text.no_wrap, end=text.end)
         for place, letter in enumerate(text.plain):
             shown = visible(letter)
@@ -40,12 +40,12 @@ class Terminal(Console):
         return made
 
     def _encodable(self, text: str) -> str:
-        """With question marks for what the stream's encoding lacks: a locale is no reason to end in an error."""
+        """Replace what the stream's encoding lacks by question marks: no locale ends a command with an error."""
         encoding = self.encoding
         return text if encoding == "utf-8" else text.encode(encoding, "replace").decode(encoding)
 
     def on_broken_pipe(self) -> None:
-        """Go on without a listener; rich would end the process."""
+        """Continue without output; rich would end the process."""
         self.quiet = True
         forget_stdout()
 
@@ -56,10 +56,10 @@ def terminal(stderr: bool = False, **options: Any) -> Terminal:
 
 
 def forget_stdout() -> None:
-    """Send what is still written to stdout nowhere, what Python writes at its end included."""
+    """Discard all further output to stdout, including what Python flushes at exit."""
     try:
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, sys.stdout.fileno())
         os.close(nowhere)
-    except (OSError, ValueError):  # not a file of the system: a test's
+    except (OSError, ValueError):  # stdout is no file: a test replaced it
         return

@@ -1,4 +1,4 @@
-"""The report of a comparison that is running: made again now and then, for at most a hundredth of the time."""
+"""The report of a running comparison: written again from time to time, for at most a hundredth of the run's time."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from rlzoo.report.page import write_report
 EVERY = 30.0
 """Seconds between two versions of the page, if it is made quickly."""
 SHARE = 0.01
-"""Of the time, at most, for making it."""
+"""Largest share of the time that is spent on it."""
 
 
 class LiveReport:
-    """Passes records on, and writes the report whenever it is time: a reader of `OnRecord`.
+    """A listener to records: it passes them on, and writes the report whenever that is due.
 
-    A report that cannot be written is a warning, and is tried again when it is due.
-    The page takes longer the more there is to show, so the time between two of them grows with it.
+    A report that cannot be written is a warning; the next one is written when it is due. A long page takes longer to
+    write, and the time between two versions grows with it.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Remarks below a table: what failed, what a control is, which budget was not spent."""
+"""Notes below a table: failed runs, the meaning of controls, and budgets that were not spent."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ CONTROLS = {
 
 
 def controls(summaries: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return a line on what the controls among the rows are."""
+    """Return a line that explains the controls among the rows."""
     rows = {s["objective"] for s in summaries}
     told = [words for control, words in CONTROLS.items() if any(row.endswith(f"+{control}") for row in rows)]
     return [f"Controls: {'; '.join(told)}."] if told else []
 
 
 def misfits(summaries: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return what the objectives' parts warned of: constants that were chosen for another setting."""
+    """Return the warnings of the objectives' parts: constants chosen for another setting."""
     return list(dict.fromkeys(warning for s in summaries for warning in s.get("warnings", ())))
 
 
 def unspent(summaries: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return a line on the runs that had made all their steps before they had spent their budget."""
+    """Return a line on the runs that ended by their number of steps before they had spent their budget."""
     short = [s for s in summaries if s.get("budget") is not None and s["ended"] == "steps"]
     if not short:
         return []
     return [
-        f"{len(short)} of {len(summaries)} runs made all {short[0]['step']} steps before they had spent their budget, "
-        f"{short[0]['budget']}: for equal budgets raise train.steps."
+        f"{len(short)} of {len(summaries)} runs made all {short[0]['step']} steps without spending their budget, "
+        f"{short[0]['budget']}: raise train.steps for equal budgets."
     ]

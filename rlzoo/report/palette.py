@@ -1,10 +1,10 @@
-"""One look per algorithm of a page or figure: the first eleven have a colour each, the most unlike ones first.
+"""One look per algorithm of a page or figure: colour, dashes and marker.
 
-Registered objectives come first, in the registry's order, then ablations and controls in the order of being named. So a
-look depends on who is on the page, and not on the order of the rows.
+The first eleven algorithms have a colour each; further ones repeat the colours with other dashes. Neighbours have
+different markers. Registered objectives come first, in the registry's order, then ablations and controls in the order
+of their names' first use. So a look depends on which algorithms are shown, not on the order of the rows.
 
-The colours are Okabe and Ito's and others, each with a contrast of 3 to 1 or more on its background. Past the end of
-the palette they come again with other dashes, and neighbours have different markers.
+The colours are Okabe and Ito's and others. Each has a contrast of at least 3 to 1 on its background.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ LOOKS = len(PALETTE) * len(DASHES)
 
 @dataclass(frozen=True)
 class Look:
-    """How an algorithm is drawn: the look of a number, which comes again after `LOOKS`."""
+    """How an algorithm is drawn; looks repeat after `LOOKS` numbers."""
 
     number: int
 
@@ -46,7 +46,7 @@ class Look:
 
     @property
     def dashes(self) -> tuple[float, ...]:
-        """Return lengths of dashes and gaps in widths of the line; empty for a line without gaps."""
+        """Return the lengths of dashes and gaps in line widths; empty for a solid line."""
         return DASHES[self.number // len(PALETTE) % len(DASHES)]
 
     @property
@@ -61,7 +61,7 @@ class Look:
 
     @property
     def ink(self) -> str:
-        """Return rich's style for the name: its colour, or the terminal's own where that is black."""
+        """Return rich's style for the name: its colour; for black the terminal's own."""
         return "bold" if self.colour == "#000000" else f"bold {self.colour}"
 
 

@@ -1,6 +1,6 @@
-"""What a person sees while runs train: a live table and a bar in a terminal, a plain line now and then elsewhere.
+"""Progress of runs: a live table and a bar in a terminal, a plain line every few seconds elsewhere.
 
-It is fed by the records that also go to metrics.jsonl, `on_event(run, record)`, and knows nothing else of training:
+The input are the records that also go to metrics.jsonl, `on_event(run, record)`:
 
     {"kind": "start", "step", "steps"}      {"kind": "train", "step", "reward", "length", "entropy", "tokens_sampled"}
     {"kind": "eval", "accuracy"}            {"kind": "end", "state": "done" | "failed"}
@@ -32,17 +32,17 @@ LINES_AROUND_TABLE = 6  # of the terminal: heading, rules, bar, prompt
 
 @dataclass
 class RunProgress:
-    """Where one run is, as far as its records have told."""
+    """How far one run is, from its records."""
 
     name: str
     algorithm: str
     seed: int
-    steps: int  # that it will make, as far as can be told: a budget may end it before the last
+    steps: int  # expected number; a budget may end the run earlier
     evaluate_every: int = 0  # steps between held-out evaluations; 0: unknown
     budget: Budget | None = None
-    most: int = 0  # steps that it can make
+    most: int = 0  # largest number of steps
     step: int = 0
-    first_step: int = 0  # where this session took the run up: what was done before took none of its time
+    first_step: int = 0  # where this session resumed the run: earlier steps took none of its time
     state: str = "waiting"
     latest: dict[str, float] = field(default_factory=dict)
     accuracy_before: float | None = None
@@ -70,7 +70,7 @@ class RunProgress:
             self.state = record["state"]
 
     def next_state(self) -> str:
-        """What the run does after this step: the first, the last and every so many steps it is evaluated."""
+        """Return what the run does after this step: evaluations are at the first, the last and every n-th step."""
         due = self.step in (0, self.steps) or (self.evaluate_every and self.step % self.evaluate_every == 0)
         return "evaluating" if due else "training"
 
@@ -126,7 +126,7 @@ class Progress:
             self.print_line()
 
     def begin(self) -> None:
-        """Show the runs: the first has told something, so there is a model and nothing is wrong with the settings."""
+        """Start the display at the first record: the model is loaded and the settings are valid."""
         self.begun = True
         if self.loading:
             self.loading.stop()
@@ -136,7 +136,7 @@ class Progress:
             self.print_plain(self.heading())
 
     def heading(self) -> str:
-        """Return in one line what is being trained."""
+        """Return one line that names the runs."""
         one = next(iter(self.runs.values()))
         seeds = len({run.seed for run in self.runs.values()})
         every = f", evaluated every {one.evaluate_every}" if one.evaluate_every else ""
@@ -149,18 +149,18 @@ class Progress:
         self.print_plain(self.line())
 
     def print_plain(self, line: str) -> None:
-        """Print a line as it is: the brackets of an ablation's name are not markup."""
+        """Print a line without markup: the brackets of an ablation's name are text."""
         self.console.print(Text(line), soft_wrap=True)
 
     @property
     def fraction(self) -> float:
-        """Share of all steps that are done; a failed run has no more to do."""
+        """Share of all steps that are done; a failed run counts as done."""
         done = sum(run.steps if run.state in FINAL else run.step for run in self.runs.values())
         return done / max(1, sum(run.steps for run in self.runs.values()))
 
     @property
     def seconds_left(self) -> float | None:
-        """Estimate from the pace of this session; None before there is a pace."""
+        """Estimate from this session's speed; None before its first step."""
         done = sum(max(run.step - run.first_step, 0) for run in self.runs.values())
         left = sum(run.steps - run.step for run in self.runs.values() if run.state not in FINAL)
         return (self.clock() - self.started) * left / done if done else None

@@ -1,4 +1,4 @@
-"""Run folders -> what a report is made of. Only files are read, so that it can be made anywhere and at any moment."""
+"""Run folders -> the data of a report. Only files are read, so a report can be made anywhere, at any moment."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class ReadRun:
-    """One run, perhaps still training.
+    """One run, finished or still training.
 
     Attributes:
         algorithm: the name of its row in the comparison.
         summary: its outcome; None before its end.
-        train: metric -> [steps], nan where a step has none; `step` and what costs are counted in are among them.
+        train: metric -> [steps], nan where a step has no value; includes `step` and the counters of costs.
         records: of metrics.jsonl, in order.
     """
 
@@ -48,23 +48,23 @@ class ReadRun:
 
     @property
     def evaluations(self) -> list[dict[str, Any]]:
-        """Return the records of the evaluations that curves are of, in order."""
+        """Return the records of evaluations on the validation split, in order."""
         return [record for record in self.records if record["kind"] == "eval"]
 
     @property
     def curves(self) -> Curves:
-        """Return what charts are made of."""
+        """Return the run as charts take it."""
         return Curves(self.algorithm, self.seed, self.records, self.state == "failed")
 
     @property
     def trace(self) -> Trace:
-        """Return what statistics know of it."""
+        """Return the run as statistics take it."""
         ended = (self.summary or {}).get("ended")
         return Trace(self.algorithm, self.seed, self.records, self.state == "failed", ended)
 
     @property
     def steps(self) -> int:
-        """Return how many steps it was asked to make."""
+        """Return its number of steps by the settings."""
         return self.config["train"]["steps"]
 
     @property
@@ -91,10 +91,10 @@ class Study:
     """The runs of a report.
 
     Attributes:
-        stored: comparison.json, which a comparison writes when it begins; None for a run alone.
+        stored: comparison.json, written when a comparison begins; None for a single run.
         contrasts: of an ablation that has ended, as in summary.json.
         declared: plan.json; None where a folder has none.
-        left_out: which runs are not among them, and why: a line each.
+        left_out: a line per run that is missing here, with the reason.
     """
 
     folder: Path
@@ -124,7 +124,7 @@ class Study:
 
     @property
     def progress(self) -> float:
-        """Return the share of all steps that are done; a run that has ended has no more to do."""
+        """Return the share of all steps that are done; a run that has ended counts as done."""
         done = sum(run.steps if run.summary is not None else run.step for run in self.runs)
         return done / sum(run.steps for run in self.runs)
 
@@ -169,7 +169,7 @@ def read_study(folder: Path, metrics: Sequence[str]) -> Study:
 
 
 def _whole_runs(paths: Sequence[Path], metrics: Sequence[str], left_out: list[str]) -> Iterator[ReadRun]:
-    """Read the runs that are whole; of the others tell which they are and why they are left out."""
+    """Yield the undamaged runs; append the others to `left_out`, with the reason."""
     for path in paths:
         name = f"{path.parent.name}/{path.name}"
         try:
@@ -225,7 +225,7 @@ def configuration(study: Study) -> dict[str, Any]:
 
 
 def command(study: Study) -> str | None:
-    """Return the command line that the first run was started with; None if it is not known."""
+    """Return the command line that started the first run; None if unknown."""
     words = study.runs[0].environment.get("command") or []
     if not words:
         return None
@@ -235,7 +235,7 @@ def command(study: Study) -> str | None:
 
 
 def flat(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield a nested table's settings under the names that --set knows them by."""
+    """Yield a nested table's settings under their names for --set."""
     for key, value in table.items():
         if isinstance(value, Mapping):
             yield from flat(value, f"{prefix}{key}.")

@@ -1,7 +1,6 @@
-"""Diagnostics that are out of bounds, in words, and comparisons that change more than one thing at once.
+"""Remarks beside the verdicts: diagnostics out of bounds, and rows that differ in several columns.
 
-A chart of explained variance at -7 says little to a reader who does not know what to look for. Each bound here is a
-rule of thumb, and the remark says what it may mean for the verdicts.
+Each bound is a rule of thumb; the remark says what it may mean for the verdicts.
 """
 
 from __future__ import annotations
@@ -16,17 +15,17 @@ from rlzoo.report.read import Study
 from rlzoo.stats.sentences import listed
 
 CLIPPED = 0.3
-"""Share of tokens without gradient from which on a clip is most of the algorithm."""
+"""Share of clipped tokens above which the clip dominates the algorithm."""
 LAST = 0.5
-"""Share of the steps, the last ones, that a diagnostic is averaged over."""
+"""A diagnostic is averaged over this share of the steps, the last ones."""
 BOUNDS = (
     ("clip_fraction", lambda x: x > CLIPPED, "{:.0%} of tokens are clipped: the clip does not fit this setting"),
     ("explained_variance", lambda x: x < 0, "the critic explains {:.2g} of the variance: it is worse than a constant"),
     ("ess", lambda x: x < 0.1, "the ratios leave an effective sample of {:.0%}"),
-    ("entropy", lambda x: x < 0.01, "the entropy is {:.2g} nats per token: nothing new is tried"),
-    ("silent_groups", lambda x: x >= 0.9, "{:.0%} of groups are silent: there is hardly any signal"),
+    ("entropy", lambda x: x < 0.01, "the entropy is {:.2g} nats per token: samples hardly vary"),
+    ("silent_groups", lambda x: x >= 0.9, "{:.0%} of groups are silent: hardly any response gives a gradient"),
 )
-"""Metric, what is out of bounds, and what to say of it."""
+"""Metric, its test for out of bounds, and the remark."""
 
 
 def out_of_bounds(study: Study) -> list[str]:
@@ -41,7 +40,7 @@ def out_of_bounds(study: Study) -> list[str]:
 
 
 def _last(study: Study, name: str, key: str) -> float | None:
-    """The mean of a training metric over the last steps of a row's runs; None without one."""
+    """Return a training metric's mean over the last steps of a row's runs; None without a value."""
     values = []
     for run in study.of(name):
         told = np.asarray(run.train.get(key, ()), np.float64)
@@ -51,7 +50,7 @@ def _last(study: Study, name: str, key: str) -> float | None:
 
 
 def confounded(study: Study) -> list[str]:
-    """Return which of the plan's rows differ in several columns: a verdict is then on all of them at once."""
+    """Return a line on the plan's rows that differ in several columns: a verdict covers all of them together."""
     if study.declared is None or study.declared.plan.contrasts:
         return []
     rows = {name: study.of(name)[0].config["objective"] for name in study.declared.plan.rows if study.of(name)}
@@ -60,7 +59,9 @@ def confounded(study: Study) -> list[str]:
     if not told:
         return []
     more = f", and {len(pairs) - len(told)} more pairs in several columns too" if len(pairs) > len(told) else ""
-    return [f"{'; '.join(told)}{more}. A verdict is on all of it at once; rlzoo ablate takes it apart."]
+    return [
+        f"{'; '.join(told)}{more}. A verdict covers these differences together; rlzoo ablate measures them one by one."
+    ]
 
 
 def _differing(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
@@ -68,5 +69,5 @@ def _differing(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
 
 
 def remarks(study: Study) -> Sequence[str]:
-    """Return everything that a reader of the verdicts should know of the training behind them."""
+    """Return all remarks on a study."""
     return [*out_of_bounds(study), *confounded(study)]

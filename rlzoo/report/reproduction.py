@@ -1,4 +1,4 @@
-"""The figure of a published result that was run again: our curves over its reference points, a panel per metric."""
+"""The figure of a reproduced result: our curves and the published reference points, one panel per metric."""
 
 from __future__ import annotations
 

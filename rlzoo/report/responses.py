@@ -1,4 +1,4 @@
-"""What the algorithms answered to the same held-out prompts through training."""
+"""Responses of all algorithms to the same held-out prompts, at several moments of training."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ TEXT_LIMIT = 1200
 
 @dataclass(frozen=True)
 class Response:
-    """What one algorithm answered at one moment. `more` letters of it are left out."""
+    """One algorithm's response at one moment; `more` letters of it are left out."""
 
     text: str
     more: int

@@ -1,4 +1,4 @@
-"""What a study found, as judgements and tables: the final accuracy, the pairs, and accuracies at equal cost."""
+"""Results of a study as a judgement and tables: final accuracy, pairs, accuracy at equal cost, numbers of curves."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ LABELS: Mapping[str, str] = {
 
 
 def judge_runs(study: Study) -> Judgement:
-    """Judge the runs that have ended by the plan in the folder; without one there are intervals and no verdicts."""
+    """Judge the runs that have ended by the folder's plan; without a plan there are intervals and no verdicts."""
     plan, look = (study.declared.plan, study.declared.look) if study.declared else (None, 1)
     return primary([run.trace for run in study.ended], plan, look)
 
@@ -51,7 +51,7 @@ RESULTS = (
 
 
 def results(study: Study) -> Table:
-    """Return one row per algorithm that has a run that has ended, in the order of the comparison."""
+    """Return one row per algorithm with a run that has ended, in the order of the comparison."""
     traces = [run.trace for run in study.ended if run.trace.tests]
     after, before, gain, collapses = final_scores(traces), first_scores(traces), gains(traces), lost(traces)
     k = _largest_k(study)
@@ -125,7 +125,7 @@ PAIRS = (
 
 
 def pairs(judgement: Judgement) -> Table:
-    """Return one row per pair, seen from the one with the higher mean; columns that nobody fills are left out."""
+    """Return one row per pair, the higher mean first; empty columns are left out."""
     caption = (
         "Differences of held-out accuracy, paired by seed and problem. Each interval has the level at which Holm's "
         f"procedure tests its pair among {len(judgement.pairs)}, so it agrees with the verdict. "
@@ -158,7 +158,7 @@ def _pair(pair: Pair) -> dict[str, Value]:
 
 
 def equal_cost(study: Study) -> Table:
-    """Return the accuracy of every algorithm at equal budgets of every kind, and over all of training."""
+    """Return every algorithm's accuracy at equal budgets of each kind, and its mean over training."""
     found = costs([run.trace for run in study.ended])
     columns = [
         Column("algorithm", ""),
@@ -170,10 +170,9 @@ def equal_cost(study: Study) -> Table:
         if any(name in one.means for one in found.values())
     ]
     caption = (
-        "Validation accuracy at the largest budget that every run got to, interpolated between evaluations; over "
-        "steps: the mean along the curve. No verdict follows from these numbers: they depend on how often runs were "
-        "evaluated and on which rows are in the table. Engine time is a run's share of the time in which it shared "
-        "batches with others, and does not repeat."
+        "Validation accuracy at the largest budget that every run reached, interpolated between evaluations; over "
+        "steps: the mean along the curve. These numbers support no verdict: they depend on how often runs were "
+        "evaluated and on the other rows. Engine time is a run's share of batches that runs share, and does not repeat."
     )
     return Table("equal_cost", caption, columns, rows)
 
@@ -208,7 +207,7 @@ ABLATION = (
 
 
 def ablation(study: Study) -> Table:
-    """Return one row per contrast of an ablation; none where the study is no ablation."""
+    """Return one row per contrast of an ablation; no row for other studies."""
     rows = [
         {
             "block": one["block"],

@@ -1,9 +1,9 @@
-"""What a search before a comparison tells: each row's validation accuracy at every value, and rows over all values.
+"""Results of the search before a comparison: each row's validation accuracy at every value, and over all values.
 
     over the range(row) = mean over values of the accuracy of the search's runs, seed by seed and problem by problem
 
-A row that is best at its best value may be worse at most others. The search's runs are few and on the validation split,
-so this is beside the plan: its verdicts hold for these seeds' search, corrected for all pairs of rows.
+A row that wins at its best value may lose at most others. The search's runs are few and use the validation split, so
+these verdicts are not the plan's: they are corrected for all pairs of rows and hold for this search.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ def read_search(study: Study) -> Sensitivity | None:
 
 
 def curve_table(search: Sensitivity) -> Table:
-    """Return one row per algorithm: its accuracy at every value, and the value it was compared at."""
+    """Return one row per algorithm: its accuracy at every value, and the chosen value."""
     values = list(next(iter(search.scores.values())))
     columns = [
         Column("algorithm", ""),
@@ -113,7 +113,7 @@ def curve_table(search: Sensitivity) -> Table:
 
 
 def range_table(search: Sensitivity) -> Table:
-    """Return one row per pair of rows: their difference in the mean over all values, and what is decided of it."""
+    """Return one row per pair: the difference of their means over all values, and the verdict."""
     pairs = list(combinations(search.scores, 2))
     found = []
     for pair in pairs:

@@ -1,6 +1,6 @@
-"""Tables of a report as Markdown, CSV and LaTeX: the same numbers as on the page, escaped for each.
+"""Tables of a report, and their forms as Markdown, CSV and LaTeX, each with its own escaping.
 
-CSV has bare numbers (shares, tokens, seconds), and an interval in three columns: mean, low and high.
+CSV has plain numbers (shares, tokens, seconds); an interval fills three columns: mean, low and high.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Table:
 
 
 def shown(value: Value, form: Form) -> str:
-    """Write a value for a person: `84.1 ± 3.9`, `12.3k`, and nothing where there is none."""
+    """Write a value for people: `84.1 ± 3.9`, `12.3k`; an empty text for None."""
     if value is None:
         return ""
     if isinstance(value, str):
@@ -66,7 +66,7 @@ def shown(value: Value, form: Form) -> str:
 
 
 def sort_key(value: Value) -> str:
-    """Return what a table is sorted by: the number, an interval's mean, or the text; nothing sorts last."""
+    """Return the key to sort by: the number, an interval's mean, or the text; empty for None, which sorts last."""
     found = value.mean if isinstance(value, Interval) else value
     return "" if found is None else found if isinstance(found, str) else repr(float(found))
 
@@ -103,7 +103,7 @@ def as_csv(table: Table) -> str:
 
 
 def _inert(text: str) -> str:
-    """Keep a spreadsheet from reading text as a formula: they begin with one of four signs."""
+    """Keep a spreadsheet from reading text as a formula, which begins with one of four signs."""
     text = visible(text).replace("\n", " ").replace("\t", " ")
     return f"'{text}" if text[:1] in ("=", "+", "-", "@") else text
 
@@ -139,6 +139,7 @@ def as_latex(table: Table) -> str:
             r"% needs \usepackage{booktabs}",
             r"\begin{table}",
             rf"  \caption{{{_latex(table.caption)}}}",
+            rf"  \label{{tab:{table.name}}}",
             rf"  \begin{{tabular}}{{{align}}}",
             r"  \toprule",
             row([_heading(column) for column in table.columns]),

@@ -29,8 +29,8 @@ def test_what_is_out_of_bounds_is_said_with_its_row(tmp_path: Path) -> None:
     assert lines == [
         "grpo: the critic explains -7 of the variance: it is worse than a constant.",
         "grpo: the ratios leave an effective sample of 1%.",
-        "grpo: the entropy is 0.001 nats per token: nothing new is tried.",
-        "grpo: 100% of groups are silent: there is hardly any signal.",
+        "grpo: the entropy is 0.001 nats per token: samples hardly vary.",
+        "grpo: 100% of groups are silent: hardly any response gives a gradient.",
     ]
 
 

@@ -37,7 +37,7 @@ def test_steps_are_the_upper_limit(make_config: MakeConfig, backbone: Backbone, 
     summary = train(make_config(train={"steps": 2, "budget": "tokens=1M"}), tmp_path / "a", backbone=backbone)
     assert (summary["step"], summary["ended"]) == (2, "steps")
     (line,) = unspent([summary])
-    assert "1 of 1 runs made all 2 steps before they had spent their budget, tokens=1000000" in line
+    assert "1 of 1 runs made all 2 steps without spending their budget, tokens=1000000" in line
     free = train(make_config(train={"steps": 1}), tmp_path / "b", backbone=backbone)
     assert (free["ended"], free["budget"], unspent([free])) == ("steps", None, [])
 
