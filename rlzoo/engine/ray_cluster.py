@@ -48,7 +48,9 @@ def connected(url: str | None) -> Iterator[None]:
         ray.shutdown()  # a client that did not connect would stand in the way of the next attempt
         if isinstance(error, UserError):
             raise
-        raise UserError(f"could not connect to the Ray cluster {address}: {error}") from error
+        text = str(error).strip()
+        reason = text.splitlines()[-1] if "Traceback" in text else " ".join(text.split())
+        raise UserError(f"could not connect to the Ray cluster {address}: {reason}") from error
     try:
         yield
     finally:

@@ -310,7 +310,8 @@ class Run:
 
     @property
     def _unpaired(self) -> list[str]:
-        return [] if self.client.info.shared_noise else [UNPAIRED]
+        began = hasattr(self, "client")
+        return [UNPAIRED] if began and not self.client.info.shared_noise else []
 
     def _record(self, kind: str, metrics: dict[str, Any]) -> None:
         times = dict(zip(TIMES, (time.monotonic() - self.started, self.client.seconds), strict=True))
