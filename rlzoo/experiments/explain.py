@@ -109,12 +109,16 @@ def explain(config: RunConfig | CompareConfig) -> Explanation:
 def shape_of(model: str) -> Shape | None:
     """Return the shape of a model whose config.json is here or in the cache of the Hub; None for any other."""
     try:
-        known = json.loads(_config_of(model).read_text(encoding="utf-8"))
-        known = known.get("text_config", known)
-        layers, width, inner = (known[key] for key in ("num_hidden_layers", "hidden_size", "intermediate_size"))
-        heads, vocabulary = known["num_attention_heads"], known["vocab_size"]
+        return shape_from(json.loads(_config_of(model).read_text(encoding="utf-8")))
     except (OSError, ValueError, KeyError, TypeError):
         return None
+
+
+def shape_from(known: dict[str, Any]) -> Shape:
+    """Return the shape that the table of a config.json describes. Raises `KeyError` if it lacks a size."""
+    known = known.get("text_config", known)
+    layers, width, inner = (known[key] for key in ("num_hidden_layers", "hidden_size", "intermediate_size"))
+    heads, vocabulary = known["num_attention_heads"], known["vocab_size"]
     head = known.get("head_dim") or width // heads
     kv_width = head * (known.get("num_key_value_heads") or heads)
     queries = head * heads
