@@ -1,9 +1,9 @@
-"""Which prompts of a rollout are trained on, decided on the task's own accuracy, before any shaping.
+"""Selection of the prompts of a rollout to train on, by the task's own accuracy, before any shaping.
 
 all      every prompt with a verdict
 mixed    0 < number right < G     (dynamic sampling, DAPO 2503.14476, section 3.2)
 
-Accuracy is 0 or 1, or between where a task gives partial marks; nan is no verdict.
+Accuracy is 0 or 1, or between for tasks with partial marks; nan: no verdict.
 """
 
 from __future__ import annotations

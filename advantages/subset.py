@@ -2,7 +2,7 @@
 
 pass_k            A_best = (r_max - r_second) / (std + eps), others 0          2503.19595, as verl's grpo_passk
 filtered_group    A_i = (r_i - mean_S) / (std_S + eps) for i in S, others 0    GFPO, 2508.09726
-positives         A_i = 1 for right responses, which alone are learned from    RAFT, 2304.06767
+positives         A_i = 1 for right responses; the others leave the loss       RAFT, 2304.06767
 """
 
 from __future__ import annotations

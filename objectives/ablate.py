@@ -35,7 +35,7 @@ FAMILIES: dict[str, type[Part]] = {
 
 
 def split(name: str) -> tuple[str, dict[str, str]]:
-    """Take a name apart: `gspo[ratio=token]` -> ("gspo", {"ratio": "token"}).
+    """Split a name: `gspo[ratio=token]` -> ("gspo", {"ratio": "token"}).
 
     Raises:
         ValueError: something between the brackets is not key=value, or the brackets are no pair at the end.
@@ -55,7 +55,7 @@ def split(name: str) -> tuple[str, dict[str, str]]:
 
 
 def join(name: str, changes: Iterable[str], table: Mapping[str, Any]) -> str:
-    """The name of an ablation: `name`, itself perhaps an ablation's, with more keys changed to what `table` has."""
+    """Return the name of an ablation: `name` (possibly an ablation itself) with more keys set to `table`'s values."""
     base, earlier = split(name)
     keys = _after(earlier, dict.fromkeys(changes, ""))
     cells = [f"{key}={_written(table, key)}" for key in keys]
@@ -63,7 +63,7 @@ def join(name: str, changes: Iterable[str], table: Mapping[str, Any]) -> str:
 
 
 def spell_out(changes: Mapping[str, object]) -> dict[str, object]:
-    """Reduce every change to kinds and single fields, which is what a name can say."""
+    """Reduce every change to kinds and single fields, which can be written in a name."""
     plain: dict[str, object] = {}
     for key, value in changes.items():
         if key not in FAMILIES:

@@ -120,12 +120,12 @@ class Objective(BaseModel):
 
     @property
     def needs(self) -> frozenset[Need]:
-        """What the trainer must supply: the union of the parts' needs."""
+        """The inputs that the trainer must supply: the union of the parts' needs."""
         return frozenset(Need(need) for part in self.parts for need in part.needs)
 
     @property
     def credit_needs(self) -> frozenset[Need]:
-        """What it must supply before the updates: the needs of selection, shaping, advantage, and choice of tokens."""
+        """The inputs needed before the updates: by selection, shaping, advantage, and the choice of tokens."""
         early = [part for column in CREDIT_COLUMNS for part in self._cell(column)]
         return frozenset(Need(need) for part in early for need in part.needs)
 
@@ -187,7 +187,7 @@ class Objective(BaseModel):
 
     @property
     def group_size(self) -> int | None:
-        """Responses per prompt that this objective demands; None if any number will do."""
+        """Responses per prompt that this objective requires; None: any number."""
         return self.advantage.group_size
 
     def row(self) -> dict[str, str]:
@@ -195,7 +195,7 @@ class Objective(BaseModel):
         return {column: " + ".join(map(str, self._cell(column))) for column in self.columns}
 
     def changes_from(self, other: Objective) -> dict[str, str]:
-        """The cells in which this row differs from another: column -> its own one-line form, "none" where empty."""
+        """Return the cells in which this row differs from another: column -> one-line form, "none" if empty."""
         theirs = other.row()
         return {column: cell or "none" for column, cell in self.row().items() if cell != theirs[column]}
 
@@ -207,7 +207,7 @@ class Objective(BaseModel):
         return cell if isinstance(cell, tuple) else (cell,)
 
     def but(self, **changes: Any) -> Objective:
-        """A validated copy with some cells changed, which says so in its name: `gspo[ratio=token]`.
+        """Return a validated copy with some cells changed; its name lists the changes: `gspo[ratio=token]`.
 
         A key is a column (`ratio="token"`) or, through `**{...}`, a field of its part (`"surrogate.high": 0.28`).
         `get` reads the name back. `name` renames the copy instead.
@@ -265,24 +265,24 @@ class Objective(BaseModel):
         return self.ratio(logp_BT, old_logp_BT, batch.mask_BT)
 
     def weigh(self, mask_BT: Tensor, group_B: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-        """Each token's share of the loss, [B, T], as `aggregate` has it; with the prompt of each row for a part that
-        needs to know it. To be called once for the WHOLE optimizer step and then sliced."""
+        """Return each token's share of the loss, [B, T], from `aggregate`. Call it once for the WHOLE optimizer step
+        and slice the result. `group_B`: index of each row's prompt, for parts that need it."""
         more: dict[str, Any] = {"group_B": group_B} if Need.GROUP in self.aggregate.needs else {}
         return self.aggregate(mask_BT, dtype, **more)
 
     def choose(
         self, old_logp_BT: Tensor, advantage_BT: Tensor, mask_BT: Tensor, entropy_BT: Tensor | None = None
     ) -> Tensor | None:
-        """The tokens with a special treatment, [B, T] bool; None if the column `tokens` is empty. Like `aggregate`, to
-        be called once for the WHOLE optimizer step and then sliced."""
+        """Return the tokens with special treatment, [B, T] bool; None if the column `tokens` is empty. Call it once for
+        the WHOLE optimizer step and slice the result."""
         if self.tokens is None:
             return None
         more: dict[str, Any] = {"entropy_BT": entropy_BT} if Need.ENTROPY in self.tokens.needs else {}
         return self.tokens.choose(old_logp_BT, advantage_BT, mask_BT, **more)
 
     def imitate(self, accuracy_B: Tensor, mask_BT: Tensor, dtype: torch.dtype = torch.float32) -> Tensor | None:
-        """Each token's share of the imitation cost, [B, T]; None without such a cost. Like `aggregate`, to be called
-        once for the WHOLE optimizer step and then sliced."""
+        """Return each token's share of the imitation cost, [B, T]; None without such a cost. Call it once for the WHOLE
+        optimizer step and slice the result."""
         return None if self.imitation is None else self.imitation.weigh(accuracy_B, mask_BT, dtype)
 
     def per_token(self, log_ratio_BT: Tensor, batch: TokenBatch) -> Tensor:

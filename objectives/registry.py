@@ -50,7 +50,7 @@ def register(
 
 def get(name: str) -> Objective:
     """The objective of a name. `gspo[ratio=token,surrogate.high=0.2]` is that objective with cells changed, and
-    `gspo@trl` the one with the conventions of a framework (see `objectives.profiles`); both go together.
+    `gspo@trl` the one with the conventions of a framework (see `objectives.profiles`); both can be combined.
 
     Raises:
         ValueError: unknown name, framework, column or field; the message names the nearest.

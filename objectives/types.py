@@ -1,4 +1,4 @@
-"""The two values an objective sees. The gradient is visible in the types: `PolicyOutput` has it, `TokenBatch` has not.
+"""The two inputs of an objective: `PolicyOutput` has gradients, `TokenBatch` has none.
 
 Shape letters: B rows, T response tokens.
 """
@@ -27,6 +27,7 @@ class PolicyOutput:
     entropy_BT: Tensor | None = None
 
     def detach(self) -> PolicyOutput:
+        """Return the same values without gradient."""
         return replace(self, **{name: x.detach() for name, x in _tensors(self).items()})
 
 
@@ -48,7 +49,7 @@ class TokenBatch:
             the weights; None unless the objective has a part in its column "imitation".
 
     Raises:
-        ValueError: shapes differ, mask or choice is not bool, or something carries a gradient.
+        ValueError: shapes differ, mask or choice is not bool, or a tensor has a gradient.
     """
 
     mask_BT: Tensor
@@ -73,7 +74,7 @@ class TokenBatch:
                 raise ValueError(f"{name} carries a gradient; only PolicyOutput may. Call .detach() on it")
 
     def rows(self, index: Tensor | slice | tuple[Tensor, slice]) -> TokenBatch:
-        """The batch of some of the rows, and perhaps columns; weights stay those of the whole optimizer step."""
+        """Return the batch of some rows, optionally of some columns; weights stay those of the whole optimizer step."""
         return replace(self, **{name: x[index] for name, x in _tensors(self).items()})
 
 

@@ -194,16 +194,18 @@ def policy(objective: Objective, w: World) -> PolicyOutput:
 
 
 def leaf(x: Tensor) -> Tensor:
+    """Return a copy that collects gradients."""
     return x.detach().clone().requires_grad_()
 
 
 def gradients(out: PolicyOutput) -> dict[str, Tensor]:
-    """Gradient of every field that is there; zeros where nothing flowed."""
+    """Return the gradient of every field that is not None; zeros for a field without one."""
     leaves = {f.name: getattr(out, f.name) for f in fields(out) if getattr(out, f.name) is not None}
     return {name: torch.zeros_like(x) if x.grad is None else x.grad for name, x in leaves.items()}
 
 
 def loss_and_gradients(objective: Objective, out: PolicyOutput, batch: TokenBatch) -> tuple[Tensor, dict[str, Tensor]]:
+    """Return the loss, and its gradient with respect to every field of the policy output."""
     loss = objective.loss(out, batch)
     loss.backward()
     return loss.detach(), gradients(out)
@@ -229,6 +231,7 @@ class Tabular:
 
     @property
     def probability_R(self) -> Tensor:
+        """Probability of every response; has the gradient of the logits."""
         return self.logp_RT.sum(dim=1).exp()
 
     def true_gradient(self) -> Tensor:
@@ -238,6 +241,7 @@ class Tabular:
 
 
 def tabular(seed: int = 0, longest: int = 3, binary: bool = False) -> Tabular:
+    """Return a random policy with random rewards, normal ones or with `binary` 0 and 1."""
     generator = torch.Generator().manual_seed(seed)
     end = 2
     prefixes: list[tuple[int, ...]] = [p for n in range(longest) for p in itertools.product((0, 1), repeat=n)]

@@ -1,4 +1,4 @@
-"""Sampler mismatch: the tokens were drawn by a sampler whose probabilities are not quite the trainer's.
+"""Sampler mismatch: the tokens were drawn by a sampler whose probabilities differ from the trainer's.
 
 Three policies: pi is being trained, old is the trainer's own at the start of the rollout, sampler drew the tokens (the
 same weights, but other kernels, precision or quantization). Ratios compare pi with old; a correction multiplies each
@@ -7,7 +7,7 @@ token's objective by old / sampler, without a gradient (truncated importance sam
     token       w_t = min(old_t / sampler_t, cap)            less variance; biased, as it ignores the path to the token
     sequence    w   = min(old(y) / sampler(y), cap)          at every token of y; unbiased without a cap
 
-`beyond = "mask"` gives weight 0 to what exceeds the cap, instead of the cap.
+`beyond = "mask"` sets weights above the cap to 0 instead of the cap.
 """
 
 from __future__ import annotations

@@ -183,6 +183,7 @@ class MultiLoraLinear(nn.Module):
         """The dequantized weight, if kept."""
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return y of the module docstring for the rows of the active batch; without one, W x + bias."""
         batch, adapter = active(self, x)
         return (_Product.apply if torch.is_grad_enabled() else product)(x, self, batch, *adapter)
 
