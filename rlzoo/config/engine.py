@@ -10,9 +10,9 @@ from pydantic import Field, model_validator
 from rlzoo.config.settings import Settings
 
 RAY_URL = "ray://"
-OWN = {"ray": ("fleet", "worker_cpus", "worker_memory"), "tinker": ("patience",)}
-"""Name of an engine -> the settings that no other engine has."""
-OF_SERVERS = ("name", "url", "patience")
+OWN = {"url": "ray tinker", "fleet": "ray tinker", "worker_cpus": "ray", "worker_memory": "ray", "patience": "tinker"}
+"""Setting -> the engines that it is for."""
+OF_SERVERS = ("name", "url", "fleet", "patience")
 """Settings that apply where another machine's server computes."""
 
 
@@ -63,8 +63,8 @@ class EngineSettings(Settings):
     sample_rows: int = Field(default=768, ge=1)
     """Maximum number of responses decoded at once, over all processes of a machine (with ray: by one worker)."""
     fleet: int | None = Field(default=None, ge=1)
-    """Of ray: maximum number of runs that a worker trains at the same time; the others wait in a queue. None: an equal
-    share of all runs."""
+    """Maximum number of runs that a worker (of ray) or the server (of tinker) trains at the same time; the others wait
+    in a queue. None: of ray an equal share of all runs, of tinker all."""
     worker_cpus: float | None = Field(default=None, gt=0)
     """Of ray: CPUs that a worker asks for; None: 1."""
     worker_memory: float | None = Field(default=None, gt=0)
@@ -84,12 +84,10 @@ class EngineSettings(Settings):
 
     @model_validator(mode="after")
     def _nothing_is_idle(self) -> Self:
-        for name, fields in OWN.items():
-            for field in fields:
-                if self.name != name and getattr(self, field) is not None:
-                    raise ValueError(f"engine.{field} is for engine.name = {name!r}, and the name is {self.name!r}")
-        if self.name == "local" and self.url is not None:
-            raise ValueError("engine.url is for engine.name = 'ray' or 'tinker', and the name is 'local'")
+        for field, names in OWN.items():
+            if self.name not in names.split() and getattr(self, field) is not None:
+                whose = " or ".join(map(repr, names.split()))
+                raise ValueError(f"engine.{field} is for engine.name = {whose}, and the name is {self.name!r}")
         if self.name == "tinker":
             self._of_a_server()
         elif self.url is not None:

@@ -71,7 +71,7 @@ def open_engine(model: Any, settings: EngineSettings) -> AbstractAsyncContextMan
     if hasattr(model, "server"):
         from rlzoo.engine.tinker import opened as opened_there
 
-        return opened_there(model)
+        return opened_there(model, settings)
     from rlzoo.engine.local import opened
 
     return opened(model, settings)

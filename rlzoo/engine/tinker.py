@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import sys
 import time
 import uuid
 from collections.abc import AsyncIterator, Sequence
@@ -28,6 +29,7 @@ from torch import Tensor
 
 from objectives import Objective, PolicyOutput
 from rlzoo import noise
+from rlzoo.config.engine import EngineSettings
 from rlzoo.engine.batches import Learning
 from rlzoo.engine.protocol import (
     BASE,
@@ -60,9 +62,9 @@ KEPT = 2
 
 
 @asynccontextmanager
-async def opened(model: TinkerModel) -> AsyncIterator[TinkerEngine]:
+async def opened(model: TinkerModel, settings: EngineSettings) -> AsyncIterator[TinkerEngine]:
     """Within: an engine on the model; afterwards its adapters are unloaded from the server."""
-    engine = TinkerEngine(model)
+    engine = TinkerEngine(model, settings.fleet)
     try:
         yield engine
     finally:
@@ -100,9 +102,12 @@ class _Run:
 class TinkerEngine:
     """Implements `rlzoo.engine.protocol.Engine` by requests to a server."""
 
-    def __init__(self, model: TinkerModel) -> None:
+    def __init__(self, model: TinkerModel, places: int | None = None) -> None:
+        """`places`: number of steady runs that the server has room for; more of them wait in `create`."""
         self.model, self.server, self.types = model, model.server, model.server.types
         self.runs: dict[str, _Run] = {}
+        self._queued: set[str] = set()
+        self._places = asyncio.Semaphore(sys.maxsize if places is None else places)
         self._base: Any = None
         self._making = asyncio.Lock()
         self._meeting: dict[str, asyncio.Future[None]] = {}
@@ -113,7 +118,7 @@ class TinkerEngine:
 
     async def create(self, spec: RunSpec) -> PolicyRef:
         """See `Engine.create`. An adapter can only be one that this server keeps: its folder names it."""
-        if spec.run in self.runs or not spec.run:
+        if spec.run in self.runs.keys() | self._queued or not spec.run:
             raise UserError(f"a run needs a name of its own, and {spec.run!r} is taken")
         if spec.critic != "head":
             raise UserError("a Tinker server trains no critic: train this run with engine.name = 'local'")
@@ -122,15 +127,21 @@ class TinkerEngine:
         kept = None
         if spec.adapter is not None:
             kept = Kept.read(Path(spec.adapter), self.model.config, f"no adapter in {spec.adapter}")
-        asked = self.server.service.create_lora_training_client_async(
-            self.model.config.model,
-            rank=self.model.config.lora.r,
-            seed=noise.derive(spec.seed, "adapter", "policy") % LARGEST_SEED,
-            train_unembed=False,
-        )
-        run = self.runs[spec.run] = _Run(spec, None)  # the name is taken from here on
+        self._queued.add(spec.run)
         try:
-            run.client = await self.server.answer("creating an adapter", asked)
+            if spec.steady:
+                await self._places.acquire()
+        finally:
+            self._queued.remove(spec.run)
+        run = self.runs[spec.run] = _Run(spec, None)
+        try:
+            asked = self.server.service.create_lora_training_client_async(
+                self.model.config.model,
+                rank=self.model.config.lora.r,
+                seed=noise.derive(spec.seed, "adapter", "policy") % LARGEST_SEED,
+                train_unembed=False,
+            )
+            run.client = await self.server.answer("creating an adapter (engine.fleet limits the runs at a time)", asked)
             if kept is not None:
                 await self.server.ask("loading an adapter", run.client.load_state_async(kept.state))
                 run.version = 1
@@ -142,9 +153,13 @@ class TinkerEngine:
     async def release(self, run: str) -> None:
         """See `Engine.release`."""
         held = self.runs.pop(run, None)
-        if held is not None and held.client is not None:
-            await self.server.unload(held.client.model_id)
         self._meet_if_all_wait()
+        if held is None:
+            return
+        if held.client is not None:
+            await self.server.unload(held.client.model_id)
+        if held.spec.steady:
+            self._places.release()
 
     async def meet(self, run: str) -> None:
         """See `Engine.meet`. The batches are the server's, so this has no effect on results."""

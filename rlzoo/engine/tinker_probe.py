@@ -72,19 +72,19 @@ async def measure(server: Server, model: str, rank: int) -> Conventions:
         await server.unload(probe.client.model_id)
     share = (len(ROW) - 1) / (len(LONGER) - 1)
     return Conventions(
-        _which(server, "two equal rows", twice, of_sum=2, of_mean=1),
-        _which(server, "a longer row", longer, of_sum=1, of_mean=share),
+        reduces_by_mean(server.url, "two equal rows", twice, of_sum=2, of_mean=1),
+        reduces_by_mean(server.url, "a longer row", longer, of_sum=1, of_mean=share),
         clipped < 0.5,
     )
 
 
-def _which(server: Server, what: str, ratio: float, of_sum: float, of_mean: float) -> bool:
-    """Whether a ratio is that of a mean."""
+def reduces_by_mean(url: str, what: str, ratio: float, of_sum: float, of_mean: float) -> bool:
+    """Whether a ratio is that of a mean. Raises `UserError` if it is neither a mean's nor a sum's."""
     for expected, mean in ((of_sum, False), (of_mean, True)):
         if expected / WITHIN <= ratio <= expected * WITHIN:
             return mean
     raise UserError(
-        f"the server at {server.url} reduces a loss in an unknown way: {what} changed the gradient by the factor "
+        f"the server at {url} reduces a loss in an unknown way: {what} changed the gradient by the factor "
         f"{ratio:.3g}, which is neither a sum's ({of_sum:.3g}) nor a mean's ({of_mean:.3g})"
     )
 

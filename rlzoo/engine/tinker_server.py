@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import importlib.metadata
 import io
+import logging
 import os
 import tarfile
 import time
@@ -45,6 +46,8 @@ def sdk() -> Any:
         found = importlib.metadata.version("tinker")
         os.environ.setdefault("TINKER_TELEMETRY", "0")  # it would send what fails here to the server
         import tinker
+
+        logging.getLogger("tinker.lib.public_interfaces.rest_client").setLevel(logging.ERROR)  # tells of each download
     except ImportError as error:
         raise UserError("engine.name = 'tinker' needs a package: pip install 'rlzoo[tinker]'") from error
     if found.rpartition(".")[0] != SDK:

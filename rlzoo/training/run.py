@@ -37,7 +37,7 @@ FAILURE = "failure.txt"
 TIMES = ("elapsed_s", "engine_s")
 """Keys of a record that differ between repetitions of a run."""
 
-UNPAIRED = "the sampler has noise of its own, so runs with equal seeds share their prompts and not their noise"
+UNPAIRED = "The sampler has noise of its own: runs with equal seeds share their prompts, not their noise."
 
 Summary = dict[str, Any]
 

@@ -30,7 +30,7 @@ def test_an_address_is_a_name_and_a_url() -> None:
         ({"name": "ray://head:99999999"}, "no address"),
         ({"name": "ray", "url": "http://head:1"}, "no address"),
         ({"url": "head:1"}, "engine.url is for engine.name = 'ray' or 'tinker', and the name is 'local'"),
-        ({"fleet": 2}, "engine.fleet is for engine.name = 'ray'"),
+        ({"fleet": 2}, "engine.fleet is for engine.name = 'ray' or 'tinker'"),
         ({"worker_cpus": 2}, "engine.worker_cpus is for"),
         ({"worker_memory": 2}, "engine.worker_memory is for"),
         ({"name": "ray", "fleet": 0}, "fleet"),

@@ -190,7 +190,7 @@ def test_five_steps_learn_to_add(tmp_path: Path) -> None:
         print(f"{name}: {summary['before']['accuracy']:.3f} -> {summary['after']['accuracy']:.3f}")
         assert (summary["state"], summary["step"], summary["updates"]) == ("done", 5, 10)
         assert summary["after"]["accuracy"] > summary["before"]["accuracy"] + 0.2
-        assert any("share their prompts and not their noise" in warning for warning in summary["warnings"])
+        assert any("share their prompts, not their noise" in warning for warning in summary["warnings"])
         environment = RunFolder.open(tmp_path / name).read_json("environment.json")["backbone"]
         assert environment["server"] == skyrl.server().url and "means over rows and tokens" in environment["loss"]
         records = [r for r in RunFolder.open(tmp_path / name).read_metrics() if r["kind"] == "train"]

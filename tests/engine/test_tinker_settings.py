@@ -17,7 +17,7 @@ from rlzoo.config.engine import EngineSettings
 from rlzoo.config.model import BackboneConfig
 from rlzoo.config.run import RunConfig
 from rlzoo.engine import load_model
-from rlzoo.engine.tinker_probe import Conventions
+from rlzoo.engine.tinker_probe import Conventions, reduces_by_mean
 from rlzoo.engine.tinker_rows import Rows
 from rlzoo.engine.tinker_states import Kept
 from rlzoo.engine.tokens import Tokens
@@ -38,7 +38,7 @@ def config(objective: str = "grpo", **tables: Any) -> RunConfig:
         ({"name": "tinker", "url": "http://"}, "write http://HOST:PORT"),
         (THERE | {"micro_batch_tokens": 64}, "engine.micro_batch_tokens is for this machine's batches"),
         (THERE | {"fast_path": "off"}, "engine.fast_path is for this machine's batches"),
-        (THERE | {"fleet": 2}, "engine.fleet is for engine.name = 'ray'"),
+        (THERE | {"worker_cpus": 2}, "engine.worker_cpus is for engine.name = 'ray', and the name is 'tinker'"),
         ({"patience": 5}, "engine.patience is for engine.name = 'tinker'"),
         ({"url": "http://127.0.0.1:9"}, "engine.url is for engine.name = 'ray' or 'tinker'"),
     ],
@@ -173,3 +173,17 @@ def test_a_folder_names_a_state_of_the_same_model_and_rank_only(tmp_path: Any) -
     (tmp_path / "tinker.json").write_text('{"state": 3')
     with pytest.raises(UserError, match=r"no such \(JSONDecodeError"):
         Kept.read(tmp_path, ours, "no such")
+
+
+@pytest.mark.parametrize(
+    ("ratio", "mean"),
+    [(2.1, False), (1.05, True)],
+)
+def test_twice_the_gradient_for_two_equal_rows_is_a_sum(ratio: float, mean: bool) -> None:
+    assert reduces_by_mean("http://there", "two equal rows", ratio, of_sum=2, of_mean=1) is mean
+
+
+def test_a_reduction_that_is_neither_sum_nor_mean_is_refused() -> None:
+    """The square root of the number of rows, say: 1.41 lies between the two."""
+    with pytest.raises(UserError, match=r"factor 1.41, which is neither a sum's \(2\) nor a mean's \(1\)"):
+        reduces_by_mean("http://there", "two equal rows", 2**0.5, of_sum=2, of_mean=1)
