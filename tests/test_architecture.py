@@ -1,4 +1,4 @@
-"""What may import what. Read the tables below before adding an import, and change them only on purpose."""
+"""The allowed imports. Read the tables below before adding an import, and change them only deliberately."""
 
 from __future__ import annotations
 

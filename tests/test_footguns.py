@@ -1,4 +1,4 @@
-"""The mistakes that other frameworks made, one by one: which tests show that they are not made here.
+"""Known mistakes of other frameworks, each with the tests that show its absence here.
 
 Most of those tests stand where the thing itself is tested; this file points to them, and holds the ones that are about
 nothing but the mistake.

@@ -1,4 +1,4 @@
-"""Every single changed cell or field of the presets below is noticed: in selection, loss, gradients, or what adapts.
+"""Every single changed cell or field of the presets below is detected: in selection, loss, gradients or states.
 
 The mutants come from the registry of parts, so a new part or field is covered the day it exists. What is refused at
 construction counts as noticed. The few changes that rightly alter nothing here are listed with their reason, and the

@@ -1,4 +1,4 @@
-"""What a user installs: every package and the shipped model, all that is imported, in versions that are pinned."""
+"""The installed package: every subpackage, the shipped model, all imported dependencies, pinned versions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The page on conventions tells the truth: its table is computed here. To print it anew:
+"""The table on the page about conventions is correct: it is computed here. To print it:
 
 python -m tests.test_profiles_page
 """

@@ -1,4 +1,4 @@
-"""The parts that exist because some framework computes so: by hand, by enumeration, and what they refuse."""
+"""Parts that reproduce a framework's convention: by hand, by enumeration, and their errors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The README tells the truth: its table is the registry's, its Python runs, its commands exist."""
+"""The README is correct: its table is the registry's, its Python runs, its commands exist."""
 
 from __future__ import annotations
 

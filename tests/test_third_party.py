@@ -1,4 +1,4 @@
-"""A package of somebody else's: a part, a preset and a task through entry points, built, installed and run.
+"""A third-party package: a part, a preset and a task through entry points, built, installed and run.
 
 It stands in tests/third_party and is installed into a folder of its own, so that no other test sees it.
 """

@@ -1,4 +1,4 @@
-"""Our profile against TRL itself: its own code computes advantages, loss and gradient, on the same rollout.
+"""Our profile against TRL: TRL's own code computes advantages, loss and gradient on the same rollout.
 
 float32, loss and gradient to 1e-6. Where we differ on purpose a test says so.
 """

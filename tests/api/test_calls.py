@@ -1,4 +1,4 @@
-"""The Python API: what it takes, what it gives back, and that it goes on where it was interrupted."""
+"""The Python API: arguments, results, and continuation after an interruption."""
 
 from __future__ import annotations
 

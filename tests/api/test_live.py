@@ -1,4 +1,4 @@
-"""What a caller sees: a table in a notebook, the live view in a terminal, nothing elsewhere."""
+"""Progress display: a table in a notebook, the live view in a terminal, nothing elsewhere."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a reader gets beside the runs, and that failing to write it costs no run."""
+"""Reports of runs, and that a failure to write one ends no run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The control counts what it says, and could fail."""
+"""The calibration counts correctly, and could fail."""
 
 from __future__ import annotations
 

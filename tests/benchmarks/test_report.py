@@ -1,4 +1,4 @@
-"""Invented runs are run folders like any other, and what is measured stands in the table."""
+"""Synthetic runs are valid run folders, and the table has the measurements."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every engine must do, by the protocol alone.
+"""The conformance suite of engines, by the protocol alone.
 
 Another engine joins with a line in `ENGINES`: a function that runs a job `async def job(engine) -> result` on it.
 Results leave the engine's process as bytes, so a job may run anywhere.

@@ -1,4 +1,4 @@
-"""Training on another device than the CPU gives the same runs: on a GPU, and on a device that pretends to be one.
+"""Training on another device gives the same runs: on a GPU, and on a simulated device.
 
 The pretended one finds what is on the wrong device; it says nothing of a GPU's own kernels.
 """

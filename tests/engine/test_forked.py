@@ -1,4 +1,4 @@
-"""A fleet divided among processes trains the same runs, says the same, and leaves no process behind."""
+"""A fleet divided among processes trains the same runs, with the same records, and leaves no process behind."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A run in a fleet is the run alone; runs never touch; batching changes nothing."""
+"""A run in a fleet equals the run alone; runs do not mix; batching changes nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How rows are cut into passes."""
+"""The division of rows into micro-batches."""
 
 from __future__ import annotations
 

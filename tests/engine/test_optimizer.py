@@ -1,4 +1,4 @@
-"""What an engine holds of a run: clipping, rates, and a step that is not made when it is not finite."""
+"""An engine's state of a run: clipping, learning rates, and no step if it is not finite."""
 
 from __future__ import annotations
 

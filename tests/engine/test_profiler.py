@@ -1,4 +1,4 @@
-"""The engine says what it does, the clock adds up, and watching changes no number."""
+"""The engine reports its stages, the clock adds up, and profiling changes no number."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Requests to a local engine: answered together as alone, each by its own adapter, each charged its share."""
+"""Requests to a local engine: the same answers together as alone, each with its own adapter and share of the time."""
 
 from __future__ import annotations
 

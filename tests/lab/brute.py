@@ -1,4 +1,4 @@
-"""The same moments the slow way: every ordered group of G responses, one call of the trainer's step for each."""
+"""The same moments by brute force: every ordered group of G responses, one call of the trainer's step for each."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The cards: every verdict is pinned, so that a change in the mathematics that turns one is noticed."""
+"""Claims: every verdict is pinned, so that a change of the mathematics is noticed."""
 
 from __future__ import annotations
 

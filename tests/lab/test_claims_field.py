@@ -1,4 +1,4 @@
-"""What the cards about the field's newer statements compute, against enumeration, differences and closed forms."""
+"""Computations of the newer claims against enumeration, differences and closed forms."""
 
 from __future__ import annotations
 

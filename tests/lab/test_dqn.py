@@ -1,4 +1,4 @@
-"""The fields of the Q network, and the actor with a Q critic, against plain loops."""
+"""The extensions of the Q network, and the actor with a Q critic, against plain loops."""
 
 from __future__ import annotations
 

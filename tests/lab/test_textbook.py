@@ -1,4 +1,4 @@
-"""The tables of the textbook and what they compute with, against enumeration, loops, differences and closed forms."""
+"""The textbook tables and their computations against enumeration, loops, differences and closed forms."""
 
 from __future__ import annotations
 

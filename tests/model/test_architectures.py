@@ -1,4 +1,4 @@
-"""Small random models of many kinds: each loads and computes what transformers' own does, or is refused by name.
+"""Small random models of many architectures: each gives transformers' logits, or is refused by name.
 
 For those that load, the trainer's log-probs of a sampled response equal the sampler's, through an adapter: prefill,
 cached steps, padding and packing agree.

@@ -1,4 +1,4 @@
-"""Folders that hold no model, half a model, or code: one sentence each, nothing executed, nobody asked."""
+"""Folders without a model, with a broken model or with code: one error message each, and no code is run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Gradient checkpointing: the same gradients, from a fraction of the activations."""
+"""Gradient checkpointing: the same gradients with a fraction of the activations."""
 
 from __future__ import annotations
 

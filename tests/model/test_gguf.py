@@ -1,4 +1,4 @@
-"""GGUF files: refused for what they are not, found in the cache, converted to a model like any other."""
+"""GGUF files: errors, the cache, and conversion to a model folder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checkpoints that would be loaded as something else than they are: each is refused in one sentence, or is right."""
+"""Checkpoints that could be loaded wrongly: each is refused with a message, or gives the right model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Fast paths of the forward pass give what the plain ones give: values and gradients."""
+"""Fast paths of the forward pass equal the plain ones in values and gradients."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def test_responses_of_one_token_need_the_prompt_only(fp32: Backbone) -> None:
         torch.tensor([[5], [6], [7]]),
         torch.ones(3, 1, dtype=torch.bool),
     )
-    plain, shared = (policy_forward(fp32, *fed, packed=line).logp_BT for line in (False, True))
+    plain, shared = (policy_forward(fp32, *fed, packed=packed).logp_BT for packed in (False, True))
     torch.testing.assert_close(shared, plain, rtol=0, atol=2e-5)
 
 

@@ -1,4 +1,4 @@
-"""Responses in one line of tokens, with the places written out."""
+"""Packed rows of several runs, with the expected indices written out."""
 
 from __future__ import annotations
 

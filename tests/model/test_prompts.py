@@ -1,4 +1,4 @@
-"""From prompts to tokens: nothing doubled, nothing that depends on the day, and clear refusals."""
+"""Prompts as tokens: no doubled special tokens, no dependence on the date, clear errors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A new engine needs no change elsewhere: one of seventy lines, by the protocol alone, trains whole runs.
+"""A new engine needs no other change: one of seventy lines, which implements only the protocol, trains whole runs.
 
 Its model has one parameter per token of a small vocabulary: pi(token) = softmax(theta / temperature), whatever stands
 before the token. So no model of rlzoo, no batcher and no optimizer of rlzoo takes part.

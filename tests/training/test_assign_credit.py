@@ -1,4 +1,4 @@
-"""What a rollout becomes before the updates: the trainer asks for what the objective needs, and for nothing else."""
+"""From rollout to credit: the trainer computes exactly the inputs that the objective needs."""
 
 from __future__ import annotations
 

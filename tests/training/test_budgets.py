@@ -1,4 +1,4 @@
-"""Runs end where their budget does, and say so."""
+"""Runs end at their budget and record it."""
 
 from __future__ import annotations
 

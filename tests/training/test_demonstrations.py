@@ -1,4 +1,4 @@
-"""Learning from a task's demonstrations: the same loop, nothing sampled but for evaluation."""
+"""Learning from a task's demonstrations: the same loop, with samples only for evaluation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Several turns: holes in what is learned from, noise by absolute position, a reward per turn."""
+"""Several turns: holes in the learn mask, noise by absolute position, a reward per turn."""
 
 from __future__ import annotations
 

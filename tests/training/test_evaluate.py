@@ -1,4 +1,4 @@
-"""Held-out evaluation: the same prompts and noise for everybody, and accuracy that is accuracy."""
+"""Held-out evaluation: the same prompts and noise for all runs, and correct accuracies."""
 
 from __future__ import annotations
 

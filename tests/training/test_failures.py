@@ -1,4 +1,4 @@
-"""A run that cannot go on ends as failed, with the reason, and the others go on."""
+"""A run that cannot continue ends as failed, with the reason; the others continue."""
 
 from __future__ import annotations
 

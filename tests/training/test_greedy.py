@@ -1,4 +1,4 @@
-"""Greedy responses beside the samples: decoded in the same batch, paid for, scored, and subtracted."""
+"""Greedy responses in addition to samples: decoded in the same batch, counted, scored, and subtracted."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Parts of one's own, written as a newcomer would, outside of the package, and trained through the real loop.
+"""User-defined parts, written outside the package as a newcomer would, trained in the real loop.
 
 Each of the four classes after `Needs` stands for something that needed a change of the package before: MaxRL, an
 adaptive entropy bonus, several rewards each normalized by itself (GDPO), a moving baseline per prompt.

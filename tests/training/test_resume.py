@@ -1,4 +1,4 @@
-"""Killed at any moment, a run that is resumed ends as one that was never interrupted."""
+"""A run killed at any moment and resumed ends like an uninterrupted one."""
 
 from __future__ import annotations
 

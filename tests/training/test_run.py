@@ -1,4 +1,4 @@
-"""What a run leaves behind: records, times, samples, adapters."""
+"""The files of a run: records, times, samples, adapters."""
 
 from __future__ import annotations
 

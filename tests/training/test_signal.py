@@ -1,4 +1,4 @@
-"""Settings that break float32 end a run as failed, or with a warning in its outcome; never as if nothing had been."""
+"""Settings that break float32 end a run as failed or with a warning in its outcome, never silently."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The first steps train the critic alone: the policy samples and does not move, not by one bit."""
+"""The first steps train only the critic: the policy samples and does not change by a single bit."""
 
 from __future__ import annotations
 
