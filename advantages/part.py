@@ -41,9 +41,9 @@ class RunSettings:
 
 
 class Part(BaseModel):
-    """Base of all parts. Frozen and hashable; an unknown field is an error."""
+    """Base of all parts. Frozen and hashable; an unknown field is an error, and so is a number that is not finite."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     kind: ClassVar[str] = ""
     members: ClassVar[dict[str, type[Part]]] = {}

@@ -45,7 +45,9 @@ class Mixed(Select, kind="mixed"):
 
     shown: ClassVar[tuple[str, ...]] = ()
 
-    max_rounds: int = Field(default=10, ge=1, le=1000)  # a step whose groups all stay silent must end
+    # A step whose groups all stay silent must end. A prompt that one round in 100 would keep is still empty after 1,000
+    # with probability 0.99^1000 = 4e-5: who needs more rounds has no signal to wait for.
+    max_rounds: int = Field(default=10, ge=1, le=1000)
 
     @property
     def needs(self) -> frozenset[Need]:

@@ -7,6 +7,7 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, Field, field_validator, model_validator
 
 from objectives import Objective, get, names
+from rlzoo.config.limits import check_seeds
 from rlzoo.config.run import (
     OTHER_SEEDS,
     OWN,
@@ -133,7 +134,10 @@ class CompareConfig(SharedConfig):
     @field_validator("seeds", mode="before")
     @classmethod
     def _count(cls, value: object) -> object:
-        return tuple(range(value)) if isinstance(value, int) else value
+        if not isinstance(value, int):
+            return value
+        check_seeds(value)
+        return tuple(range(value))
 
     @model_validator(mode="after")
     def _comparable(self) -> Self:

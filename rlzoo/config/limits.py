@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import resource
+from collections.abc import Iterator
 from pathlib import Path
 
 from rlzoo.errors import UserError
@@ -20,6 +21,10 @@ ROW_BYTES = 8 + 4 + 4 + 2
 """Bytes of one sampled token: its id, log-prob, advantage and masks."""
 RUN_BYTES = 4 * 4
 """Bytes of one trained parameter of a run: value, gradient and two moments, in float32."""
+SETTINGS_BYTES = 2000
+"""Bytes of the settings of one run, at least (measured: 3,200 with parts shared between runs)."""
+PROBLEM_BYTES = 300
+"""Bytes of one problem with a short prompt, at least (measured: 440)."""
 FILES_BESIDE = 64
 """Number of open files besides those of the runs: libraries, data, pipes."""
 
@@ -46,21 +51,42 @@ def check_memory(needed: float, what: str, remedy: str) -> None:
         )
 
 
+def check_files(runs: int) -> None:
+    """Refuse more runs than this system lets one process keep open.
+
+    Raises:
+        ValueError: the hard limit of open files is too low.
+    """
+    needed = runs + FILES_BESIDE
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < needed:
+        raise ValueError(
+            f"{runs} runs together keep about {needed} files open, and the system allows {hard} (ulimit -Hn): "
+            "train fewer runs at once"
+        )
+
+
+def check_seeds(count: int) -> None:
+    """Refuse more seeds than this machine can train, before their settings are made.
+
+    Raises:
+        ValueError: the settings alone do not fit into memory, or the system does not open that many files.
+    """
+    check_memory(SETTINGS_BYTES * count, f"the settings of {count:,} seeds", "name fewer")
+    check_files(count)
+
+
 def allow_files(runs: int) -> None:
     """Raise this process's limit of open files for `runs` runs.
 
     Raises:
         UserError: the system's limit is too low.
     """
-    needed = runs + FILES_BESIDE
+    with as_user_error():
+        check_files(runs)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != resource.RLIM_INFINITY and soft < needed:
-        if hard != resource.RLIM_INFINITY and hard < needed:
-            raise UserError(
-                f"{runs} runs together keep about {needed} files open, and the system allows {hard} (ulimit -Hn): "
-                "train fewer runs at once"
-            )
-        resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
+    if soft != resource.RLIM_INFINITY and soft < runs + FILES_BESIDE:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (runs + FILES_BESIDE, hard))
 
 
 def check_runs(runs: int, parameters: int) -> None:
@@ -69,11 +95,28 @@ def check_runs(runs: int, parameters: int) -> None:
     Raises:
         UserError: they do not fit.
     """
-    try:
+    with as_user_error():
         check_memory(
             RUN_BYTES * parameters * runs,
             f"{runs} runs of {parameters:,} trained parameters each",
             "train fewer seeds or objectives at once, or lower backbone.lora.r",
         )
+
+
+def check_problems(count: int, task: str) -> None:
+    """Refuse to look for more problems of an endless task than fit into the memory of this machine.
+
+    Raises:
+        UserError: they do not fit.
+    """
+    with as_user_error():
+        check_memory(PROBLEM_BYTES * count, f"{count:,} problems of task {task!r}", "lower evaluation.prompts")
+
+
+@contextlib.contextmanager
+def as_user_error() -> Iterator[None]:
+    """Context in which a ValueError becomes a UserError."""
+    try:
+        yield
     except ValueError as error:
         raise UserError(str(error)) from None

@@ -15,6 +15,7 @@ from hashlib import blake2b
 from typing import Literal
 from weakref import WeakKeyDictionary
 
+from rlzoo.config.limits import check_problems
 from rlzoo.errors import UserError
 from rlzoo.tasks import Task
 from rlzoo.tasks.problem import Problem
@@ -25,6 +26,8 @@ VALIDATION = 4
 """One held-out identity in this many is for validation, and at least one where there are two or more."""
 PATIENCE = 500
 """After this many draws from an endless task without a new problem, the task is assumed to have no more."""
+MANY = 1000
+"""An endless task that has this many problems may well have as many as memory holds."""
 
 _found: WeakKeyDictionary[Task, dict[tuple[HeldOut, Count], list[Problem]]] = WeakKeyDictionary()
 
@@ -71,6 +74,8 @@ def _search(task: Task, split: HeldOut, count: int) -> list[Problem]:
         if text not in found and (_digest(task.identity(problem)) % VALIDATION == 0) == (split == "validation"):
             found[text] = problem
             since = 0
+            if len(found) == MANY:
+                check_problems(count, task.name)
     return list(found.values())
 
 
