@@ -24,7 +24,7 @@ from rlzoo.engine import open_engine
 from rlzoo.engine.driver import drive
 from rlzoo.engine.protocol import BASE, Codec, RunSpec, SampleRequest, check_prompt
 from rlzoo.errors import UserError
-from rlzoo.tasks import Task
+from rlzoo.tasks import Problem, Task
 from rlzoo.training.client import Client
 from rlzoo.training.failure import GRADING_TIMEOUT, RunFailed, failing, in_thread
 from rlzoo.training.held_out import HeldOut, held_out
@@ -72,7 +72,7 @@ async def evaluate(
         )
     count = len(problems)
     prompts = [codec.encode(problem.prompt) for problem in problems]
-    check_rows(task, prompts, max_new_tokens, client.info.context_length)
+    check_rows(task, problems, prompts, max_new_tokens, client.info.context_length)
     request = SampleRequest(
         policy=client.policy,
         prompts=prompts,
@@ -97,13 +97,16 @@ async def evaluate(
     return Evaluation(metrics, rollout)
 
 
-def check_rows(task: Task, prompts: list[list[int]], max_new_tokens: int, context_length: int | None) -> None:
-    """Raise `UserError`, with its row, for a held-out prompt that is empty or does not fit the context."""
-    for row, prompt in enumerate(prompts):
+def check_rows(
+    task: Task, problems: list[Problem], prompts: list[list[int]], max_new_tokens: int, context_length: int | None
+) -> None:
+    """Raise `UserError` for a held-out prompt that is empty or does not fit the context, with its row in the data."""
+    for count, (problem, prompt) in enumerate(zip(problems, prompts, strict=True), start=1):
         try:
             check_prompt(prompt, max_new_tokens, context_length)
         except UserError as error:
-            raise UserError(f"task {task.name!r}, test row {row}: {error}") from error
+            place = problem.place or f"held-out problem {count}, {str(problem.prompt)[:60]!r}"
+            raise UserError(f"task {task.name!r}, {place}: {error}") from error
 
 
 def evaluate_policy(

@@ -25,7 +25,7 @@ def megabytes():
 backbone = Backbone.load(BackboneConfig(device="cpu"))
 before, started = megabytes(), time.process_time()
 task = load_task("jsonl:" + sys.argv[1])
-check_prompts(backbone, task, 32)
+check_prompts(backbone, task, 32, backbone.context_length)
 draw(task, 0, 0, 0, 8)
 print(task.size("train") + task.size("test"), time.process_time() - started, megabytes() - before)
 """

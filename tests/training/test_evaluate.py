@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -14,6 +15,7 @@ from rlzoo.config.engine import EngineSettings
 from rlzoo.config.run import EvaluationSettings, RunConfig
 from rlzoo.engine.protocol import BASE, SampleRequest
 from rlzoo.engine.sampler import sample
+from rlzoo.errors import UserError
 from rlzoo.model.backbone import Backbone
 from rlzoo.tasks import Problem, load_task
 from rlzoo.training.evaluate import Evaluation, distinct, evaluate_policy
@@ -127,3 +129,18 @@ def test_accuracy_does_not_depend_on_what_the_reward_function_can_score(
     for record, twin in zip(plain, odd, strict=True):  # the evaluation before training, and the first rollout
         assert 0 < record["accuracy"] < 1
         assert twin["accuracy"] == record["accuracy"] and twin["reward"] == 1.0
+
+
+def test_a_held_out_prompt_that_is_too_long_is_named_by_its_row_in_the_data(
+    make_config: Callable[..., RunConfig], backbone: Backbone, tmp_path: Path
+) -> None:
+    """Held-out rows are taken in the order of a hash, so a count of them would lead to another row."""
+    prompts = ["7" * (60 if row == 17 else 1 + row) for row in range(30)]
+    for name, texts in (("train", ["1=", "2="]), ("test", prompts)):
+        lines = "".join(json.dumps({"prompt": text, "answer": "4"}) + "\n" for text in texts)
+        (tmp_path / f"{name}.jsonl").write_text(lines)
+    task = {"name": f"jsonl:{tmp_path}/train.jsonl", "test_path": str(tmp_path / "test.jsonl")}
+    config = make_config(task=task, evaluation={"prompts": 100, "final_prompts": 100})
+    with pytest.raises(UserError, match=r"test row 17: a prompt of 60 tokens with max_new_tokens 6 exceeds") as told:
+        train(config, tmp_path / "run", backbone=backbone)
+    assert "\n" not in str(told.value)
