@@ -212,9 +212,9 @@ class FleetTrainer:
         allow_files(self.runs)
         self.stack = AsyncExitStack()
         self.model = load_model(self.backbone)
-        info = model_info(self.model)
+        info = model_info(self.model, self.settings)
         check_runs(self.settings.fleet or 1, info.adapter_parameters)
-        check_prompts(self.model, self.task, self.longest, self.settings.context_length(info.context_length))
+        check_prompts(self.model, self.task, self.longest, info.context_length)
         self.described = describe_model(self.model, self.settings)
         self.engine = await self.stack.enter_async_context(open_engine(self.model, self.settings))
         self.teachers = {
