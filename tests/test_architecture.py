@@ -142,7 +142,7 @@ def test_folders_import_what_their_line_allows() -> None:
 
 def test_the_story_of_a_run_knows_the_protocol_alone() -> None:
     """Which engine answers is chosen where runs are launched, and nowhere else."""
-    chooses = {"launch.py", "on_ray.py", "evaluate.py", "teacher.py"}
+    chooses = {"launch.py", "on_ray.py", "fleet_worker.py", "evaluate.py", "teacher.py"}
     found = [
         f"{path.relative_to(ROOT)}:{line} imports {name}"
         for path in (ROOT / "rlzoo" / "training").glob("*.py")
