@@ -49,6 +49,10 @@ def chart(title: str, lines: Iterable[Line], frame: Frame, name: str, size: tupl
     with matplotlib.rc_context(STYLE):
         figure = single(drawn, frame, size)
         root = _parsed(figure)
+    labels = {f"line-{line.look.number}": line.label for line in drawn if not line.thin}
+    for group in root:
+        if group.get("id") in labels:
+            group.set("data-label", visible(labels[group.get("id", "")]))
     (ax,) = figure.axes
     left, bottom, width, height = ax.get_position().bounds
     box = (left * size[0], (1 - bottom - height) * size[1], width * size[0], height * size[1])
@@ -127,7 +131,7 @@ def _svg(root: ElementTree.Element, values: Mapping[str, str], name: str) -> Mar
         gid = found.pop("id", "")
         kind, _, number = gid.partition("-")
         if kind in CLASSES:
-            found["class"] = CLASSES[kind].format(number)
+            found = {"class": CLASSES[kind].format(number), **found}
         elif gid:
             found["id"] = f"{name}-{gid}"
         found.pop("clip-path", None)

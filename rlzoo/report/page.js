@@ -45,7 +45,7 @@ function readings(svg) {
     const path = line.querySelector("path").getAttribute("d").match(/-?[\d.]+/g).map(Number);
     const points = [];
     for (let i = 0; i < path.length; i += 2) points.push([path[i], path[i + 1]]);
-    return { number, points };
+    return { number, label: line.dataset.label, points };
   });
   return {
     series, top, bottom: top + height,
@@ -74,7 +74,7 @@ function show(svg, wanted, step) {
   const nearest = stops.reduce((best, x, i) => (Math.abs(x - wanted) < Math.abs(stops[best] - wanted) ? i : best), 0);
   const at = stops[Math.min(Math.max(nearest + step, 0), stops.length - 1)];
   const rows = chart.series
-    .map(({ number, points }) => ({ number, y: between(points, at) }))
+    .map(({ points, ...one }) => ({ ...one, y: between(points, at) }))
     .filter(({ y }) => y !== null)
     .sort((a, b) => a.y - b.y);
   hide();
@@ -85,10 +85,10 @@ function show(svg, wanted, step) {
   shown = { svg, at, cross };
   const line = (text) => Object.assign(document.createElement("div"), { textContent: text });
   tip.replaceChildren(line(`${svg.dataset.over}: ${chart.x(at)}`));
-  for (const { number, y } of rows) {
-    const key = document.querySelector(`label[for="show${number}"]`);
-    const row = line(`${key ? key.textContent.trim() : ""} ${chart.y(y)}`);
-    if (key?.querySelector("svg")) row.prepend(key.querySelector("svg").cloneNode(true));
+  for (const { number, label, y } of rows) {
+    const row = line(`${label} ${chart.y(y)}`);
+    const sample = document.querySelector(`.key use[href="#key${number}"]`);
+    if (sample) row.prepend(sample.parentElement.cloneNode(true));
     tip.append(row);
   }
   tip.hidden = false;

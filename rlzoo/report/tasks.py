@@ -13,15 +13,13 @@ from markupsafe import Markup
 from rlzoo.errors import UserError
 from rlzoo.experiments.tasks import TaskComparison, holds_tasks, read_tasks
 from rlzoo.report import inline, page
+from rlzoo.report.charts import WIDE, Drawn
 from rlzoo.report.lines import Frame, Line
 from rlzoo.report.palette import looks
 from rlzoo.report.results import pairs
 from rlzoo.report.tables import Column, Table
 from rlzoo.stats.sentences import sentences
 from rlzoo.store.run_folder import REPORT
-
-SIZE = (560, 320)
-"""Width and height of the performance profile, in points."""
 
 
 def write_report(folder: Path, out: Path | None = None) -> Path:
@@ -141,7 +139,7 @@ def by_task(made: TaskComparison) -> Table:
     return Table("by_task", caption, columns, cells)
 
 
-def _profile(made: TaskComparison) -> Markup | None:
+def _profile(made: TaskComparison) -> Drawn | None:
     """Return the performance profiles of all rows in one chart; None before a row has a run on every task."""
     look = looks(run.row for run in made.config.runs())
     lines = []
@@ -150,7 +148,12 @@ def _profile(made: TaskComparison) -> Markup | None:
         x, share = _array(one.profile.thresholds, 0), _array(one.profile.share, 0)
         lines.append(Line(one.row, look[one.row], x, share, low, high))
     frame = Frame("held-out accuracy", "runs above it", "percent", "percent")
-    return inline.chart("Share of runs above an accuracy", lines, frame, "profile", SIZE)
+    svg = inline.chart("Share of runs above an accuracy", lines, frame, "profile", WIDE)
+    note = (
+        "Share of runs above each accuracy, averaged over tasks; shaded: 95% interval of a stratified bootstrap over "
+        "runs. A row whose line is above another's everywhere is better, whichever accuracy one asks for."
+    )
+    return None if svg is None else Drawn("Performance profile", note, svg)
 
 
 def _array(values: Sequence[float] | None, size: int) -> np.ndarray:
