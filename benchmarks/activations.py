@@ -85,6 +85,12 @@ def table(measured: dict[str, dict[str, float]]) -> str:
             f"| {checkpointing} | {fast_path} | {one['loaded']:.2f} | {computed:.2f} | {one['above']:.2f} | "
             f"{one['seconds']:.0f} |"
         )
+    logits = tokens * shape.vocabulary * 4 / GIB
+    lines += [
+        "",
+        f"Beside activations the peak has the head's logits, {logits:.2f} GiB for each copy of all of them, and the "
+        "adapters' gradients. The fast path keeps less than transformers' own layers, and is off with checkpoints.",
+    ]
     return "\n".join(lines) + "\n"
 
 
