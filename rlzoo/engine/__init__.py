@@ -10,6 +10,8 @@ from collections.abc import Iterable
 from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Any
 
+from rlzoo.errors import UserError
+
 if TYPE_CHECKING:
     from rlzoo.config.engine import EngineSettings
     from rlzoo.config.model import BackboneConfig
@@ -34,14 +36,17 @@ def load_model(config: BackboneConfig, settings: EngineSettings | None = None) -
     return Backbone.load(config)
 
 
-def check_model(model: Any, max_grad_norms: Iterable[float]) -> None:
-    """Refuse runs that the model's server would train otherwise than these settings say.
+def check_model(model: Any, settings: EngineSettings, max_grad_norms: Iterable[float]) -> None:
+    """Refuse a model that is not where the settings say, and runs that its server would train otherwise.
 
     Raises:
-        UserError: their gradients are to be clipped at these norms, and the server does not clip.
+        UserError: the model is here and the engine a server; or gradients are to be clipped at these norms, and the
+            server does not clip.
     """
     if hasattr(model, "server"):
         model.check(max_grad_norms)
+    elif settings.name == "tinker":
+        raise UserError("a Tinker server has its own model: name it (backbone.model), give no object")
 
 
 def model_info(model: Any, settings: EngineSettings) -> EngineInfo:

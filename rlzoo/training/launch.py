@@ -85,7 +85,7 @@ def train_fleet(
     allow_files(len(runs))
     made = {name: Run.create(config, folder, resume, name, on_record) for name, (config, folder) in runs.items()}
     model = load_model(first.backbone, first.engine) if backbone is None else backbone
-    check_model(model, [config.optimizer.max_grad_norm for config in configs])
+    check_model(model, first.engine, [config.optimizer.max_grad_norm for config in configs])
     info = model_info(model, first.engine)
     check_runs(len(runs), info.adapter_parameters)
     fleet = [run.name for run in made.values() if not has_settled(run)]

@@ -6,6 +6,7 @@ import importlib.metadata
 import sys
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
 from threading import Thread
 from typing import Any
 
@@ -22,6 +23,7 @@ from rlzoo.engine.tinker_rows import Rows
 from rlzoo.engine.tinker_states import Kept
 from rlzoo.engine.tokens import Tokens
 from rlzoo.errors import UserError
+from rlzoo.training.launch import train
 
 THERE = {"name": "tinker", "url": "http://127.0.0.1:9"}
 
@@ -163,7 +165,7 @@ def test_what_a_server_averages_is_undone(conventions: Conventions, factor: floa
     assert conventions.undone(rows=3, targets=7) == factor
 
 
-def test_a_folder_names_a_state_of_the_same_model_and_rank_only(tmp_path: Any) -> None:
+def test_a_folder_names_a_state_of_the_same_model_and_rank_only(tmp_path: Path) -> None:
     kept = Kept("tinker://a/weights/b", "toy", 8, 3, "http://there")
     kept.write(tmp_path)
     ours = BackboneConfig.model_validate({"model": "toy", "lora": {"r": 8}})
@@ -187,3 +189,8 @@ def test_a_reduction_that_is_neither_sum_nor_mean_is_refused() -> None:
     """The square root of the number of rows, say: 1.41 lies between the two."""
     with pytest.raises(UserError, match=r"factor 1.41, which is neither a sum's \(2\) nor a mean's \(1\)"):
         reduces_by_mean("http://there", "two equal rows", 2**0.5, of_sum=2, of_mean=1)
+
+
+def test_a_model_that_was_loaded_here_is_not_trained_there(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="a Tinker server has its own model: name it"):
+        train(config(), tmp_path / "run", backbone=object())
