@@ -100,7 +100,7 @@ def compare(
         refuse_taken(config, folder, resume)
         found: Search | None = None
         if config.tune.values and not config.tuned:
-            if not elsewhere:  # else the workers load both
+            if config.engine.name == "local":  # else the workers load both, or a server has the model
                 task, backbone = task or load_task(config.task), backbone or Backbone.load(config.backbone)
             found = search(config, folder, resume=resume, watch=watch, backbone=backbone, task=task)
             config = config.model_copy(update={"tuned": found.chosen})

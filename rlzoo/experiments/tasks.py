@@ -125,7 +125,8 @@ def compare_tasks(
                 f"{folder} already holds a comparison. Continue it, or add objectives, seeds and tasks to it, with "
                 "--resume; or name another folder with --out."
             )
-        backbone = backbone or Backbone.load(config.backbone)
+        if backbone is None and config.engine.name == "local":  # else the workers load it, or a server has it
+            backbone = Backbone.load(config.backbone)
         for name, alone in config.by_task().items():
             made = compare(
                 alone,
