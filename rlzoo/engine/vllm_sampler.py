@@ -44,13 +44,11 @@ TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.1}
 """Mean difference of log-probs in nats up to which vLLM computes the trainer's model; rounding gives a tenth of it."""
 RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 """The adapter ranks that vLLM reserves room for."""
-ENVIRONMENT = {
+NEEDED = {
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # in this process: a second one would import the caller's script again
     "VLLM_USE_V2_MODEL_RUNNER": "0",  # the second runner has another interface for logits processors
-    "VLLM_LOGGING_LEVEL": "ERROR",
-    "VLLM_NO_USAGE_STATS": "1",
-    "VLLM_DO_NOT_TRACK": "1",
 }
+DEFAULTS = {"VLLM_LOGGING_LEVEL": "ERROR", "VLLM_NO_USAGE_STATS": "1", "VLLM_DO_NOT_TRACK": "1"}
 
 
 def installed_version() -> str:
@@ -68,6 +66,20 @@ def installed_version() -> str:
     if not found.startswith(f"{SUPPORTED}."):
         raise UserError(f"engine.sampler = 'vllm' needs vLLM {SUPPORTED}, and {found} is installed here: {INSTALL}")
     return found
+
+
+def check_device(device: torch.device, vllms: str) -> None:
+    """Raise `UserError` unless vLLM, which computes on the first device of type `vllms`, is where the model is."""
+    if device.type != vllms:
+        raise UserError(
+            f"engine.sampler = 'vllm': the model is on {device.type} and the vLLM installed here computes on {vllms}: "
+            "set backbone.device to that, or install the other vLLM"
+        )
+    if device.index not in (None, 0):
+        raise UserError(
+            f"engine.sampler = 'vllm' takes the first visible GPU, and backbone.device is {device}: set "
+            f"CUDA_VISIBLE_DEVICES={device.index} and leave backbone.device out"
+        )
 
 
 @contextmanager
@@ -103,7 +115,7 @@ class VllmSampler:
         rank = self.backbone.layout.r
         if rank > RANKS[-1]:
             raise UserError(f"engine.sampler = 'vllm' takes adapters up to rank {RANKS[-1]}, and lora.r is {rank}")
-        os.environ.update({name: value for name, value in ENVIRONMENT.items() if name not in os.environ})
+        os.environ.update(NEEDED | {name: os.environ.get(name, value) for name, value in DEFAULTS.items()})
         self._load_base()
         self._compare()
 
@@ -121,9 +133,11 @@ class VllmSampler:
         set_threads, threads = torch.set_num_threads, torch.get_num_threads()
         try:
             from vllm import LLM
+            from vllm.platforms import current_platform
 
             from rlzoo.engine.vllm_noise import SharedNoise
 
+            check_device(self.backbone.device, current_platform.device_type)
             return LLM(
                 model=model,
                 revision=revision,
@@ -133,6 +147,7 @@ class VllmSampler:
                 max_model_len=self.context,
                 max_num_seqs=self.rows,
                 kv_cache_memory_bytes=int(self.settings.cache_gib * 2**30),
+                gpu_memory_utilization=0.01,  # without effect beside the line above, but that much has to be free
                 enable_lora=True,
                 max_loras=self.settings.adapters + 1,  # one more for the base model; see `_lora`
                 max_lora_rank=next(rank for rank in RANKS if rank >= self.backbone.layout.r),
@@ -140,8 +155,11 @@ class VllmSampler:
                 logprobs_mode="processed_logits",
                 async_scheduling=False,  # the processor counts the tokens that have been generated
                 enforce_eager=self.settings.eager,
+                use_tqdm_on_load=False,
                 seed=0,
             )
+        except UserError:
+            raise
         except Exception as error:  # of vLLM, and of the libraries below it: each has its own kinds
             raise UserError(f"vLLM cannot be started on {self.backbone.config.model!r}: {_short(error)}") from error
         finally:

@@ -112,6 +112,21 @@ def test_a_rank_beyond_vllms_is_refused(qwen_folder: Path, monkeypatch: pytest.M
     sampler.close()
 
 
+@pytest.mark.parametrize(
+    ("device", "vllms", "message"),
+    [
+        ("cuda", "cpu", "the model is on cuda and the vLLM installed here computes on cpu"),
+        ("cpu", "cuda", "the model is on cpu and the vLLM installed here computes on cuda"),
+        ("cuda:1", "cuda", r"first visible GPU.*set CUDA_VISIBLE_DEVICES=1 and leave backbone\.device out"),
+    ],
+)
+def test_vllm_computes_beside_the_model(device: str, vllms: str, message: str) -> None:
+    for fitting in ("cpu", "cuda", "cuda:0"):
+        vllm_sampler.check_device(torch.device(fitting), fitting.partition(":")[0])
+    with pytest.raises(UserError, match=message):
+        vllm_sampler.check_device(torch.device(device), vllms)
+
+
 def test_the_probe_changes_the_model(fp32: Backbone) -> None:
     """The adapter that vLLM is tried with moves log-probs by far more than the tolerance, so a lost one shows."""
     theta = vllm_sampler.probe_adapter(fp32.layout)
