@@ -62,7 +62,7 @@ def designs(runs: int, problems: int) -> list[Design]:
     """Return the designs that two sets of runs, none twice, allow: one look with few or all, and both in turn."""
     half = runs // 2
     seeds = [(min(4, half),), (half,), (min(4, half), half)] if half > 4 else [(half,)]
-    return [Design(m, looks) for m in sorted({min(128, problems), problems}) for looks in seeds]
+    return [Design(m, looks) for m in sorted({min(256, problems), problems}) for looks in seeds]
 
 
 def outcome(a: Sequence[Trace], b: Sequence[Trace], plan: Plan, design: Design, chosen: Sequence[int]) -> str:

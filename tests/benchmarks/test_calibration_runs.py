@@ -61,7 +61,7 @@ def test_few_problems_are_refused_and_counted() -> None:
 
 
 def test_designs_and_lines() -> None:
-    assert designs(16, 512) == [Design(m, looks) for m in (128, 512) for looks in ((4,), (8,), (4, 8))]
+    assert designs(16, 512) == [Design(m, looks) for m in (256, 512) for looks in ((4,), (8,), (4, 8))]
     assert designs(6, 60) == [Design(60, (3,))]
     table = list(lines(pool(0.0, seeds=4, problems=60), PLAN, 20))
     assert [line[:3] for line in table] == [
