@@ -6,8 +6,9 @@ import re
 from pathlib import Path
 
 from benchmarks.report import Measured, fitting, invent, markdown
-from rlzoo.report.charts import METRICS, PANELS
+from rlzoo.report.charts import METRICS
 from rlzoo.report.page import write_report
+from rlzoo.report.panels import PAGE, PANELS
 from rlzoo.report.read import read_study
 
 
@@ -17,7 +18,7 @@ def test_invented_runs_have_a_whole_report(tmp_path: Path) -> None:
     study = read_study(tmp_path, METRICS)
     assert len(study.ended) == len(study.algorithms) == 2 and study.progress == 1
     page = write_report(tmp_path).read_text()
-    assert all(f"<h3>{panel.title.replace(chr(39), '&#39;')}</h3>" in page for panel in PANELS)
+    assert all(f"<h3>{PANELS[key].title.replace(chr(39), '&#39;')}</h3>" in page for key in PAGE)
 
 
 def test_the_table_has_a_row_for_each_size() -> None:
