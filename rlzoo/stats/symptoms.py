@@ -153,11 +153,11 @@ def _collapse(table: Table, step: NDArray[np.float64]) -> Iterator[Told]:
     start, end = _ends(entropy)
     low = (entropy < COLLAPSED * start) & (entropy < NO_ENTROPY)
     if start > 0 and low[-_window(entropy) :].all():
-        since = len(low) - int(np.argmin(low[::-1])) if not low.all() else 0
+        since = len(low) - int(np.argmin(low[::-1]))  # not all are low: each is below a tenth of the first ones' mean
         reward = _known(table, "reward")
         if reward is None or _ends(reward)[1] < 0.9 * max(np.nanmax(reward), 1e-9):
             yield Told(
-                f"the entropy collapsed at step {step[min(since, len(step) - 1)]:g}, from {start:.3g} to {end:.3g} "
+                f"the entropy collapsed at step {step[since]:g}, from {start:.3g} to {end:.3g} "
                 "nats per token: the policy explores no more"
             )
 

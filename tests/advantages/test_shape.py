@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from advantages import KLInReward, RolloutView, SoftOverlong, at_last_token, shape_reward
+from advantages import KLInReward, RolloutView, RunSettings, SoftOverlong, at_last_token, shape_reward
 from objectives import get
 
 
@@ -134,3 +134,14 @@ def test_the_reward_itself_is_left_alone() -> None:
 def test_kl_refuses_settings_that_do_nothing(fields: dict[str, float], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         KLInReward(**fields)
+
+
+@pytest.mark.parametrize(("lmax", "longest", "idle"), [(40, 33, False), (40, 32, True), (None, 1, False)])
+def test_a_punishment_that_no_response_reaches_is_refused(lmax: int | None, longest: int, idle: bool) -> None:
+    """It begins beyond 0.8 of Lmax, 40: 32 tokens. Without an Lmax it is the run's, and the longest is punished."""
+    settings, shape = RunSettings(longest, 8), SoftOverlong(max_length=lmax)
+    if not idle:
+        assert shape.check(settings) == ()
+        return
+    with pytest.raises(ValueError, match="punishes beyond 32 tokens, which no response of at most 32 has"):
+        shape.check(settings)

@@ -84,4 +84,5 @@ def test_twenty_algorithms_fit_on_a_screen() -> None:
 
 def test_amounts() -> None:
     assert (points(0.01), points(-0.0001), points(0.046)) == ("1.0 point", "0.0 points", "4.6 points")
+    assert listed(list("abcde")) == "a, b, c, d and e"  # five are listed whole
     assert listed(["a"]) == "a" and listed(list("abcdefg")) == "a, b, c, d, e, and 2 more"

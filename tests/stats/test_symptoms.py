@@ -119,6 +119,8 @@ def test_a_solved_task_is_not_dead() -> None:
     solved = healthy(1) | {"silent_groups": [0.5] * 40 + [1.0] * 60, "gradient_norm": [1.0] * 40 + [0.0] * 60}
     assert symptoms(solved) == []
     assert symptoms(healthy(1) | {"gradient_norm": [1.0] * 98 + [0.0] * 2}) == []
+    (never,) = told(healthy(1) | {"gradient_norm": [0.0] * 100})
+    assert never.startswith("from step 1 on every gradient is exactly 0")
 
 
 def test_of_few_steps_and_unknown_columns_nothing_is_said() -> None:
