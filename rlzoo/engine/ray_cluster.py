@@ -24,6 +24,7 @@ except ImportError as error:
 LOCAL = "local"
 REACHED_WITHIN = 10.0
 """Seconds in which the port of a cluster has to answer."""
+ATTEMPTS = 3
 GIB = 2**30
 
 
@@ -43,7 +44,7 @@ def connected(url: str | None) -> Iterator[None]:
             ray.init(address=LOCAL, num_cpus=cores(), include_dashboard=False)
         else:
             _refuse_unreachable(address)
-            ray.init(address=address)
+            _connect(address)
     except (OSError, RuntimeError, ValueError) as error:  # ConnectionError, another version, no node of it here
         ray.shutdown()  # a client that did not connect would stand in the way of the next attempt
         if isinstance(error, UserError):
@@ -55,6 +56,18 @@ def connected(url: str | None) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def _connect(address: str) -> None:
+    """Connect; again if the head could not start its server for this client, which a race in its gRPC may cause."""
+    for left in reversed(range(ATTEMPTS)):
+        try:
+            ray.init(address=address)
+            return
+        except ConnectionAbortedError:
+            ray.shutdown()
+            if not left:
+                raise
 
 
 def _refuse_unreachable(address: str) -> None:

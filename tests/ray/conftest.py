@@ -19,6 +19,7 @@ def two_nodes(path: str = os.getcwd(), second: str | None = None, **head: Any) -
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")  # no statistics to Ray's makers
+        patch.setenv("GRPC_ENABLE_FORK_SUPPORT", "0")  # the head forks a server for each client
         patch.setenv("PYTHONPATH", path)
         cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False, **head})
         cluster.add_node(num_cpus=1, env_vars={"PYTHONPATH": path if second is None else second})
