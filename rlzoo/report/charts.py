@@ -155,13 +155,13 @@ class Charts:
 
 
 def second_half(lines: Sequence[Line]) -> list[Line]:
-    """Return lines in the second half of what all means span; [] if values there differ as much as in the whole."""
+    """Return the means in the second half of what all of them span; [] if they differ there as much as in the whole."""
     means = [line for line in lines if not line.quiet and not line.thin]
     if not means:
         return []
     end = min(float(line.x[-1]) for line in means)
-    cut = [line.within(end / 2, end) for line in lines if not line.quiet]
-    if min(len(line.x) for line in cut if not line.thin) < 2:
+    cut = [line.within(end / 2, end) for line in means]
+    if min(len(line.x) for line in cut) < 2:
         return []
     whole, late = (float(np.ptp(np.concatenate([line.mean for line in some]))) for some in (means, cut))
     return cut if late < ENLARGED * whole else []
