@@ -7,6 +7,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from advantages import Need
+from rlzoo.config.messages import validate
+from rlzoo.config.run import RunConfig
+from rlzoo.config.sources import read_file
 from rlzoo.errors import UserError
 from rlzoo.stats.symptoms import Columns, symptoms
 from rlzoo.store.check import check_run, notes_on
@@ -60,8 +64,19 @@ def _examine_run(path: Path) -> Finding:
     except UserError:
         records = []
     keys = {key for record in records for key, value in record.items() if isinstance(value, (int, float))}
+    if _is_taught(path):  # equal rewards are no silence where demonstrations or a teacher are learned from
+        keys -= {"silent_groups", "reward_std"}
     columns = {key: [record.get(key) for record in records] for key in keys}
     return _finding(path, damage, columns, notes_on(path))
+
+
+def _is_taught(path: Path) -> bool:
+    """Whether a run learns from demonstrations or a teacher; false where its settings cannot be read."""
+    try:
+        objective = validate(RunConfig, read_file(path / CONFIG), str(path)).objective
+    except UserError:
+        return False
+    return bool({Need.DEMONSTRATION, Need.TEACHER_LOGP} & set(objective.needs)) or objective.imitation is not None
 
 
 def _finding(path: Path, damage: Sequence[str], columns: Columns, notes: Sequence[str]) -> Finding:

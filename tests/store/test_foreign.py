@@ -8,8 +8,12 @@ from typing import Any
 
 import pytest
 
+from rlzoo.config.messages import validate
+from rlzoo.config.run import RunConfig
 from rlzoo.errors import UserError
+from rlzoo.experiments.doctor import examine
 from rlzoo.store.foreign import read_log
+from rlzoo.store.run_folder import RunFolder
 from tests.cli.test_app import rlzoo
 
 ROWS: list[dict[str, Any]] = [
@@ -114,3 +118,14 @@ def test_the_doctor_reads_them(tmp_path: Path) -> None:
 def test_the_doctor_finds_nothing_in_a_healthy_run_of_trl() -> None:
     (found,) = json.loads(rlzoo("doctor", RECORDING, "--json").stdout)
     assert found["symptoms"] == [] and found["notes"][-1].startswith("columns read: clip_fraction, entropy")
+
+
+@pytest.mark.parametrize(("objective", "symptoms"), [("sft", 0), ("grpo", 1)])
+def test_equal_rewards_are_no_symptom_where_demonstrations_are_learned_from(
+    objective: str, symptoms: int, tmp_path: Path
+) -> None:
+    folder = RunFolder.create(tmp_path / "run", validate(RunConfig, {"objective": objective}, "x").stored())
+    for step in range(1, 9):
+        folder.log({"kind": "train", "step": step, "silent_groups": 1.0, "gradient_norm": 0.5})
+    (found,) = examine([tmp_path / "run"])
+    assert (len(found.symptoms), found.damage) == (symptoms, []), found

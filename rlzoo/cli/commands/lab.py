@@ -17,6 +17,7 @@ def lab(
     objectives: Annotated[
         list[str] | None, typer.Argument(help="Objectives or ablations.", show_default="all of rlzoo list")
     ] = None,
+    # At 1,024 an objective takes 15 s of CPU, and time grows in proportion: a longer wait is a typing mistake.
     group_size: Annotated[
         int, typer.Option("--group-size", "-g", min=1, max=1024, metavar="N", help="Responses per prompt.")
     ] = 8,
