@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 import torch
 
-from objectives import PolicyOutput, TokenBatch
+from objectives import PolicyOutput, TokenBatch, get
 
 MASK = torch.ones(2, 3, dtype=torch.bool)
 X = torch.zeros(2, 3)
@@ -48,3 +48,12 @@ def test_detach_and_frozen() -> None:
     assert not detached.logp_BT.requires_grad and not detached.entropy_BT.requires_grad
     with pytest.raises(dataclasses.FrozenInstanceError):
         out.logp_BT = X
+
+
+def test_rows_without_an_advantage_are_left_out_unless_they_are_broken() -> None:
+    """Advantages 1, 0, and 0 with an old log-prob that is nan: the last must reach the loss, which then is nan, too."""
+    mask_BT = torch.ones(3, 2, dtype=torch.bool)
+    old_logp_BT = torch.tensor([[-1.0, -1.0], [-1.0, -1.0], [-1.0, float("nan")]])
+    advantage_BT = torch.tensor([[1.0, 1.0], [0.0, 0.0], [0.0, 0.0]])
+    batch = TokenBatch(mask_BT, torch.full((3, 2), 0.5), advantage_BT, old_logp_BT)
+    assert get("dr_grpo").learns_from(batch).tolist() == [True, False, True]
