@@ -93,7 +93,8 @@ def improvement(a: ArrayLike, b: ArrayLike, confidence: float = CONFIDENCE) -> I
 def resampled(x: Array, stream: int = 0) -> Array:
     """Return [resamples, runs, tasks]: runs drawn with replacement within each task, the same at every call."""
     runs, tasks = x.shape
-    chosen = np.random.default_rng([0, stream]).integers(0, runs, (RESAMPLES, runs, tasks))
+    generator = np.random.default_rng([0, stream])
+    chosen = generator.integers(0, runs, (RESAMPLES, runs, tasks))
     return x[chosen, np.arange(tasks)]
 
 
