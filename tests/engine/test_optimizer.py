@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from rlzoo.engine.optimizer import Trainable
+from rlzoo.engine.optimizer import OPTIMIZER, Trainable
 from rlzoo.engine.protocol import NotFinite, PolicyRef, RunSpec, StepSettings
 from rlzoo.errors import UserError
 from rlzoo.model.backbone import Backbone
@@ -80,6 +80,19 @@ def test_a_saved_run_is_taken_up_whole(backbone: Backbone, tmp_path: Path) -> No
         run.step(settings)
     assert all(torch.equal(a, b) for a, b in zip(one.parameters, other.parameters, strict=True))
     assert one.version == other.version == 2
+
+
+def test_moments_of_another_size_are_refused_and_not_read_beyond_their_end(backbone: Backbone, tmp_path: Path) -> None:
+    one = held(backbone)
+    one.add([torch.ones_like(p) for p in one.parameters], loss=0.0)
+    one.step(StepSettings(lr=1e-2))
+    one.save(tmp_path, optimizer=True)
+    state = torch.load(tmp_path / OPTIMIZER, weights_only=True)
+    moments = state["optimizer"]["state"][0]
+    moments["exp_avg"] = moments["exp_avg"][:3]
+    torch.save(state, tmp_path / OPTIMIZER)
+    with pytest.raises(UserError, match="is of another adapter"):
+        held(backbone).load(tmp_path)
 
 
 def test_a_fixed_policy_is_not_trained(backbone: Backbone, tmp_path: Path) -> None:

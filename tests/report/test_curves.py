@@ -128,6 +128,12 @@ def test_the_same_curves_make_the_same_file(tmp_path: Path) -> None:
     assert (tmp_path / "a.svg").read_bytes() == (tmp_path / "b.svg").read_bytes()
 
 
+def test_a_dollar_in_a_title_or_a_name_is_no_mathematics(tmp_path: Path) -> None:
+    draw([run(r"grpo$\frac{$", 0)], [tmp_path / "a.svg"], title=r"/home/$USER/$\bad{")
+    drawn = (tmp_path / "a.svg").read_text()
+    assert r"/home/$USER/$\bad{" in drawn and r"grpo$\frac{$" in drawn
+
+
 def test_nothing_to_draw_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="nothing to draw"):
         draw([Curves("a", 0, [{"kind": "train", "step": 1}])], [tmp_path / "x.png"])
