@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import Any, TypeVar, get_args
 
@@ -64,6 +65,8 @@ def _explain(model: type[BaseModel], error: dict[str, Any]) -> str:
         return f"{prefix}is missing"
     if error["type"] in ("value_error", "assertion_error"):
         return prefix + readable(error["ctx"]["error"])
+    if error["type"] in ("tuple_type", "list_type"):
+        return f"{prefix}should be a list, such as [{json.dumps(str(error['input']))}], got {error['input']!r}"
     message = error["msg"].removeprefix("Input ")
     return f"{prefix}{message[:1].lower()}{message[1:]}, got {error['input']!r}"
 

@@ -92,6 +92,7 @@ def test_a_folder_is_no_file(tmp_path: Path) -> None:
     [
         (RunConfig, {"objective": "grppo"}, r"objective: unknown objective 'grppo'; did you mean 'grpo'\?"),
         (RunConfig, {}, "objective: is missing"),
+        (CompareConfig, {"objectives": "grpo"}, r"""objectives: should be a list, such as \["grpo"\], got 'grpo'"""),
         (RunConfig, {"objective": "grpo", "sed": 1}, r"sed: no such setting; did you mean 'seed'\?"),
         (
             RunConfig,
