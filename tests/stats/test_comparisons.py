@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from rlzoo.stats.comparisons import costs
+from rlzoo.stats.comparisons import costs, lost
 from rlzoo.stats.scores import Trace
 
 
@@ -56,3 +56,8 @@ def test_runs_that_have_hardly_begun() -> None:
     begun = [trace("a", 0, [0.2], tokens=10), trace("b", 0, [0.2, 0.3], tokens=10)]
     assert list(costs(begun)) == ["engine_s"]  # no update yet; the first evaluation took a second
     assert costs([trace("a", 0, [], tokens=10)]) == {}
+
+
+def test_the_seeds_that_collapsed_are_those_that_end_below_where_they_began() -> None:
+    traces = [trace("a", 0, [0.2, 0.6], 100), trace("a", 1, [0.6, 0.1], 100), trace("b", 0, [0.2], 100, failed=True)]
+    assert lost(traces) == {"a": {1}, "b": {0}}

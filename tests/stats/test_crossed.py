@@ -11,6 +11,7 @@ import pytest
 from scipy import special, stats
 
 from rlzoo.stats.crossed import Estimate, estimate, estimate_scores, noncentrality
+from rlzoo.stats.estimates import sampling_variance
 from tests.stats.simulated import crossed_normal, solved
 
 TRIALS = 1000
@@ -169,3 +170,16 @@ def test_a_family_of_ten_with_four_seeds_keeps_its_level() -> None:
         rows = (logit > np.log(1 / rng.random(1024) - 1)).astype(float)
         wrong += any((estimate(a - b).difference_p() or 0) < 0.05 / 10 for a, b in combinations(rows, 2))
     assert wrong <= 0.05 * 300 + 2 * math.sqrt(300 * 0.05 * 0.95)
+
+
+def test_where_all_error_is_of_problems_the_detectable_difference_has_their_degrees_of_freedom() -> None:
+    """4 seeds (df 3), 1,000 problems: the critical value is that of t with 999 degrees, so the power is too."""
+    found = Estimate(mean=0.1, error=0.02, df=3.0, seeds=4, problems=1000, seed_share=0.0)
+    assert found.detectable() == pytest.approx(noncentrality(999.0, 0.05, 0.8) * 0.02, rel=1e-6)
+    assert found.detectable() < 0.8 * noncentrality(3.0, 0.05, 0.8) * 0.02  # type: ignore[operator]
+
+
+@pytest.mark.parametrize(("mean", "p"), [(1.0, 99 / 100), (0.0, 1 / 100), (0.5, 50 / 100)])
+def test_the_variance_of_a_share_has_one_right_and_one_wrong_added(mean: float, p: float) -> None:
+    """Of 98 problems: p = (98 mean + 1) / 100, so 99/100, 1/100, 50/100; the variance is p (1 - p) / 98."""
+    assert sampling_variance(mean, 98) == pytest.approx(p * (1 - p) / 98, rel=1e-12)

@@ -9,7 +9,7 @@ import pytest
 
 from rlzoo.config.plan import Plan
 from rlzoo.stats.comparisons import primary
-from rlzoo.stats.preconditions import identical, refuse_all
+from rlzoo.stats.preconditions import identical, refuse_all, tokens
 from rlzoo.stats.scores import Trace
 from rlzoo.stats.sentences import sentences
 from rlzoo.store.outcomes import pack
@@ -200,3 +200,13 @@ def test_a_second_look_is_stricter() -> None:
 def test_refuse_all_of_nothing() -> None:
     refusal = refuse_all([], plan())
     assert refusal is not None and refusal.reason == "the plan is not complete: 10 of its runs have not ended"
+
+
+def test_a_row_whose_runs_all_failed_sampled_nothing_that_counts() -> None:
+    """Two runs of 100 and 300 tokens sampled 200 on average; a failed one is left out, and alone it counts 0."""
+
+    def run(sampled: int, failed: bool = False) -> Trace:
+        return Trace("a", 0, [{"kind": "train", "step": 1, "tokens_sampled": sampled}], failed)
+
+    assert tokens([run(100), run(300), run(7, failed=True)]) == 200
+    assert tokens([run(7, failed=True)]) == 0

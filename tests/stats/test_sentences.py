@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from rlzoo.stats.judge import judge
-from rlzoo.stats.sentences import listed, points, sentences
+from rlzoo.stats.sentences import _left_out, listed, points, sentences
 from rlzoo.stats.verdicts import Refusal
 from tests.stats.simulated import runs
 from tests.stats.test_judge import exact, scores
@@ -86,3 +87,8 @@ def test_amounts() -> None:
     assert (points(0.01), points(-0.0001), points(0.046)) == ("1.0 point", "0.0 points", "4.6 points")
     assert listed(list("abcde")) == "a, b, c, d and e"  # five are listed whole
     assert listed(["a"]) == "a" and listed(list("abcdefg")) == "a, b, c, d, e, and 2 more"
+
+
+@pytest.mark.parametrize(("count", "said"), [(0, []), (1, ["1 more pair is alike."]), (2, ["2 more pairs are alike."])])
+def test_pairs_that_are_not_listed_are_counted(count: int, said: list[str]) -> None:
+    assert _left_out(count, "alike") == said

@@ -127,3 +127,16 @@ def test_of_few_steps_and_unknown_columns_nothing_is_said() -> None:
     assert symptoms({"silent_groups": [1.0] * (FEWEST - 1)}) == []
     assert symptoms({"whatever": [1.0] * 50}) == [] and symptoms({}) == []
     assert symptoms({"silent_groups": [None] * 50, "kl": [None] * 50}) == []
+
+
+def test_the_ratio_nearest_to_1_is_told() -> None:
+    run = healthy(1) | {"ratio_first": [1.9, 1.2] * (STEPS // 2)}
+    assert [one for one in told(run) if "nearest: 1.200" in one]
+
+
+def test_without_a_share_of_silent_groups_equal_rewards_show_in_their_deviation() -> None:
+    run = {name: values for name, values in healthy(1).items() if name != "silent_groups"}
+    assert told(run | {"reward_std": [0.0] * STEPS}) == [
+        "the rewards of every step are all equal: there is nothing to learn from"
+    ]
+    assert told(healthy(1) | {"reward_std": [0.0] * STEPS}) == []
