@@ -9,7 +9,9 @@ import torch
 
 from advantages import Credit
 from advantages.estimate import Advantage
-from advantages.subset import PassK
+from advantages.part import RunSettings
+from advantages.subset import FilteredGroup, PassK
+from advantages.view import RolloutView
 
 MASK = torch.tensor([[1, 1], [1, 1], [1, 0], [0, 0]], dtype=torch.bool)
 
@@ -34,3 +36,30 @@ def test_the_lead_over_the_second_best_is_divided_by_the_spread_of_the_others(un
 
 def test_two_that_share_the_best_have_no_lead() -> None:
     assert not credit(PassK(), [1.0, 1.0, 0.25, 0.0]).advantage_NT.any()
+
+
+def test_the_shorter_half_of_a_group_of_eight_is_four() -> None:
+    """Lengths 1 to 8, rewards 1, 0, 0, 1 and so on: of the four kept the mean is 1/2, so each is above or below it."""
+    mask_NT = torch.arange(8)[:, None] >= torch.arange(8)
+    reward_NT = torch.zeros(8, 8, dtype=torch.float64)
+    reward_NT[:, 0] = torch.tensor([1.0, 0.0, 0.0, 1.0, 1.0, 0.0, 0.0, 1.0])
+    advantage_NT = FilteredGroup(keep=0.5)(reward_NT, mask_NT, torch.zeros(8, dtype=torch.int64)).advantage_NT
+    assert advantage_NT[:, 0].sign().tolist() == [1, -1, -1, 1, 0, 0, 0, 0]
+
+
+def test_a_filter_that_keeps_all_is_refused() -> None:
+    with pytest.raises(ValueError, match="keeps all of them"):
+        FilteredGroup(keep=0.5).check(RunSettings(max_length=8, group_size=2))
+    assert FilteredGroup(keep=0.5).check(RunSettings(max_length=8, group_size=3)) == ()
+
+
+def test_some_rows_of_a_view_have_their_own_tensors_and_lists() -> None:
+    view = RolloutView.of(torch.arange(4.0)[:, None], MASK[:, :1], torch.tensor([0, 0, 1, 1]), value_NT=MASK[:, 1:])
+    view = view.but(prompts=["a", "b", "c", "d"]).rows(torch.tensor([3, 1]))
+    assert view.reward_NT[:, 0].tolist() == [3, 1] and view.group_N.tolist() == [1, 0]
+    assert view.given["prompts"] == ["d", "b"] and view.given["value_NT"][:, 0].tolist() == [False, True]
+
+
+@pytest.mark.parametrize(("state", "shown"), [(2, {"pass_k_state": 2.0}), (0.5, {"pass_k_state": 0.5}), ([1], {})])
+def test_a_state_that_is_a_number_is_recorded(state: object, shown: dict[str, float]) -> None:
+    assert PassK().state_metrics(state) == shown
