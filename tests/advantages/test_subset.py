@@ -10,6 +10,7 @@ import torch
 from advantages import Credit
 from advantages.estimate import Advantage
 from advantages.part import RunSettings
+from advantages.several import DecoupledRewards
 from advantages.subset import FilteredGroup, PassK
 from advantages.view import RolloutView
 
@@ -63,3 +64,15 @@ def test_some_rows_of_a_view_have_their_own_tensors_and_lists() -> None:
 @pytest.mark.parametrize(("state", "shown"), [(2, {"pass_k_state": 2.0}), (0.5, {"pass_k_state": 0.5}), ([1], {})])
 def test_a_state_that_is_a_number_is_recorded(state: object, shown: dict[str, float]) -> None:
     assert PassK().state_metrics(state) == shown
+
+
+def test_several_rewards_give_no_credit_outside_the_mask() -> None:
+    """Rewards 1 and 0 for two responses of one group; the second has one token, and nothing stands behind it."""
+    mask_NT = torch.tensor([[True, True], [True, False]])
+    reward_NK = torch.tensor([[1.0, 0.0], [0.0, 0.0]], dtype=torch.float64)
+    reward_NT = torch.tensor([[0.0, 1.0], [0.0, 0.0]], dtype=torch.float64)
+    group_N = torch.zeros(2, dtype=torch.int64)
+    view = RolloutView.of(reward_NT, mask_NT, group_N, reward_NK=reward_NK, names=("a", "b"))
+    advantage_NT = DecoupledRewards(whiten=False).estimate(view).advantage_NT
+    assert advantage_NT[1, 1] == 0
+    assert advantage_NT[0, 0] == advantage_NT[0, 1] == -advantage_NT[1, 0] > 0
