@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import _thread
 import asyncio
+import signal
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +77,15 @@ def test_what_has_ended_answers_from_its_folder(result: rlzoo.Comparison, backbo
         rlzoo.compare(["grpo", "reinforce"], lr=1e-3, **arguments)
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """A shell starts its background jobs with Ctrl-C ignored, and so the tests."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_an_interrupted_call_goes_on(backbone: Backbone, tmp_path: Path) -> None:
     """Ctrl-C comes while its third batch of responses is scored; called again it makes the same run."""
     calls = []
