@@ -40,11 +40,6 @@ class Look:
         return PALETTE[self.number % len(PALETTE)]
 
     @property
-    def on_black(self) -> str:
-        """Return the same hue for a dark background, as #rrggbb."""
-        return ON_BLACK[self.number % len(PALETTE)]
-
-    @property
     def dashes(self) -> tuple[float, ...]:
         """Return the lengths of dashes and gaps in line widths; empty for a solid line."""
         return DASHES[self.number // len(PALETTE) % len(DASHES)]
