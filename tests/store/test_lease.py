@@ -49,7 +49,10 @@ def test_a_silent_lease_is_taken_over_after_its_time(tmp_path: Path) -> None:
 
 def test_half_a_lease_is_taken_over_too(tmp_path: Path) -> None:
     (tmp_path / LEASE).write_text('{"tok')
-    Lease(tmp_path, QUICK).release()
+    held = Lease(tmp_path, QUICK)
+    assert "token" in json.loads((tmp_path / LEASE).read_text())  # whole, and the new holder's
+    held.release()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_process_that_was_killed_here_holds_nothing(tmp_path: Path) -> None:
